@@ -1,0 +1,62 @@
+"""evenhand trains and fine-tunes classifiers that don't take shortcuts, with no bias labels.
+
+Names are imported when they are first used, so that `import evenhand` and `evenhand --help` are quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from evenhand.version import __version__
+
+if TYPE_CHECKING:
+    from evenhand.gradients import gradient_norms
+    from evenhand.methods import EDGE, ERM, GCE, METHODS, PGD
+    from evenhand.run import Result, fit
+    from evenhand.tasks import TASKS, ColoredDigits, ColoredMNIST, Task
+    from evenhand.trainer import Trainer
+    from evenhand.validation import UserError
+
+_HOMES = {
+    "gradient_norms": "evenhand.gradients",
+    "EDGE": "evenhand.methods",
+    "ERM": "evenhand.methods",
+    "GCE": "evenhand.methods",
+    "METHODS": "evenhand.methods",
+    "PGD": "evenhand.methods",
+    "Result": "evenhand.run",
+    "fit": "evenhand.run",
+    "TASKS": "evenhand.tasks",
+    "ColoredDigits": "evenhand.tasks",
+    "ColoredMNIST": "evenhand.tasks",
+    "Task": "evenhand.tasks",
+    "Trainer": "evenhand.trainer",
+    "UserError": "evenhand.validation",
+}
+
+__all__ = [
+    "EDGE",
+    "ERM",
+    "GCE",
+    "METHODS",
+    "PGD",
+    "TASKS",
+    "ColoredDigits",
+    "ColoredMNIST",
+    "Result",
+    "Task",
+    "Trainer",
+    "UserError",
+    "__version__",
+    "fit",
+    "gradient_norms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'evenhand' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,143 @@
+"""Reading rows by the batch, and collation that keeps each sample's index.
+
+Legend: B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from evenhand.validation import UserError
+
+Collator = Callable[[Any], dict[str, Any]]
+
+
+def arrow_table(dataset: datasets.Dataset) -> pa.Table:
+    """All rows as Arrow has them: a view of its memory unless the rows were selected or shuffled."""
+    return cast(pa.Table, dataset.with_format("arrow")[:])
+
+
+class Rows(TorchDataset[Any]):
+    """Some columns of a `datasets.Dataset`, read a whole batch at a time.
+
+    Row-by-row reading costs more than training a small model on the row. Columns of numbers and of images with a
+    fixed shape are read straight from Arrow's memory (a view: nothing is copied until a batch is), the others through
+    `datasets`. A batch is a dict of arrays, so it needs `collate` below or another collator that knows it.
+
+    Args:
+        dataset: The rows.
+        columns: Columns to read, in this order.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, columns: Sequence[str]) -> None:
+        table = arrow_table(dataset)
+        self.views: dict[str, NDArray[Any]] = {}
+        for name in columns:
+            view = _numpy_view(table.column(name))
+            if view is not None:
+                self.views[name] = view
+        others = [name for name in columns if name not in self.views]
+        self.others = dataset.select_columns(others) if others else None
+        self.length = len(dataset)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Any]:
+        batch: dict[str, Any] = {name: view[rows] for name, view in self.views.items()}
+        if self.others is not None:
+            batch |= dict(self.others[list(rows)])
+        return batch
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: values[0] for name, values in self.__getitems__([row]).items()}
+
+
+def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:
+    """The column's memory as an array of shape (n,) or (n, *fixed shape); None if it holds anything else."""
+    if column.null_count:
+        return None
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0)
+    shape: tuple[int, ...] = ()
+    if isinstance(array.type, datasets.features.features._ArrayXDExtensionType):
+        shape = tuple(array.type.shape)
+        array = array.storage
+        while pa.types.is_list(array.type):
+            array = array.flatten()  # respects the offset of a slice
+    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+        return None
+    return array.to_numpy(zero_copy_only=True).reshape(-1, *shape)
+
+
+def collator_for(preprocess: Callable[[dict[str, Any]], dict[str, Tensor]]) -> Collator:
+    """Turn a batch of `Rows` into a model's inputs with `labels` and `index`.
+
+    Args:
+        preprocess: Makes the model's inputs of the other columns (`evenhand.models.ModelSource.preprocessor`).
+    """
+
+    def collate(rows: dict[str, Any]) -> dict[str, Tensor]:
+        batch = preprocess(rows)
+        for name in ("labels", "index"):
+            if name in rows:
+                batch[name] = torch.from_numpy(np.ascontiguousarray(rows[name]))
+        return batch
+
+    return collate
+
+
+class IndexedDataset(TorchDataset[Any]):
+    """Any map-style dataset of dicts, each with its row number as `index` unless it has that column."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        features = dict(self.dataset[row])
+        features.setdefault("index", row)
+        return features
+
+    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        read = getattr(self.dataset, "__getitems__", None)
+        many = [self.dataset[row] for row in rows] if read is None else read(rows)
+        return [{"index": row, **features} for row, features in zip(rows, many, strict=True)]
+
+
+class IndexKeeping:
+    """A collator that carries `index` around another one that needn't know it.
+
+    Args:
+        collator: Any collator of transformers or of the user.
+    """
+
+    def __init__(self, collator: Collator) -> None:
+        self.collator = collator
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        """Collate a list of feature dicts, or a batch of `Rows`, and add `index` of shape (B,) if they have it."""
+        if isinstance(features, Mapping):  # a batch of Rows: its collator keeps the index itself
+            return self.collator(features)
+        if not features or not isinstance(features[0], Mapping) or "index" not in features[0]:
+            return self.collator(features)
+        index_B = torch.tensor([int(f["index"]) for f in features])
+        batch = self.collator([{k: v for k, v in f.items() if k != "index"} for f in features])
+        if "labels" in batch and len(batch["labels"]) != len(index_B):
+            raise UserError(
+                f"The data collator turned {len(index_B)} samples into {len(batch['labels'])} labels, "
+                "so samples and their indices can't be matched."
+            )
+        return {**batch, "index": index_B}

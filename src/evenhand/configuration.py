@@ -1,0 +1,111 @@
+"""What makes a run what it is: its configuration, the hash that names it, and the command that repeats it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evenhand.methods.base import Method
+from evenhand.models import ModelSource
+from evenhand.tasks.base import Task, TaskSource, column_values
+from evenhand.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One run of one method on one task. Paths and the machine are no part of it.
+
+    Attributes:
+        method: The method with its hyper-parameters.
+        task: The task's construction, or a task that was built by the user.
+        model: The model's name.
+        training: Settings of every stage.
+        seed: Drives initialisation, order and dropout.
+        data_seed: Drives the data's construction.
+    """
+
+    method: Method
+    task: TaskSource | Task
+    model: str
+    training: Training
+    seed: int
+    data_seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as it stands in the record."""
+        return {
+            "method": {"name": self.method.name, "title": self.method.title, "settings": self.method.settings()},
+            "task": {"name": self.task.name, "settings": _task_settings(self.task)},
+            "model": {"name": self.model},
+            "training": dataclasses.asdict(self.training),
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+        }
+
+    @property
+    def run_hash(self) -> str:
+        """Names the run: equal for equal configurations on any machine."""
+        return _hash(self.as_dict())
+
+    @property
+    def cell_hash(self) -> str:
+        """Names the cell: the configuration without its seeds."""
+        return _hash({k: v for k, v in self.as_dict().items() if k not in ("seed", "data_seed")})
+
+    def command(self) -> str | None:
+        """The command line that repeats the run, defaults left out; None for data that was built in Python."""
+        if isinstance(self.task, Task):
+            return None
+        words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
+        words += _changed_fields(self.task)
+        if getattr(self.task, "data_dir", None) is not None:
+            words += ["--data-dir", "DATA_DIR"]  # a path means nothing on another machine
+        if self.model != self.task.default_model:
+            words += ["--model", self.model]
+        shipped = self.task.training_for(self.model)
+        for name in ("epochs", "lr", "batch_size"):
+            if getattr(self.training, name) != getattr(shipped, name):
+                words += [_flag(name), str(getattr(self.training, name))]
+        words += ["--seed", str(self.seed)]
+        if self.data_seed != self.seed:
+            words += ["--data-seed", str(self.data_seed)]
+        return shlex.join(words)
+
+
+def model_source(model: str, task: Task) -> ModelSource:
+    """Where a run's models come from, for a task's inputs and classes."""
+    return ModelSource(model, task.kind, task.label_names, task.image_shape)
+
+
+def _task_settings(task: TaskSource | Task) -> dict[str, Any]:
+    if isinstance(task, TaskSource):
+        return task.settings()
+    # The user's own data: told apart by size and content.
+    digest = hashlib.sha256()
+    for split in task.splits.values():
+        for column in ("labels", "index"):
+            digest.update(np.ascontiguousarray(column_values(split, column)).tobytes())
+    return {"rows": {name: len(split) for name, split in task.splits.items()}, "labels_sha256": digest.hexdigest()}
+
+
+def _changed_fields(settings: Any) -> list[str]:
+    words = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name != "data_dir" and value != field.default:
+            words += [_flag(field.name), str(value)]
+    return words
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

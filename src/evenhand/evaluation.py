@@ -1,0 +1,111 @@
+"""A trained model on a task's splits: metrics by group, and the pictures that a report shows.
+
+Legend: N samples of a split, C classes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from evenhand.batches import Collator, Rows
+from evenhand.inference import logits_and_labels
+from evenhand.metrics import Metrics, group_metrics, groups_not_counted
+from evenhand.tasks.base import Task, membership
+
+SHOWN_CONFLICTING = 10  # one a class where there are as many
+SHOWN_ALIGNED = 2
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A model's result on one split.
+
+    Attributes:
+        metrics: Accuracies as fractions of 1.
+        group_sizes: Samples of each group.
+        not_counted: Groups too small to be the worst one.
+        predicted_N: Predicted class of each sample, shape (N,).
+    """
+
+    metrics: Metrics
+    group_sizes: dict[str, int]
+    not_counted: list[str]
+    predicted_N: NDArray[np.int64]
+
+
+def evaluate(
+    model: nn.Module, split: datasets.Dataset, rows: Rows, collate: Collator, train: datasets.Dataset
+) -> SplitResult:
+    """Predict a split in eval mode and measure it.
+
+    Args:
+        model: The model.
+        split: The split with its groups.
+        rows: The same split as the model reads it.
+        collate: Collator of `rows`.
+        train: The training split, for its group shares.
+    """
+    logits_NC, label_N = logits_and_labels(model, rows, collate_fn=collate)
+    predicted_N = logits_NC.argmax(axis=1)
+    groups = membership(split, "group")
+    metrics = group_metrics(
+        predicted_N == label_N,
+        groups,
+        membership(split, "alignment"),
+        {name: float(member_N.mean()) for name, member_N in membership(train, "group").items()},
+    )
+    sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
+    return SplitResult(metrics, sizes, groups_not_counted(groups), predicted_N)
+
+
+def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """A few test samples with their prediction: the same ones for every model on equal data.
+
+    Args:
+        task: An image task; others give an empty list.
+        predicted_N: Predicted class of each sample of the primary test set, shape (N,).
+    """
+    if task.kind != "image":
+        return []
+    test = task.tests[task.primary_test]
+    label_N = np.asarray(test.with_format("numpy")["labels"])
+    alignment = membership(test, "alignment")
+    chosen: list[int] = []
+    for name, count in (("conflicting", SHOWN_CONFLICTING), ("aligned", SHOWN_ALIGNED)):
+        candidates = np.flatnonzero(alignment[name]) if name in alignment else np.arange(len(test))
+        chosen += _one_a_class(candidates, label_N, count)
+    return [_shown(task, test[row], int(predicted_N[row])) for row in dict.fromkeys(chosen)]
+
+
+def _one_a_class(candidates: NDArray[np.int64], label_N: NDArray[np.int64], count: int) -> list[int]:
+    _, first = np.unique(label_N[candidates], return_index=True)
+    return [int(row) for row in candidates[first]][:count]
+
+
+def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
+    features = task.tests[task.primary_test].features
+    named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
+    return {
+        "index": row["index"],
+        "png": _png(np.asarray(row["pixel_values"], dtype=np.uint8)),
+        "label": task.label_names[row["labels"]],
+        "attribute": named.get("attribute"),
+        "alignment": named.get("alignment"),
+        "prediction": task.label_names[predicted],
+    }
+
+
+def _png(image_CHW: NDArray[np.uint8]) -> str:
+    channels_last = image_CHW.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(channels_last.squeeze()).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,149 @@
+"""Accuracy by group, and statistics across seeds.
+
+Legend: N samples of a test set. Every accuracy is a fraction of 1, and None where no sample defines it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+SMALLEST_COUNTED_GROUP = 20  # a smaller group is shown, but can't be the worst one
+
+
+class Metrics(TypedDict):
+    """What is measured on one test set; fractions of 1, None where undefined."""
+
+    average: float | None
+    average_train_weighted: float | None
+    worst_group: float | None
+    aligned: float | None
+    conflicting: float | None
+    by_group: dict[str, float | None]
+
+
+def accuracy(correct_N: NDArray[np.bool_], chosen_N: NDArray[np.bool_] | None = None) -> float | None:
+    """Share of correct predictions, over the chosen samples; None if there are none."""
+    if chosen_N is not None:
+        correct_N = correct_N[chosen_N]
+    return float(correct_N.mean()) if correct_N.size else None
+
+
+def group_metrics(
+    correct_N: NDArray[np.bool_],
+    groups: Mapping[str, NDArray[np.bool_]] | None = None,
+    alignment: Mapping[str, NDArray[np.bool_]] | None = None,
+    train_shares: Mapping[str, float] | None = None,
+) -> Metrics:
+    """All metrics of one test set, reported together.
+
+    Args:
+        correct_N: Whether each prediction is right, shape (N,).
+        groups: Evaluation groups, name → membership of shape (N,). They may overlap.
+        alignment: Membership of shape (N,) under the names "aligned" and "conflicting".
+        train_shares: Group name → its share of the training samples. Without it, or if a group with a share has
+            no test sample, `average_train_weighted` is None.
+
+    Returns:
+        The metrics. `worst_group` is the lowest accuracy over groups of at least 20 samples.
+    """
+    groups = groups or {}
+    alignment = alignment or {}
+    by_group = {name: accuracy(correct_N, member_N) for name, member_N in groups.items()}
+    counted = [by_group[name] for name in groups if name not in groups_not_counted(groups)]
+    return Metrics(
+        average=accuracy(correct_N),
+        average_train_weighted=_train_weighted(by_group, train_shares),
+        worst_group=min((a for a in counted if a is not None), default=None),
+        aligned=accuracy(correct_N, alignment["aligned"]) if "aligned" in alignment else None,
+        conflicting=accuracy(correct_N, alignment["conflicting"]) if "conflicting" in alignment else None,
+        by_group=by_group,
+    )
+
+
+def groups_not_counted(groups: Mapping[str, NDArray[np.bool_]]) -> list[str]:
+    """Names of the groups with fewer than 20 samples: shown, but never the worst group."""
+    return [name for name, member_N in groups.items() if int(member_N.sum()) < SMALLEST_COUNTED_GROUP]
+
+
+def _train_weighted(by_group: Mapping[str, float | None], train_shares: Mapping[str, float] | None) -> float | None:
+    """Group accuracies weighted by their shares in train: the literature's "adjusted average"."""
+    if not by_group or not train_shares:
+        return None
+    present = {name: share for name, share in train_shares.items() if share > 0}
+    values = [by_group.get(name) for name in present]
+    if not present or any(v is None for v in values):
+        return None
+    weighted = sum(v * s for v, s in zip(values, present.values(), strict=True) if v is not None)
+    return weighted / sum(present.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and spread of one number over seeds.
+
+    Attributes:
+        mean: The mean, None if no seed defines the number.
+        std: Standard deviation over seeds (n − 1 in the denominator), None for fewer than two.
+        low: Lower end of the 95 % interval of the mean (Student's t), None for fewer than two.
+        high: Its upper end.
+        n: How many seeds define the number.
+    """
+
+    mean: float | None
+    std: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+def summarize(values: Sequence[float | None]) -> Summary:
+    """Mean, standard deviation and 95 % t-interval over seeds; undefined values are left out and not counted."""
+    defined = np.array([v for v in values if v is not None], dtype=np.float64)
+    n = len(defined)
+    if n == 0:
+        return Summary(None, None, None, None, 0)
+    mean = float(defined.mean())
+    if n == 1:
+        return Summary(mean, None, None, None, 1)
+    std = float(defined.std(ddof=1))
+    # half width of the interval: t(0.975, n − 1) · std / √n
+    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    return Summary(mean, std, mean - half, mean + half, n)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference of two methods over the seeds that both have run; `p` is the paired t-test's."""
+
+    summary: Summary
+    p: float | None
+
+
+def paired_difference(ours: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> PairedDifference:
+    """Compare two methods seed by seed (ours − baseline).
+
+    Args:
+        ours: Seed → value.
+        baseline: Seed → value; only seeds that both define are used.
+
+    Returns:
+        Summary of the differences and the two-sided p of the paired t-test (None for fewer than two pairs
+        or when all differences are equal, where the test is undefined).
+    """
+    differences: list[float] = []
+    for seed in sorted(ours.keys() & baseline.keys()):
+        a, b = ours[seed], baseline[seed]
+        if a is not None and b is not None:
+            differences.append(a - b)
+    summary = summarize(differences)
+    if summary.mean is None or not summary.std:
+        return PairedDifference(summary, None)
+    t = summary.mean / (summary.std / math.sqrt(summary.n))
+    return PairedDifference(summary, float(2 * stats.t.sf(abs(t), summary.n - 1)))

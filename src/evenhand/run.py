@@ -1,0 +1,202 @@
+"""One run of one method on one task: stages on disk, resumed where they ended, and the record.
+
+Legend: N training samples.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from evenhand.configuration import Configuration, model_source
+from evenhand.methods.base import Method
+from evenhand.models import load_model
+from evenhand.stages import untouched_surroundings
+from evenhand.stored_run import Progress, StoredRun, read_json, ready
+from evenhand.tasks import TASKS, Task, TaskSource
+from evenhand.training import FINE_TUNING
+from evenhand.validation import UserError, check_integer, unknown_name
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        model: The debiased model, in eval mode.
+        metrics: Metrics of the primary test set: "average", "average_train_weighted", "worst_group", "aligned",
+            "conflicting" (fractions of 1, None where undefined) and "by_group".
+        scores: The training samples' gradient norms, shape (N,); None for methods that compute none.
+        record: Everything in record.json.
+        folder: Where the run lies.
+    """
+
+    model: PreTrainedModel
+    metrics: dict[str, Any]
+    scores: NDArray[np.float64] | None
+    record: dict[str, Any]
+    folder: Path
+
+
+def fit(
+    method: Method,
+    task: str | TaskSource | Task,
+    model: str | None = None,
+    *,
+    seed: int = 0,
+    data_seed: int | None = None,
+    output_dir: Path | str | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    device: Device = "auto",
+    progress: Progress | None = None,
+) -> Result:
+    """Run a whole method, stage by stage, and evaluate it.
+
+    Every stage is stored as it finishes and is never trained again: a run that was killed goes on from its last
+    finished stage, with the same result. A finished run is returned as it is.
+
+    Args:
+        method: The method with its hyper-parameters.
+        task: A task by name, with its settings (`ColoredDigits(conflict=0.05)`), or built by yourself.
+        model: A small model's name, a folder, or a hub name; the task's own default if None.
+        seed: Drives initialisation, order and dropout.
+        data_seed: Drives the data's construction; the same as `seed` if None.
+        output_dir: The run's folder; runs/<task>/<method>-<cell>-seed<seed> if None.
+        epochs: Epochs a stage, in place of those shipped with the task and model.
+        lr: Learning rate, likewise.
+        batch_size: Samples a step, likewise.
+        device: `auto` takes a GPU if there is one.
+        progress: Is told how far each stage is.
+
+    Returns:
+        The model, its metrics, the scores, and the record.
+
+    Raises:
+        UserError: If something given is wrong; nothing has been trained or written then.
+        StageError: If a stage diverged; the record says so.
+    """
+    if not isinstance(method, Method):
+        raise UserError(f"The 'method' parameter of fit must be a method such as evenhand.PGD(). Got {method!r}.")
+    check_integer("fit", "seed", seed, 0)
+    data_seed = seed if data_seed is None else data_seed
+    check_integer("fit", "data_seed", data_seed, 0)
+    place = _device(device)
+    recipe = _task_recipe(task)
+    built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
+    if model is None:
+        if isinstance(recipe, Task):
+            raise UserError("The 'model' parameter of fit must be given for a task of your own.")
+        model = recipe.default_model
+    source = model_source(model, built)
+    source.config()  # an unknown or unfitting model is refused here
+    method.check_start(pretrained=not source.is_small)
+    shipped = FINE_TUNING if isinstance(recipe, Task) else recipe.training_for(model)
+    configuration = Configuration(
+        method=method,
+        task=recipe,
+        model=model,
+        training=shipped.replaced(epochs, lr, batch_size),
+        seed=seed,
+        data_seed=data_seed,
+    )
+    folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
+    _check_folder(folder, configuration)
+    with untouched_surroundings():
+        run = StoredRun(configuration, built, source, folder, place, progress)
+        if not run.is_done:
+            _check_space(folder, run)
+            _make_folder(folder)
+        run.finish()
+        scores = folder / "stages" / "scores" / "scores.npy"
+        record = read_json(folder / "record.json")
+        return Result(
+            model=ready(load_model(folder / "model"), place),
+            metrics=record["metrics"],
+            scores=np.load(scores) if scores.exists() else None,
+            record=record,
+            folder=folder,
+        )
+
+
+def default_folder(configuration: Configuration) -> Path:
+    """runs/<task>/<method>-<cell>-seed<seed>, where a run lies unless told otherwise."""
+    seeds = f"seed{configuration.seed}"
+    if configuration.data_seed != configuration.seed:
+        seeds += f"-data{configuration.data_seed}"
+    return Path("runs") / configuration.task.name / f"{configuration.method.name}-{configuration.cell_hash[:8]}-{seeds}"
+
+
+# ---- checks before anything is written ------------------------------------------------------------------------------
+
+
+def _task_recipe(task: str | TaskSource | Task) -> TaskSource | Task:
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+        return TASKS[task]()
+    if not isinstance(task, (TaskSource, Task)):
+        raise UserError(f"The 'task' parameter of fit must be a task's name or a task. Got {task!r}.")
+    return task
+
+
+def _device(device: Device) -> torch.device:
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"The 'device' parameter of fit must be one of auto, cpu, cuda. Got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("The device 'cuda' was asked for, but torch sees no GPU: use 'cpu' or 'auto'.")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _check_folder(folder: Path, configuration: Configuration) -> None:
+    """The folder is free, or holds this very run."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"The output folder '{folder}' is a file.")
+    path = folder / "record.json"
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
+        return
+    try:
+        found = read_json(path)["configuration"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"The file '{path}' is no record of a run ({error}): choose another folder.") from error
+    if found != configuration.run_hash:
+        raise UserError(
+            f"The output folder '{folder}' holds a run of another configuration (method, task, model, training or "
+            "seed): choose another one."
+        )
+
+
+def _check_space(folder: Path, run: StoredRun) -> None:
+    """What the run will write must fit on the disk: every model twice (while it is renamed), and some megabytes."""
+    models = run.configuration.method.models_trained() + 2
+    needed = models * 4 * run.parameters + 10_000_000
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise UserError(
+            f"The run needs {needed / 1e6:.0f} MB in '{folder}', but only {free / 1e6:.0f} MB are free there."
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"The output folder '{folder}' can't be written to ({error.strerror}).") from error

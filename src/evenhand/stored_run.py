@@ -1,0 +1,285 @@
+"""A run whose stages lie in a folder: each is stored as it finishes, and never trained again.
+
+Legend: N training samples.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel
+
+from evenhand.batches import Rows, collator_for
+from evenhand.configuration import Configuration
+from evenhand.evaluation import SplitResult, evaluate, sample_predictions
+from evenhand.gradients import Norm, Source, gradient_norms
+from evenhand.inference import true_class_probabilities
+from evenhand.methods.base import Init, OneStage
+from evenhand.models import ModelSource, load_model
+from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.stages import train_stage
+from evenhand.tasks import Task
+from evenhand.tasks.base import membership
+
+SELECTION = "last epoch"
+
+
+class Progress(Protocol):
+    """What a run tells while it goes on."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A stage has done so many of its steps."""
+        ...
+
+
+class StoredRun:
+    """A run whose stages lie in a folder; what a method's `fit` sees as its `Run`.
+
+    Args:
+        configuration: What is run.
+        task: The task, built.
+        source: Where models come from.
+        folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there.
+        device: Where to train.
+        progress: Is told how far each stage is.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        task: Task,
+        source: ModelSource,
+        folder: Path,
+        device: torch.device,
+        progress: Progress | None = None,
+    ) -> None:
+        self.configuration = configuration
+        self.task = task
+        self.source = source
+        self.folder = folder
+        self.device = device
+        self.progress = progress
+        preprocess, self.processor = source.preprocessor()
+        self.collate = collator_for(preprocess)
+        columns = [c for c in ("pixel_values", "text", "text_pair", "labels", "index") if c in task.train.column_names]
+        self.rows = {name: Rows(split, columns) for name, split in task.splits.items()}
+        self.reports: list[dict[str, Any]] = []
+        self.durations: dict[str, float] = {}
+        self.parameters = source.parameter_count()
+
+    # ---- what a method asks for -------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        name: str,
+        method: OneStage,
+        *,
+        start: nn.Module | None = None,
+        sampling: NDArray[np.float64] | None = None,
+        signal_probs: NDArray[np.float32] | None = None,
+    ) -> PreTrainedModel:
+        """Train a stage, or give back the one that was finished before."""
+
+        def work(partial: Path) -> dict[str, Any]:
+            seed = self.configuration.seed
+            model = self.source.pretrained(seed) if start is None else copy.deepcopy(start)
+            report = train_stage(
+                name,
+                model,
+                method,
+                self.configuration.training,
+                self.rows["train"],
+                self.collate,
+                seed=seed,
+                device=self.device,
+                scratch=partial,
+                sampling=sampling,
+                signal_probs=signal_probs,
+                on_step=self._on_step(name),
+            )
+            self._save_model(model, partial / "model")
+            return {"steps": report.steps, "epochs": self.configuration.training.epochs, "losses": report.losses}
+
+        stage = self._stage(name, work)
+        return ready(load_model(stage / "model"), self.device)
+
+    def gradient_norms(self, model: nn.Module, source: Source, norm: Norm) -> NDArray[np.float64]:
+        """Norm of each training sample's cross-entropy gradient, shape (N,)."""
+
+        def work(partial: Path) -> dict[str, Any]:
+            scores = gradient_norms(model, self.rows["train"], source, norm, collate_fn=self.collate)
+            np.save(partial / "scores.npy", scores)
+            return {}
+
+        return np.load(self._stage("scores", work) / "scores.npy")
+
+    def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
+        """Probability of each training sample's true class, shape (N,)."""
+
+        def work(partial: Path) -> dict[str, Any]:
+            np.save(
+                partial / "probabilities.npy",
+                true_class_probabilities(model, self.rows["train"], collate_fn=self.collate),
+            )
+            return {}
+
+        return np.load(self._stage("probabilities", work) / "probabilities.npy")
+
+    def start_from(self, init: Init, biased: nn.Module) -> nn.Module:
+        """The weights that a debiased model starts from."""
+        if init == "inherit":
+            return biased
+        if init == "pretrained":
+            return self.source.pretrained(self.configuration.seed)
+        # Other weights than the biased model started from: a second draw of the same seed.
+        return self.source.random(int(np.random.SeedSequence([self.configuration.seed, 1]).generate_state(1)[0]))
+
+    # ---- the run ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has finished before."""
+        path = self.folder / "record.json"
+        return path.exists() and read_json(path)["status"] == "done"
+
+    def finish(self) -> None:
+        """Run the method to its end and leave the record; a finished run is left as it is."""
+        if self.is_done:
+            return
+        started = now()
+        self._write("running")
+        try:
+            model = self.configuration.method.fit(self)
+            results = self._evaluate(model)
+            self._save_final(model, results)
+        except BaseException as error:
+            kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+            # The folder may be what failed (a full disk), and the error itself matters more than its record.
+            with suppress(OSError):
+                self._write("failed", error=" ".join(f"{kind}: {error}".split()))
+            raise
+        self._write("done", results=results, times={"started": started, "finished": now()})
+
+    def _evaluate(self, model: nn.Module) -> dict[str, SplitResult]:
+        clock = time.perf_counter()
+        train = self.task.train
+        results = {
+            name: evaluate(model, split, self.rows[name], self.collate, train)
+            for name, split in self.task.splits.items()
+            if name != "train"
+        }
+        self.durations["evaluation"] = time.perf_counter() - clock
+        return results
+
+    def _save_final(self, model: nn.Module, results: dict[str, SplitResult]) -> None:
+        partial = fresh_folder(self.folder / ".model.partial")
+        self._save_model(model, partial)
+        final = self.folder / "model"
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+        predicted = results[self.task.primary_test].predicted_N
+        write_json(self.folder / "samples.json", {"samples": sample_predictions(self.task, predicted)})
+
+    def _save_model(self, model: nn.Module, folder: Path) -> None:
+        assert isinstance(model, PreTrainedModel)
+        model.save_pretrained(folder)
+        if self.processor is not None:
+            self.processor.save_pretrained(folder)
+
+    def _stage(self, name: str, work: Callable[[Path], dict[str, Any]]) -> Path:
+        """The folder of a finished stage; `work` fills it if it isn't there yet. It appears whole or not at all."""
+        final = self.folder / "stages" / name
+        if not final.exists():
+            partial = fresh_folder(final.with_name(f".{name}.partial"))
+            clock = time.perf_counter()
+            try:
+                report = work(partial)
+                write_json(partial / "stage.json", {"name": name, **report, "seconds": time.perf_counter() - clock})
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+            partial.rename(final)
+        report = read_json(final / "stage.json")
+        self.durations[name] = report.pop("seconds")
+        self.reports.append(report)
+        return final
+
+    def _on_step(self, name: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress.stage(name, done, total)
+
+    def _write(
+        self,
+        status: Literal["running", "done", "failed"],
+        *,
+        error: str | None = None,
+        results: dict[str, SplitResult] | None = None,
+        times: dict[str, str] | None = None,
+    ) -> None:
+        results = results or {}
+        primary = results.get(self.task.primary_test)
+        described = self.configuration.as_dict()
+        described["model"]["parameters"] = self.parameters
+        record = {
+            "format": FORMAT,
+            "status": status,
+            "error": error,
+            **described,
+            "configuration": self.configuration.run_hash,
+            "cell": self.configuration.cell_hash,
+            "command": self.configuration.command(),
+            "selection": SELECTION,
+            "label_access": self.configuration.method.label_access,
+            "primary_test": self.task.primary_test,
+            "data": {name: _counts(split) for name, split in self.task.splits.items()},
+            "metrics": dict(primary.metrics) if primary else None,
+            "tests": {name: dict(result.metrics) for name, result in results.items()},
+            "group_sizes": {name: result.group_sizes for name, result in results.items()},
+            "groups_not_counted": {name: result.not_counted for name, result in results.items()},
+            "stages": self.reports,
+            "durations": {
+                "total_s": sum(self.durations.values()),
+                "stages": self.durations,
+                **(times or {}),
+            },
+            "versions": versions(),
+            "commit": source_commit(),
+            "machine": machine(self.device),
+        }
+        write_json(self.folder / "record.json", record)
+
+
+def ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on its device, in eval mode."""
+    model.to(device)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file's content."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def fresh_folder(path: Path) -> Path:
+    """An empty folder at `path`; what a killed run left there is removed."""
+    if path.exists():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    return path
+
+
+def _counts(split: Any) -> dict[str, int]:
+    conflicting_N = membership(split, "alignment").get("conflicting")
+    return {"n": len(split)} | ({} if conflicting_N is None else {"conflicting": int(conflicting_N.sum())})

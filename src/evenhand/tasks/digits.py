@@ -1,0 +1,70 @@
+"""colored-digits: scikit-learn's real handwritten digits in leaking colours; no network, no files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.coloring import PGD_NOISE, PGD_PALETTE, colored_dataset, draw_attributes, paint
+from evenhand.training import Training
+from evenhand.validation import check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColoredDigits(TaskSource):
+    """1,797 real 8×8 digits: 1,100 train, 200 validation (both biased), 497 test.
+
+    The split is fixed; the seed draws the colours. A colour conflicts with its digit i.i.d. with probability
+    `conflict`, and is then uniform over the nine other digits' colours (PGD's recipe and palette).
+
+    Attributes:
+        conflict: Share of conflicting samples in train and validation, in [0, 1].
+        test_conflict: Share in test; 0.9 makes colour and digit independent.
+    """
+
+    conflict: float = 0.02
+    test_conflict: float = 0.9
+
+    name: ClassVar[str] = "colored-digits"
+    summary: ClassVar[str] = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
+    origin: ClassVar[str] = (
+        "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
+    )
+    default_model: ClassVar[str] = "digits-cnn"
+    training: ClassVar[dict[str, Training]] = {
+        "digits-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
+        "mlp": Training(epochs=30, lr=1e-3, batch_size=64),
+    }
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "conflict", self.conflict, 0, 1)
+        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
+
+    def build(self, data_seed: int) -> Task:
+        """Build the three splits; equal seeds give equal colours."""
+        from sklearn.datasets import load_digits  # its import takes a second that other tasks needn't pay
+
+        digits: Any = load_digits()
+        gray_NHW = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 0–16 → 0–255
+        label_N = digits.target.astype(np.int64)
+        order_N = np.random.default_rng(0).permutation(len(label_N))
+        bounds = {"train": (0, 1100), "validation": (1100, 1300), "test": (1300, 1797)}
+        splits = {}
+        for stream, (split, (start, stop)) in enumerate(bounds.items()):
+            rng = np.random.default_rng([data_seed, stream])
+            rows = order_N[start:stop]
+            conflict = self.test_conflict if split == "test" else self.conflict
+            attribute = draw_attributes(label_N[rows], conflict, rng)
+            image = paint(gray_NHW[rows], attribute, PGD_PALETTE, PGD_NOISE, rng)
+            splits[split] = colored_dataset(image, label_N[rows], attribute, PGD_PALETTE)
+        return Task(
+            name=self.name,
+            kind="image",
+            train=splits["train"],
+            validation=splits["validation"],
+            tests={"test": splits["test"]},
+            primary_test="test",
+        )

@@ -1,0 +1,76 @@
+"""One sentence for every bad parameter, raised before anything runs or is written."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend; its message is one sentence that says how."""
+
+
+def check_number(
+    owner: str,
+    name: str,
+    value: object,
+    low: float,
+    high: float,
+    *,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> None:
+    """Raise `UserError` unless `value` is a real number in the given interval.
+
+    Args:
+        owner: What the parameter belongs to, as the user knows it ("EDGE").
+        name: The parameter's name.
+        value: The value to check. Booleans and NaN are refused.
+        low: Lower end of the interval.
+        high: Upper end of the interval; `math.inf` makes it open.
+        low_open: Whether `low` itself is excluded.
+        high_open: Whether `high` itself is excluded.
+
+    Raises:
+        UserError: If the value is not a number or lies outside the interval.
+    """
+    high_open = high_open or math.isinf(high)
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan  # NaN lies in none
+    if not ((number > low if low_open else number >= low) and (number < high if high_open else number <= high)):
+        interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+        raise UserError(f"The '{name}' parameter of {owner} must be a float in the range {interval}. Got {value!r}.")
+
+
+def check_integer(owner: str, name: str, value: object, low: int) -> None:
+    """Raise `UserError` unless `value` is an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
+        raise UserError(f"The '{name}' parameter of {owner} must be an integer of at least {low}. Got {value!r}.")
+
+
+def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
+    """Raise `UserError` unless `value` is one of `choices`; the nearest ones are named."""
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(
+            f"The '{name}' parameter of {owner} must be one of {', '.join(choices)}. "
+            f"Got {value!r}{_nearest(str(value), choices)}."
+        )
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a misspelt name of a task, method or model, with the nearest known names."""
+    known = list(known)
+    return UserError(f"Unknown {kind} '{name}'{_nearest(name, known)}; known are {', '.join(known)}.")
+
+
+def nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that a misspelt one may stand for, nearest first (at most three)."""
+    lowered = {k.lower(): k for k in known}
+    return [lowered[k] for k in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = nearest_names(name, known)
+    return f" (did you mean {' or '.join(repr(k) for k in near)}?)" if near else ""
