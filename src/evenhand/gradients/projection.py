@@ -84,17 +84,18 @@ class Projection:
         """Factors of e and b in (1 + αρ/2)·e − (α/2)·b; 1 and 0 where a norm is negligible."""
         defined = _has_direction(e_norm, b_norm, e_total, b_total)
         ratio = torch.where(defined, b_norm, 0) / torch.where(defined, e_norm, 1)
-        return 1 + self.alpha / 2 * ratio, torch.where(defined, -self.alpha / 2, 0).to(ratio)
+        return 1 + self.alpha / 2 * ratio, -self.alpha / 2 * defined.to(ratio.dtype)
 
     def _published(
         self, e_RD: Tensor, b_RD: Tensor, e_norm: Tensor, b_norm: Tensor, e_total: Tensor, b_total: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Factors of e and b in e_r − α(b_r − d_r·c_r) with c = e/‖e‖ + b/‖b‖ per tensor and d_r = ⟨b_r, c_r⟩."""
         defined = _has_direction(e_norm, b_norm, e_total, b_total)
-        per_e = torch.where(defined, 1, 0) / torch.where(defined, e_norm, 1)
-        per_b = torch.where(defined, 1, 0) / torch.where(defined, b_norm, 1)
+        known = defined.to(e_norm.dtype)
+        per_e = known / torch.where(defined, e_norm, 1)
+        per_b = known / torch.where(defined, b_norm, 1)
         dot_R = per_e * (b_RD * e_RD).sum(1) + per_b * b_RD.square().sum(1)
-        return 1 + self.alpha * per_e * dot_R, self.alpha * per_b * dot_R - self.alpha * defined
+        return 1 + self.alpha * per_e * dot_R, self.alpha * per_b * dot_R - self.alpha * known
 
 
 def _wide(gradient: Tensor) -> Tensor:

@@ -1,0 +1,254 @@
+"""Reading what runs left on disk: `record.json`, and the `samples.json` beside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand.validation import UserError
+
+FORMAT = 1
+STATUSES = ("done", "running", "failed")
+METRICS = ("average", "average_train_weighted", "worst_group", "aligned", "conflicting")
+
+# What every record holds, by dotted key. The last group may be null until a run is done.
+_NEEDED: tuple[tuple[str, type], ...] = (
+    ("status", str),
+    ("method.name", str),
+    ("method.title", str),
+    ("method.settings", dict),
+    ("task.name", str),
+    ("task.settings", dict),
+    ("model.name", str),
+    ("training", dict),
+    ("seed", int),
+    ("data_seed", int),
+    ("configuration", str),
+    ("cell", str),
+)
+_NEEDED_WHEN_DONE = (("command", str), ("selection", str), ("label_access", str), ("primary_test", str))
+_LARGEST = 1 + 1e-9  # a weighted mean of ones may exceed 1 by a rounding
+_TYPE_NAMES = {str: "a text", int: "an integer", dict: "an object"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run reached on one test set; fractions of 1, None where undefined."""
+
+    overall: dict[str, float | None]  # one entry for each name in METRICS
+    by_group: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, as its `record.json` tells it. `metrics` is None unless the run is done."""
+
+    path: Path
+    status: str
+    error: str | None
+    method: str
+    title: str
+    method_settings: dict[str, Any]
+    task: str
+    task_settings: dict[str, Any]
+    model: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    data_seed: int
+    configuration: str
+    cell: str
+    command: str | None
+    selection: str | None
+    label_access: str | None
+    primary_test: str | None
+    metrics: Measured | None
+    tests: dict[str, Measured]
+    raw: dict[str, Any]  # the whole record, for what is shown but not computed with
+
+    @property
+    def samples_path(self) -> Path:
+        """Where the run leaves its samples, if it does."""
+        return self.path.with_name("samples.json")
+
+    def part(self, *keys: str) -> dict[str, Any]:
+        """An optional object within the record; empty where the record has none."""
+        value: Any = self.raw
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One test sample with what a run predicted for it: an image (`png`, base64) or a text."""
+
+    index: int
+    png: str | None
+    text: str | None
+    label: str
+    attribute: str | None
+    alignment: str | None
+    prediction: str | None
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All but the prediction: runs on the same data agree on it."""
+        return (self.index, self.png, self.text, self.label, self.attribute, self.alignment)
+
+
+def find_records(folder: Path) -> list[Record]:
+    """Read every `record.json` at or below `folder`, in the order of their paths.
+
+    Raises:
+        UserError: If the folder is missing, holds no record, or holds one that can't be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; name one that holds finished runs.")
+    paths = sorted(path for path in folder.rglob("record.json") if path.is_file())
+    if not paths:
+        raise UserError(f"{folder} holds no record.json; run 'evenhand train' or 'evenhand demo' first.")
+    return [read_record(path) for path in paths]
+
+
+def read_record(path: Path) -> Record:
+    """Read one `record.json` and check all that the report computes with.
+
+    Raises:
+        UserError: If it isn't JSON, has another format, or lacks a needed key; the file and key are named.
+    """
+    raw = _read_object(path)
+    number = _get(raw, "format", path)
+    if number != FORMAT or isinstance(number, bool):
+        raise UserError(
+            f"{path} has record format {number!r} but this version of evenhand reads format {FORMAT}; "
+            "write the report with the version that made the record, or repeat the run."
+        )
+    found = {key: _typed(raw, key, kind, path, nullable=False) for key, kind in _NEEDED}
+    status = found["status"]
+    if status not in STATUSES:
+        raise UserError(f"'status' in {path} must be one of {', '.join(STATUSES)}, but is {status!r}; repeat the run.")
+    done = status == "done"
+    found |= {key: _typed(raw, key, kind, path, nullable=not done) for key, kind in _NEEDED_WHEN_DONE}
+    error = raw.get("error")
+    tests = raw.get("tests") if done else None
+    tests = tests if isinstance(tests, dict) else {}
+    return Record(
+        path=path,
+        status=status,
+        error=None if error is None else str(error),
+        method=found["method.name"],
+        title=found["method.title"],
+        method_settings=found["method.settings"],
+        task=found["task.name"],
+        task_settings=found["task.settings"],
+        model=raw["model"],
+        training=found["training"],
+        seed=found["seed"],
+        data_seed=found["data_seed"],
+        configuration=found["configuration"],
+        cell=found["cell"],
+        command=found["command"],
+        selection=found["selection"],
+        label_access=found["label_access"],
+        primary_test=found["primary_test"],
+        metrics=_metrics(raw, "metrics", path) if done else None,
+        tests={name: _metrics(raw, ("tests", name), path) for name in tests},
+        raw=raw,
+    )
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read a run's `samples.json`.
+
+    Raises:
+        UserError: If it isn't JSON, lacks a needed key, or holds a picture that is no PNG.
+    """
+    samples = _get(_read_object(path), "samples", path)
+    if not isinstance(samples, list):
+        raise UserError(f"'samples' in {path} must be a list; repeat the run, or delete the file.")
+    return [_sample(entry, path) for entry in samples]
+
+
+def _sample(entry: object, path: Path) -> Sample:
+    if not isinstance(entry, dict):
+        raise UserError(f"Every entry of 'samples' in {path} must be an object; repeat the run, or delete the file.")
+    index = _typed(entry, "index", int, path, nullable=False)
+    png = _typed(entry, "png", str, path, nullable=True)
+    if png is not None and not _is_png(png):
+        raise UserError(f"Sample {index} in {path} holds a 'png' that is no PNG; repeat the run, or delete the file.")
+    optional = {key: None if entry.get(key) is None else str(entry[key]) for key in ("text", "attribute", "alignment")}
+    prediction = _get(entry, "prediction", path)
+    return Sample(
+        index=index,
+        png=png,
+        label=str(_get(entry, "label", path)),
+        prediction=None if prediction is None else str(prediction),
+        **optional,
+    )
+
+
+def _is_png(encoded: str) -> bool:
+    try:
+        return base64.b64decode(encoded, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it or repeat its run.") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); check its permissions.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold a JSON object; delete it or repeat its run.")
+    return raw
+
+
+def _get(raw: Mapping[str, Any], key: str | tuple[str, ...], path: Path) -> Any:
+    """The value under a dotted key, or under a tuple of keys where a name may hold a dot itself."""
+    value: Any = raw
+    for part in key.split(".") if isinstance(key, str) else key:
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(f"{path} lacks the key '{_dotted(key)}'; delete it or repeat its run.")
+        value = value[part]
+    return value
+
+
+def _typed(raw: Mapping[str, Any], key: str, kind: type, path: Path, *, nullable: bool) -> Any:
+    value = _get(raw, key, path)
+    if value is None and nullable:
+        return None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        got = json.dumps(value, default=str)[:60]
+        raise UserError(f"'{key}' in {path} must be {_TYPE_NAMES[kind]}, but is {got}; delete it or repeat its run.")
+    return value
+
+
+def _metrics(raw: Mapping[str, Any], key: str | tuple[str, ...], path: Path) -> Measured:
+    keys = (key,) if isinstance(key, str) else key
+    overall = {name: _fraction(raw, (*keys, name), path) for name in METRICS}
+    groups = _get(raw, (*keys, "by_group"), path)
+    names = groups if isinstance(groups, dict) else {}
+    return Measured(overall, {name: _fraction(raw, (*keys, "by_group", name), path) for name in names})
+
+
+def _fraction(raw: Mapping[str, Any], key: tuple[str, ...], path: Path) -> float | None:
+    value = _get(raw, key, path)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+        raise UserError(
+            f"'{_dotted(key)}' in {path} must be null or a fraction from 0 to 1, but is {value!r}; repeat the run."
+        )
+    return float(value)
+
+
+def _dotted(key: str | tuple[str, ...]) -> str:
+    return key if isinstance(key, str) else ".".join(key)

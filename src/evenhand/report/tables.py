@@ -1,0 +1,187 @@
+"""The tables as data: one row a method (page, Markdown, CSV) and one row a run (CSV)."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evenhand.metrics import PairedDifference
+from evenhand.report.cells import Cell, Section, difference
+from evenhand.report.records import METRICS, Measured, Record
+from evenhand.report.wording import (
+    METRIC_TITLES,
+    NOTHING,
+    count,
+    interval,
+    listed,
+    mean_std,
+    points,
+)
+
+SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method, as the page and the Markdown table print it.
+
+    Attributes:
+        numbers: "mean ± std" for each of SHOWN_METRICS; empty where no run is finished.
+        change: Paired difference to ERM in conflicting accuracy, in points; "baseline" for ERM itself.
+        interval: Its 95% interval, or why there is none.
+        notes: What is failed or still running.
+    """
+
+    label: str
+    numbers: tuple[str, ...]
+    seeds: int
+    change: str
+    interval: str
+    notes: tuple[str, ...]
+
+
+def method_rows(section: Section) -> list[MethodRow]:
+    """The rows of a section's main table: every cell, whatever became of it."""
+    return [_method_row(cell, section.baseline) for cell in section.cells]
+
+
+def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
+    """The paired difference to ERM in conflicting accuracy; None for ERM itself, or without it."""
+    if baseline is None or cell is baseline:
+        return None
+    return difference(cell.values("conflicting"), baseline.values("conflicting"))
+
+
+def _method_row(cell: Cell, baseline: Cell | None) -> MethodRow:
+    done = len(cell.done)
+    numbers = tuple(mean_std(cell.summary(metric), done) for metric in SHOWN_METRICS) if done else ()
+    change, spread = NOTHING, ""
+    paired = to_baseline(cell, baseline)
+    if cell is baseline:
+        change = "baseline"
+    elif paired is not None and paired.summary.n:
+        change = points(paired.summary.mean)
+        spread = interval(paired.summary) or "one seed, no interval"
+        if 1 < paired.summary.n < done:
+            spread += f", n = {paired.summary.n}"
+    return MethodRow(cell.label, numbers, done, change, spread, _notes(cell))
+
+
+def _notes(cell: Cell) -> tuple[str, ...]:
+    """What isn't done, as in "failed (2 of 3 runs): the error", with every different error named once."""
+    notes: list[str] = []
+    for status in ("failed", "running"):
+        runs = cell.with_status(status)
+        if not runs:
+            continue
+        errors = dict.fromkeys(run.error or "no error recorded" for run in runs) if status == "failed" else {}
+        text = f"{status} ({len(runs)} of {count(len(cell.runs), 'run')})"
+        notes.append(f"{text}: {'; '.join(errors)}" if errors else text)
+    return tuple(notes)
+
+
+def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
+    """All sections as Markdown: for each, its notes and its main table."""
+    lines = [f"# {_markdown(title)}", ""]
+    head = [
+        "Method",
+        *(METRIC_TITLES[m] for m in SHOWN_METRICS),
+        "Seeds",
+        "Conflicting vs. ERM",
+        "95% interval",
+        "Status",
+    ]
+    for section, notes in sections:
+        lines += [f"## {_markdown(section.heading)}", "", *(_markdown(note) for note in notes), ""]
+        lines.append(f"| {' | '.join(head)} |")
+        lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
+        for row in method_rows(section):
+            numbers = row.numbers or (NOTHING,) * len(SHOWN_METRICS)
+            status = listed(row.notes) or "done"
+            values = [row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status]
+            lines.append(f"| {' | '.join(_markdown(value) for value in values)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
+
+
+def methods_csv(sections: Sequence[Section]) -> str:
+    """One row a cell, all numbers at full precision."""
+    rows: list[dict[str, Any]] = []
+    for section in sections:
+        for cell in section.cells:
+            row = _identity(cell.first) | {"label": cell.label}
+            row |= {status: len(cell.with_status(status)) for status in ("done", "failed", "running")}
+            row["errors"] = "; ".join(dict.fromkeys(run.error for run in cell.runs if run.error))
+            for metric in METRICS:
+                summary = cell.summary(metric)
+                row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
+            paired = to_baseline(cell, section.baseline)
+            change = paired.summary if paired else None
+            row |= {
+                "conflicting_vs_erm_mean": change and change.mean,
+                "conflicting_vs_erm_low": change and change.low,
+                "conflicting_vs_erm_high": change and change.high,
+                "conflicting_vs_erm_n": change and change.n,
+                "conflicting_vs_erm_p": paired and paired.p,
+            }
+            rows.append(row)
+    return _csv(rows)
+
+
+def runs_csv(records: Sequence[Record], folder: Path) -> str:
+    """One row a run, all metrics of all test sets at full precision; fractions of 1."""
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        row: dict[str, Any] = {"record": record.path.relative_to(folder).as_posix()} | _identity(record)
+        row |= {
+            "seed": record.seed,
+            "data_seed": record.data_seed,
+            "status": record.status,
+            "error": record.error,
+            "primary_test": record.primary_test,
+            "configuration": record.configuration,
+        }
+        row |= _metric_columns(record.metrics, "")
+        for test, metrics in record.tests.items():
+            row |= _metric_columns(metrics, f"{test}/")
+        rows.append(row)
+    return _csv(rows)
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    return {
+        "method": record.method,
+        "title": record.title,
+        "method_settings": json.dumps(record.method_settings, sort_keys=True),
+        "task": record.task,
+        "task_settings": json.dumps(record.task_settings, sort_keys=True),
+        "model": record.model["name"],
+        "training": json.dumps(record.training, sort_keys=True),
+        "cell": record.cell,
+    }
+
+
+def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, float | None]:
+    """The columns exist for a run without metrics too, and are empty there."""
+    if metrics is None:
+        return {f"{prefix}{name}": None for name in METRICS}
+    return {f"{prefix}{name}": value for name, value in metrics.overall.items()} | {
+        f"{prefix}group: {name}": value for name, value in metrics.by_group.items()
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    # dtype=object: a column with a gap must not turn seeds and counts into floats.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")

@@ -1,0 +1,82 @@
+"""How numbers and settings are written, the same in every table, sentence and picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evenhand.metrics import Summary
+
+NOTHING = "–"  # where a number is undefined
+METRIC_TITLES = {
+    "average": "Average",
+    "worst_group": "Worst group",
+    "aligned": "Aligned",
+    "conflicting": "Conflicting",
+    "average_train_weighted": "Average, train-weighted",
+}
+
+
+def percent(value: float | None) -> str:
+    """A fraction of 1 in percent, one decimal: 0.4834 → "48.3"."""
+    return NOTHING if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float | None) -> str:
+    """A signed difference of fractions in percentage points: 0.341 → "+34.1"."""
+    if value is None:
+        return NOTHING
+    text = f"{100 * abs(value):.1f}"
+    if text == "0.0":
+        return text
+    return f"{'+' if value > 0 else '−'}{text}"
+
+
+def mean_std(summary: Summary, planned: int) -> str:
+    """As in "78.1 ± 2.0"; the number of seeds is added where fewer than `planned` define the number."""
+    text = percent(summary.mean)
+    if summary.std is not None:
+        text += f" ± {percent(summary.std)}"
+    if 0 < summary.n < planned:
+        text += f" (n = {summary.n})"
+    return text
+
+
+def interval(summary: Summary) -> str:
+    """As in "+30.2 to +38.0", or nothing where there are fewer than two differences."""
+    return f"{points(summary.low)} to {points(summary.high)}" if summary.low is not None else ""
+
+
+def count(number: int, noun: str) -> str:
+    """As in "1 seed" and "1,100 samples"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def setting_value(value: Any) -> str:
+    """A setting as text: texts as they are, all else as compact JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """As in "q=0.7, source=head"."""
+    return ", ".join(f"{key}={setting_value(value)}" for key, value in settings.items())
+
+
+def listed(names: Iterable[str], last: str = "and") -> str:
+    """As in "a, b and c"."""
+    names = list(names)
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def duration(seconds: float) -> str:
+    """As in "12.3 s", "4 min 10 s", "2 h 5 min"."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def distinct(texts: Iterable[str | None]) -> list[str]:
+    """The different texts in order of appearance, without empty ones."""
+    return list(dict.fromkeys(text for text in texts if text))

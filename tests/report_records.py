@@ -1,0 +1,124 @@
+"""Made-up records of runs, for the tests of the report."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("0 aligned", "0 conflicting", "1 aligned", "1 conflicting")
+SIZES = dict(zip(GROUPS, (5, 230, 22, 240), strict=True))
+
+
+def png(rows: list[list[tuple[int, int, int]]]) -> str:
+    """A base64 PNG of RGB pixels, by the format's rules: every row starts with filter 0."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), 8, 2, 0, 0, 0)
+    pixels = b"".join(b"\0" + bytes(c for pixel in row for c in pixel) for row in rows)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + parts).decode()
+
+
+def metrics(aligned: float | None, conflicting: float | None, average: float | None = None) -> dict[str, Any]:
+    average = conflicting if average is None else average
+    return {
+        "average": average,
+        "average_train_weighted": aligned,
+        "worst_group": conflicting,
+        "aligned": aligned,
+        "conflicting": conflicting,
+        "by_group": dict(zip(GROUPS, (aligned, conflicting, aligned, conflicting), strict=True)),
+    }
+
+
+def record(
+    method: str = "erm",
+    seed: int = 0,
+    aligned: float | None = 0.99,
+    conflicting: float | None = 0.44,
+    *,
+    title: str | None = None,
+    settings: dict[str, Any] | None = None,
+    task_settings: dict[str, Any] | None = None,
+    data_seed: int | None = None,
+    status: str = "done",
+    error: str | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """A whole record; `changes` replaces top-level entries."""
+    title = method.upper() if title is None else title
+    settings = settings or {}
+    task_settings = {"conflict": 0.02} if task_settings is None else task_settings
+    data_seed = seed if data_seed is None else data_seed
+    measured = metrics(aligned, conflicting)
+    cell = json.dumps([method, title, settings, task_settings], sort_keys=True).encode().hex()[:200]
+    made: dict[str, Any] = {
+        "format": 1,
+        "status": status,
+        "error": error,
+        "method": {"name": method, "title": title, "settings": settings},
+        "task": {"name": "colored-digits", "settings": task_settings},
+        "model": {"name": "digits-cnn", "parameters": 123456},
+        "training": {"epochs": 30, "lr": 0.001, "batch_size": 64, "optimizer": "adam"},
+        "seed": seed,
+        "data_seed": data_seed,
+        "configuration": f"{cell}-{seed}-{data_seed}",
+        "cell": cell,
+        "command": f"evenhand train {method} --task colored-digits --conflict 0.02 --seed {seed}",
+        "selection": "last epoch",
+        "label_access": "none (groups are used for evaluation only)",
+        "primary_test": "test",
+        "data": {
+            "train": {"n": 1100, "conflicting": 22},
+            "validation": {"n": 200, "conflicting": 4},
+            "test": {"n": 497, "conflicting": 447},
+        },
+        "metrics": measured if status == "done" else None,
+        "tests": {"test": measured, "validation": metrics(aligned, conflicting)} if status == "done" else {},
+        "group_sizes": {"test": SIZES},
+        "groups_not_counted": {"test": ["0 aligned"]},
+        "stages": [{"name": "only", "steps": 540, "loss": 0.01, "epochs": 30}],
+        "durations": {"total_s": 12.3, "stages": {"only": 12.0}, "started": "2026-01-01T00:00:00Z", "finished": None},
+        "versions": {"evenhand": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu"},
+        "commit": {"hash": "0123456789abcdef", "dirty": True},
+        "machine": {"system": "Linux", "cores": 2, "device": "cpu"},
+    }
+    return made | changes
+
+
+def samples(prediction: str = "1", **changes: Any) -> dict[str, Any]:
+    """Twenty samples of digit 3, the first five aligned, all taken for `prediction`."""
+    image = png([[(200, 30, 60) if (x + y) % 3 else (0, 0, 0) for x in range(8)] for y in range(8)])
+    entry = {"png": image, "label": "3", "attribute": "crimson", "prediction": prediction}
+    kinds = ["aligned"] * 5 + ["conflicting"] * 15
+    return {"samples": [entry | {"index": i, "alignment": kind} | changes for i, kind in enumerate(kinds)]}
+
+
+def write_run(folder: Path, entry: dict[str, Any], shown: dict[str, Any] | None = None) -> Path:
+    """Store a record, and samples if given, in a folder of their own; returns the record's path."""
+    run = folder / f"run-{sum(1 for _ in folder.glob('run-*')):02d}"
+    run.mkdir(parents=True)
+    (run / "record.json").write_text(json.dumps(entry), encoding="utf-8")
+    if shown is not None:
+        (run / "samples.json").write_text(json.dumps(shown), encoding="utf-8")
+    return run / "record.json"
+
+
+def write_study(folder: Path, seeds: int = 3) -> list[dict[str, Any]]:
+    """Four methods on the same seeds; ERM takes the shortcut and PGD avoids it."""
+    base = {"erm": (0.99, 0.4412), "gce": (0.981, 0.5011), "edge": (0.9621, 0.6127), "pgd": (0.9302, 0.8821)}
+    made: list[dict[str, Any]] = []
+    for method, (aligned, conflicting) in base.items():
+        for seed in range(seeds):
+            step = 0.00731 * (seed - 1) * (1 if method != "gce" else -1)
+            title = "EDGE (biased signal)" if method == "edge" else None
+            entry = record(method, seed, aligned + step / 4, conflicting + step, title=title)
+            made.append(entry)
+            write_run(folder, entry, samples("3" if method == "pgd" else "1"))
+    return made

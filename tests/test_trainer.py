@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, TrainingArguments
+
+import evenhand as eh
+import reference
+from evenhand.inference import logits_and_labels
+from evenhand.methods import Method
+from evenhand.models import ModelSource
+
+CLASSES = 3
+
+
+def text_model(dropout: float = 0.1) -> Any:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        num_labels=CLASSES,
+    )
+    return BertForSequenceClassification(config)
+
+
+def image_model() -> Any:
+    return ModelSource("digits-cnn", "image", tuple("012"), (3, 8, 8)).random(0)
+
+
+def text_data(n: int = 40) -> datasets.Dataset:
+    rng = np.random.default_rng(0)
+    return datasets.Dataset.from_dict(
+        {
+            "input_ids": rng.integers(1, 50, (n, 8)).tolist(),
+            "attention_mask": np.ones((n, 8), dtype=int).tolist(),
+            "labels": rng.integers(0, CLASSES, n).tolist(),
+        }
+    )
+
+
+def image_data(n: int = 40) -> datasets.Dataset:
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((n, 3, 8, 8)).astype(np.float32), rng.integers(0, CLASSES, n)
+    return datasets.Dataset.from_dict({"pixel_values": images.tolist(), "labels": labels.tolist()})
+
+
+def arguments(folder: Path, **changes: Any) -> TrainingArguments:
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+    }
+    return TrainingArguments(**(settings | changes))
+
+
+def trained(
+    folder: Path,
+    model: Any,
+    data: Any,
+    trainer_class: Any = eh.Trainer,
+    trainer: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, torch.Tensor]:
+    """The weights after training."""
+    trainer_class(model, arguments(folder, **changes), train_dataset=data, **(trainer or {})).train()
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def assert_same_bits(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
+def assert_same_to_rounding(
+    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], tolerance: float = 1e-5
+) -> None:
+    total = math.sqrt(sum(float(p.square().sum()) for p in theirs.values()))
+    for name, p in theirs.items():
+        assert float((ours[name] - p).norm()) <= tolerance * max(float(p.norm()), 1e-6 * total), name
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+@pytest.mark.parametrize("projection", ["published", "row", "tensor", "global", "naive", "reweight"])
+def test_erm_and_alpha_zero_are_transformers_bit_for_bit(kind: str, projection: Any, tmp_path: Path) -> None:
+    make, data = (text_model, text_data()) if kind == "text" else (image_model, image_data())
+    plain = trained(tmp_path, make(), data, transformers.Trainer)
+    assert_same_bits(trained(tmp_path, make(), data), plain)
+    edge = {"method": eh.EDGE(alpha=0.0, projection=projection)}
+    assert_same_bits(trained(tmp_path, make(), data, trainer=edge), plain)
+
+
+@pytest.mark.parametrize("method", [eh.ERM(), eh.GCE(), eh.EDGE(projection="tensor"), eh.EDGE(projection="published")])
+def test_accumulation_equals_one_large_batch(method: Method, tmp_path: Path) -> None:
+    # 40 = 32 + 8 samples: the last optimizer step has one micro-batch of four
+    model = {"trainer": {"method": method}, "optim": "sgd", "learning_rate": 0.1}
+    large = trained(tmp_path, text_model(0.0), text_data(), per_device_train_batch_size=32, **model)
+    small = trained(
+        tmp_path, text_model(0.0), text_data(), per_device_train_batch_size=8, gradient_accumulation_steps=4, **model
+    )
+    assert_same_to_rounding(small, large)
+
+
+@pytest.mark.parametrize("projection", ["published", "row", "tensor", "global", "naive", "reweight"])
+@pytest.mark.parametrize("signal", ["self", "biased"])
+def test_one_step_of_edge_is_the_reference(projection: Any, signal: Any, tmp_path: Path) -> None:
+    data, alpha, q = image_data(12), 1.5, 0.7
+    probs = np.random.default_rng(1).random(12).astype(np.float32)
+    model = image_model()
+    inputs, labels = torch.tensor(data["pixel_values"]), torch.tensor(data["labels"])
+    parameters = list(model.parameters())
+    before = [p.detach().clone() for p in parameters]
+    samples = reference.sample_gradients(model, inputs, labels, parameters, lambda out: out.logits)
+    own = [reference.probability(z, int(y)) for z, y in zip(model(inputs).logits, labels, strict=True)]
+    weights = [q * p**q for p in (own if signal == "self" else probs.tolist())]
+    erm, bias = reference.weighted_sum(samples, [1.0] * 12), reference.weighted_sum(samples, weights)
+    expected = reference.edge_update(erm, bias, "naive" if projection == "reweight" else projection, alpha)
+
+    options: dict[str, Any] = {"method": eh.EDGE(alpha=alpha, q=q, projection=projection, signal=signal)}
+    if signal == "biased":
+        options["signal_probs"] = probs
+    trained(
+        tmp_path,
+        model,
+        data,
+        trainer=options,
+        per_device_train_batch_size=12,
+        num_train_epochs=1,
+        optim="sgd",
+        learning_rate=1.0,
+        max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+    )
+    total = math.sqrt(sum(float(u.square().sum()) for u in expected))
+    for start, parameter, update in zip(before, parameters, expected, strict=True):
+        error = float((start - parameter.detach() - update).norm())
+        # a step of learning rate 1 is read off weights of size ~1: their rounding comes on top
+        assert error <= 1e-5 * max(float(update.norm()), 1e-6 * total) + 1e-6 * float(start.norm())
+
+
+def test_clipping_comes_after_the_combination(tmp_path: Path) -> None:
+    # The update is longer than 0.2, so a step of SGD with learning rate 1 has just the norm that it is clipped to.
+    model = image_model()
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    trained(
+        tmp_path,
+        model,
+        image_data(8),
+        trainer={"method": eh.EDGE(alpha=50.0, projection="tensor")},
+        num_train_epochs=1,
+        optim="sgd",
+        learning_rate=1.0,
+        max_grad_norm=0.2,
+        lr_scheduler_type="constant",
+    )
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert float((after - before).norm()) == pytest.approx(0.2, rel=1e-3)
+
+
+def test_every_parameter_is_trained_by_edge(tmp_path: Path) -> None:
+    model = text_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    after = trained(tmp_path, model, text_data(), trainer={"method": eh.EDGE(projection="row")})
+    # an attention key's bias has a gradient of 0: softmax doesn't see a shift common to all keys
+    still = [name for name in before if torch.equal(before[name], after[name]) and "key.bias" not in name]
+    assert still == []
+
+
+def test_signal_follows_the_index_column_when_rows_are_shuffled(tmp_path: Path) -> None:
+    data, probs = image_data(24), np.linspace(0, 1, 24, dtype=np.float32)
+    order = np.random.default_rng(0).permutation(24)
+    method = eh.EDGE(alpha=1.2, projection="naive", signal="biased")
+    sequential = {"train_sampling_strategy": "sequential"}
+    permuted = data.select(order)
+    by_row = trained(
+        tmp_path, image_model(), permuted, trainer={"method": method, "signal_probs": probs[order]}, **sequential
+    )
+    indexed = data.add_column("index", list(range(24))).select(order)  # pyright: ignore[reportCallIssue]
+    by_index = trained(
+        tmp_path, image_model(), indexed, trainer={"method": method, "signal_probs": probs}, **sequential
+    )
+    assert_same_bits(by_index, by_row)
+    wrong = trained(tmp_path, image_model(), permuted, trainer={"method": method, "signal_probs": probs}, **sequential)
+    assert any(not torch.equal(wrong[name], by_row[name]) for name in wrong)
+
+
+def test_index_survives_a_collator_of_ones_own(tmp_path: Path) -> None:
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return {
+            "pixel_values": torch.tensor([row["pixel_values"] for row in rows]),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+    probs = np.linspace(0, 1, 24, dtype=np.float32)
+    options = {"method": eh.EDGE(signal="biased"), "signal_probs": probs}
+    usual = trained(tmp_path, image_model(), image_data(24), trainer=options)
+    own = trained(
+        tmp_path,
+        image_model(),
+        image_data(24),
+        trainer=options | {"data_collator": collate},
+        remove_unused_columns=False,
+    )
+    assert_same_bits(own, usual)
+
+
+def test_sampling_draws_in_proportion_and_anew_each_epoch(tmp_path: Path) -> None:
+    data = image_data(40).add_column("index", list(range(40)))  # pyright: ignore[reportCallIssue]
+    weights = np.zeros(40)
+    weights[[3, 7]] = [1.0, 3.0]
+    trainer = eh.Trainer(image_model(), arguments(tmp_path), train_dataset=data, sampling=weights)
+    sampler: Any = trainer._get_train_sampler()
+    first = sampler.draws()
+    sampler.set_epoch(1)
+    assert set(first) == {3, 7}
+    assert not np.array_equal(first, sampler.draws())
+    loader = trainer.get_train_dataloader()
+    loader.set_epoch(1)  # type: ignore[attr-defined]
+    drawn = torch.cat([batch["labels"] for batch in loader]).tolist()
+    assert drawn == [data[int(row)]["labels"] for row in sampler.draws()]
+
+
+def test_evaluation_loss_is_plain_cross_entropy_and_the_model_never_sees_labels_or_index(tmp_path: Path) -> None:
+    data = text_data().add_column("index", list(range(40)))  # pyright: ignore[reportCallIssue]
+    model = text_model()
+    probs = np.full(40, 0.5, dtype=np.float32)
+    trainer = eh.Trainer(
+        model,
+        arguments(tmp_path),
+        train_dataset=data,
+        eval_dataset=data,
+        method=eh.EDGE(signal="biased", projection="reweight"),
+        signal_probs=probs,
+    )
+    metrics = trainer.evaluate()
+    logits, labels = logits_and_labels(model, text_data())
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert metrics["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def refused(
+    folder: Path, match: str, model: Any = None, data: Any = None, changes: dict[str, Any] | None = None, **options: Any
+) -> None:
+    with pytest.raises(eh.UserError, match=match):
+        eh.Trainer(
+            model or image_model(),
+            arguments(folder, **(changes or {})),
+            train_dataset=data or image_data(12),
+            **options,
+        )
+
+
+def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    refused(
+        tmp_path, "PGD trains in several stages, so evenhand.Trainer can't run it: use evenhand.fit", method=eh.PGD()
+    )
+    refused(tmp_path, "'method' parameter of Trainer must be a method", method="edge")
+    refused(tmp_path, "needs signal_probs", method=eh.EDGE(signal="biased"))
+    biased = eh.EDGE(signal="biased")
+    refused(tmp_path, r"shape \(12,\).*Got \(5,\)", method=biased, signal_probs=np.ones(5))
+    refused(
+        tmp_path, r"lie in \[0, 1\]. Got nan for sample 2", method=biased, signal_probs=np.array([1, 1, np.nan] * 4)
+    )
+    refused(tmp_path, "makes no use of signal_probs", method=eh.ERM(), signal_probs=np.ones(12))
+    refused(tmp_path, "one weight for each of the 12 training samples. Got 3", sampling=np.ones(3))
+    refused(tmp_path, "Got -1.0 for sample 0", sampling=-np.ones(12))
+    refused(tmp_path, "label_smoothing_factor", changes={"label_smoothing_factor": 0.1})
+    refused(tmp_path, "compute_loss_func must be None", compute_loss_func=lambda *_args, **_kwargs: None)
+
+
+def test_other_problems_than_single_label_classification_are_refused_by_name(tmp_path: Path) -> None:
+    floats = image_data(12).remove_columns("labels").add_column("labels", [0.5] * 12)  # pyright: ignore[reportCallIssue]
+    lists = image_data(12).remove_columns("labels").add_column("labels", [[0, 1, 0]] * 12)  # pyright: ignore[reportCallIssue]
+    refused(tmp_path, "regression is refused", data=floats)
+    refused(tmp_path, "multi-label data", data=lists)
+    regression = text_model()
+    regression.config.problem_type = "regression"
+    refused(tmp_path, "regression is not supported", model=regression, data=text_data())
+    tokens = BertForTokenClassification(text_model().config)
+    refused(tmp_path, "token classification is not supported", model=tokens, data=text_data())
+    refused(
+        tmp_path,
+        "streaming data sets are not supported",
+        data=image_data(12).to_iterable_dataset(),
+        changes={"max_steps": 1},
+    )
+
+
+@pytest.mark.parametrize("label", [-100, -1, CLASSES])
+def test_labels_outside_the_classes_are_refused_with_their_sample(label: int, tmp_path: Path) -> None:
+    labels = [0] * 12
+    labels[5] = label
+    data = image_data(12).remove_columns("labels").add_column("labels", labels)  # pyright: ignore[reportCallIssue]
+    refused(tmp_path, rf"Labels must lie in 0…2 for this model. Got {label} for sample 5 \(1 such", data=data)
