@@ -112,6 +112,31 @@ def test_another_seed_is_another_run(tiny_task: Task, tmp_path: Path) -> None:
     assert any(not torch.equal(p, q) for p, q in pairs)
 
 
+def test_the_seed_drives_the_order_too(tiny_task: Task, tmp_path: Path) -> None:
+    folder = tmp_path / "start"
+    fit(eh.ERM(), tiny_task, folder, epochs=1)
+    # from one checkpoint, runs of two seeds differ by their order alone
+    runs = [fit(eh.ERM(), tiny_task, tmp_path / str(s), model=str(folder / "model"), lr=1e-2, seed=s) for s in (1, 2)]
+    pairs = zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True)
+    assert any(not torch.equal(p, q) for p, q in pairs)
+
+
+def test_pgd_draws_by_its_scores(tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # with one sample of any weight, the debiased model sees nothing else and learns its class for all
+    def one_score(_model: Any, rows: Any, *_args: Any, **_kwargs: Any) -> Any:
+        scores = np.zeros(len(rows))
+        scores[3] = 1.0
+        return scores
+
+    monkeypatch.setattr(stored_run, "gradient_norms", one_score)
+    result = fit(eh.PGD(floor=0.0), tiny_task, tmp_path / "run", epochs=8, lr=1e-2)
+    test = tiny_task.tests["test"]
+    images = torch.tensor(test["pixel_values"], dtype=torch.uint8)
+    with torch.no_grad():
+        predicted = result.model(images).logits.argmax(1)
+    assert (predicted == tiny_task.train[3]["labels"]).all()
+
+
 def test_data_seed_changes_the_data_only(tmp_path: Path) -> None:
     digits: Any = eh.ColoredDigits()
     records = [
@@ -235,6 +260,8 @@ def test_write_json_keeps_the_old_file_if_the_new_one_fails(tmp_path: Path) -> N
 
 
 def test_fit_leaves_the_random_states_as_they_were(tiny_task: Task, tmp_path: Path) -> None:
+    random.seed(123)
+    np.random.seed(123)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[union-attr]
     fit(eh.ERM(), tiny_task, tmp_path / "run")
     assert random.getstate() == states[0]
@@ -278,6 +305,13 @@ def test_an_image_checkpoint_in_place_of_a_small_model(
     loaded = ViTForImageClassification.from_pretrained(tmp_path / "run/model")
     assert loaded.config.id2label[7] == "7"
     assert (tmp_path / "run/model/preprocessor_config.json").exists()
+
+
+def test_a_saved_small_model_is_a_checkpoint_too(tiny_task: Task, tmp_path: Path) -> None:
+    start = fit(eh.ERM(), tiny_task, tmp_path / "start")
+    again = fit(eh.PGD(init="pretrained"), tiny_task, tmp_path / "run", model=str(tmp_path / "start/model"), lr=1e-9)
+    for p, q in zip(start.model.parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-6, rtol=0)
 
 
 def text_task() -> Task:
@@ -338,6 +372,13 @@ def nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(folder)
     yield folder
     assert list(folder.iterdir()) == []
+
+
+def test_a_checkpoint_without_weights_is_refused(vit_folder: Path, tiny_task: Task, tmp_path: Path) -> None:
+    (vit_folder / "model.safetensors").unlink()
+    with pytest.raises(eh.UserError, match=r"The weights of '.*vit' could not be loaded"):
+        fit(eh.ERM(), tiny_task, tmp_path / "run", model=str(vit_folder))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

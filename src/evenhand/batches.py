@@ -66,16 +66,18 @@ def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:
     """The column's memory as an array of shape (n,) or (n, *fixed shape); None if it holds anything else."""
     if column.null_count:
         return None
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)
     shape: tuple[int, ...] = ()
     if isinstance(array.type, datasets.features.features._ArrayXDExtensionType):
         shape = tuple(array.type.shape)
+        if None in shape:
+            return None
         array = array.storage
         while pa.types.is_list(array.type):
             array = array.flatten()  # respects the offset of a slice
-    if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
+    if array.null_count or not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
         return None
     return array.to_numpy(zero_copy_only=True).reshape(-1, *shape)
 

@@ -319,18 +319,18 @@ def _with_method(train: type[Train]) -> type[Any]:
 
 def _check_words(words: list[str]) -> None:
     """Answer a misspelt verb, method or option with the one meant; the rest is tyro's."""
-    names = [word for word in words if not word.startswith("-")]
     if not words or words[0].startswith("-"):
         return
-    if names[0] not in VERBS:
-        raise unknown_name("command", names[0], VERBS)
-    known = {_flag(f.name) for f in dataclasses.fields(VERBS[names[0]])} | {"--help"}
-    if names[0] == "train":
-        chosen = [name for name in names[1:] if name in METHODS]
+    if words[0] not in VERBS:
+        raise unknown_name("command", words[0], VERBS)
+    known = {_flag(f.name) for f in dataclasses.fields(VERBS[words[0]])} | {"--help"}
+    if words[0] == "train":
+        names = _positionals(words[1:])
+        chosen = [name for name in names if name in METHODS]
         if not chosen:
             if {"-h", "--help"} & set(words):
                 return
-            near = next((name for name in names[1:] if nearest_names(name, METHODS)), None)
+            near = next((name for name in names if nearest_names(name, METHODS)), None)
             if near is None:
                 raise UserError(f"`evenhand train` needs a method: one of {', '.join(METHODS)}.")
             raise unknown_name("method", near, METHODS)
@@ -338,9 +338,23 @@ def _check_words(words: list[str]) -> None:
     for word in words:
         option = word.split("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known:
-            near = nearest_names(option, known)
+            near = nearest_names(option, known if option.startswith("--h") else known - {"--help"})
             meant = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"Unknown option {option}{meant}; `evenhand {names[0]} --help` lists them.")
+            raise UserError(f"Unknown option {option}{meant}; `evenhand {words[0]} --help` lists them.")
+
+
+def _positionals(words: list[str]) -> list[str]:
+    """The words that are neither options nor an option's value; of train's options only --quiet takes none."""
+    switches = {"--quiet", "--help", "-h"}
+    found, value_expected = [], False
+    for word in words:
+        if word.startswith("-"):
+            value_expected = "=" not in word and word not in switches
+        elif value_expected:
+            value_expected = False
+        else:
+            found.append(word)
+    return found
 
 
 def _flag(name: str) -> str:

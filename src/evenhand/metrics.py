@@ -143,7 +143,8 @@ def paired_difference(ours: Mapping[int, float | None], baseline: Mapping[int, f
         if a is not None and b is not None:
             differences.append(a - b)
     summary = summarize(differences)
-    if summary.mean is None or not summary.std:
+    # equal differences may differ by the rounding of their floats
+    if summary.mean is None or not summary.std or summary.std < 1e-12 * max(map(abs, differences)):
         return PairedDifference(summary, None)
     t = summary.mean / (summary.std / math.sqrt(summary.n))
     return PairedDifference(summary, float(2 * stats.t.sf(abs(t), summary.n - 1)))

@@ -60,8 +60,18 @@ class ModelSource:
 
     @property
     def is_small(self) -> bool:
-        """Whether this is one of the offline models, which start from random weights."""
+        """Whether this is one of the offline models by name, which start from random weights."""
         return self.name in BACKBONES
+
+    def _small_architecture(self) -> str | None:
+        """The architecture of an offline model, by name or saved in a folder; None for transformers' own models."""
+        if self.is_small:
+            return self.name
+        saved = Path(self.name) / "config.json"
+        if not saved.is_file():
+            return None
+        config = _read_config(saved)
+        return config.get("architecture") if config.get("model_type") == SmallVisionConfig.model_type else None
 
     def config(self) -> PreTrainedConfig:
         """The model's configuration with this task's classes.
@@ -73,12 +83,13 @@ class ModelSource:
             "id2label": dict(enumerate(self.label_names)),
             "label2id": {name: i for i, name in enumerate(self.label_names)},
         }
-        if self.is_small:
+        architecture = self._small_architecture()
+        if architecture is not None:
             if self.kind != "image" or self.image_shape is None:
                 raise UserError(f"The model '{self.name}' takes images, but the task's inputs are {self.kind}.")
             channels, height, width = self.image_shape
             config = SmallVisionConfig(
-                architecture=self.name, num_channels=channels, image_height=height, image_width=width, **labels
+                architecture=architecture, num_channels=channels, image_height=height, image_width=width, **labels
             )
             config.check_image_size()
             return config
@@ -103,9 +114,14 @@ class ModelSource:
         """The model that a run starts from: a checkpoint's weights (its new head drawn by `seed`) or fresh ones."""
         if self.is_small:
             return self.random(seed)
-        with seeded(seed):
-            # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants here.
-            return self._auto_class().from_pretrained(self.name, config=self.config(), ignore_mismatched_sizes=True)
+        config = self.config()
+        try:
+            with seeded(seed):
+                # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
+                loader = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
+                return loader.from_pretrained(self.name, config=config, ignore_mismatched_sizes=True)
+        except OSError as error:
+            raise UserError(f"The weights of '{self.name}' could not be loaded ({_first_line(error)}).") from error
 
     def random(self, seed: int) -> PreTrainedModel:
         """Fresh weights from the configuration, drawn by `seed`."""
@@ -124,13 +140,15 @@ class ModelSource:
 
     def preprocessor(self) -> tuple[Preprocess, Any]:
         """How rows become the model's inputs, and the processor or tokenizer to save beside the model (or None)."""
-        if self.is_small:
+        if self._small_architecture() is not None:
             return _pixels, None
         try:
             if self.kind == "image":
                 processor = AutoImageProcessor.from_pretrained(self.name)
                 return partial(_processed_images, processor), processor
             tokenizer = AutoTokenizer.from_pretrained(self.name)
+            if len(tokenizer) <= len(tokenizer.all_special_ids):  # made by transformers where no file was found
+                raise ValueError("it has no vocabulary")
             return partial(_tokenized, tokenizer), tokenizer
         except (OSError, ValueError) as error:
             what = "image processor" if self.kind == "image" else "tokenizer"
@@ -149,12 +167,15 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     config_file = Path(folder) / "config.json"
     if not config_file.exists():
         raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
-    config = json.loads(config_file.read_text())
-    if config.get("model_type") == SmallVisionConfig.model_type:
-        return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
-    for auto_class in (AutoModelForSequenceClassification, AutoModelForImageClassification):
-        if any(name.endswith(auto_class.__name__[len("AutoModel") :]) for name in config.get("architectures") or []):
-            return auto_class.from_pretrained(folder)
+    config = _read_config(config_file)
+    try:
+        if config.get("model_type") == SmallVisionConfig.model_type:
+            return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
+        for auto_class in (AutoModelForSequenceClassification, AutoModelForImageClassification):
+            if any(n.endswith(auto_class.__name__[len("AutoModel") :]) for n in config.get("architectures") or []):
+                return auto_class.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The model in '{folder}' could not be loaded ({_first_line(error)}).") from error
     raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")
 
 
@@ -173,15 +194,24 @@ def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     ]
     fitting = [pair for pair in linears if num_labels is None or pair[1].out_features == num_labels]
     if not fitting:
-        raise UserError(
-            f"The model {type(model).__name__} has no Linear layer with {num_labels} outputs, so its head is unknown."
-        )
+        outputs = "" if num_labels is None else f" with {num_labels} outputs"
+        raise UserError(f"The model {type(model).__name__} has no Linear layer{outputs}, so its head is unknown.")
     return fitting[-1]
 
 
 def parameter_count(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"The model in '{path.parent}' could not be loaded ({_first_line(error)}).") from error
+    if not isinstance(config, dict):
+        raise UserError(f"The model in '{path.parent}' could not be loaded (config.json holds no object).")
+    return config
 
 
 def _pixels(rows: dict[str, Any]) -> dict[str, Tensor]:

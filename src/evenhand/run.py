@@ -115,6 +115,8 @@ def fit(
     with untouched_surroundings():
         run = StoredRun(configuration, built, source, folder, place, progress)
         if not run.is_done:
+            if not source.is_small:
+                source.pretrained(seed)  # weights that can't be loaded are refused before anything is written
             _check_space(folder, run)
             _make_folder(folder)
         run.finish()

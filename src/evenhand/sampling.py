@@ -31,9 +31,14 @@ def normalized(weights_N: NDArray[np.floating], owner: str = "sampling") -> NDAr
             f"The {owner} weights must be finite and not negative. "
             f"Got {weights_N[bad[0]]} for sample {bad[0]} ({len(bad)} such samples)."
         )
-    total = weights_N.sum()
-    if total == 0:
+    largest = weights_N.max()
+    if largest == 0:
         raise UserError(f"The {owner} weights are all zero, so no sample can be drawn.")
+    with np.errstate(over="ignore"):
+        total = weights_N.sum()
+    if np.isinf(total):  # finite weights whose sum is beyond all floats
+        weights_N = weights_N / largest
+        total = weights_N.sum()
     return weights_N / total
 
 

@@ -37,16 +37,21 @@ def check_number(
         UserError: If the value is not a number or lies outside the interval.
     """
     high_open = high_open or math.isinf(high)
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan  # NaN lies in none
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan  # lies in none
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
     if not ((number > low if low_open else number >= low) and (number < high if high_open else number <= high)):
         interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
         raise UserError(f"The '{name}' parameter of {owner} must be a float in the range {interval}. Got {value!r}.")
 
 
-def check_integer(owner: str, name: str, value: object, low: int) -> None:
-    """Raise `UserError` unless `value` is an integer of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:
-        raise UserError(f"The '{name}' parameter of {owner} must be an integer of at least {low}. Got {value!r}.")
+def check_integer(owner: str, name: str, value: object, low: int, high: int | None = None) -> None:
+    """Raise `UserError` unless `value` is an integer of at least `low` and, if given, at most `high`."""
+    integer = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if integer is None or integer < low or (high is not None and integer > high):
+        wanted = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"The '{name}' parameter of {owner} must be an integer {wanted}. Got {value!r}.")
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> None:

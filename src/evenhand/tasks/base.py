@@ -46,7 +46,7 @@ class Task:
         if self.primary_test not in self.tests:
             raise UserError(f"The task '{self.name}' has no test set '{self.primary_test}'.")
         for split_name, split in self.splits.items():
-            _check_split(self.name, split_name, split)
+            _check_split(self.name, self.kind, split_name, split)
 
     @property
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -113,13 +113,24 @@ class TaskSource(ABC):
         return FINE_TUNING
 
 
-def _check_split(task: str, name: str, split: datasets.Dataset) -> None:
-    missing = {"labels", "index"} - set(split.column_names)
+def _check_split(task: str, kind: Kind, name: str, split: datasets.Dataset) -> None:
+    missing = {"labels", "index", "pixel_values" if kind == "image" else "text"} - set(split.column_names)
     if missing:
         raise UserError(f"The split '{name}' of the task '{task}' has no column {sorted(missing)}.")
     if not len(split):
         raise UserError(f"The split '{name}' of the task '{task}' is empty.")
+    if not isinstance(split.features["labels"], datasets.ClassLabel):
+        raise UserError(
+            f"The column 'labels' of the split '{name}' of the task '{task}' must be a datasets.ClassLabel, which "
+            f"names the classes. Got {split.features['labels']}."
+        )
     label_N = column_values(split, "labels")
+    without = np.flatnonzero(np.isnan(label_N.astype(np.float64)))  # a missing label is read as NaN
+    if len(without):
+        raise UserError(
+            f"The split '{name}' of the task '{task}' has rows without a label: row {without[0]} "
+            f"({len(without)} such rows)."
+        )
     num_classes = len(split.features["labels"].names)
     outside = np.flatnonzero((label_N < 0) | (label_N >= num_classes))
     if len(outside):

@@ -58,7 +58,7 @@ class ColoredMNIST(TaskSource):
     test_conflict: float = 0.9
     recipe: Literal["pgd", "lff"] = "pgd"
     severity: int = 4
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
 
     name: ClassVar[str] = "colored-mnist"
     summary: ClassVar[str] = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
@@ -84,8 +84,7 @@ class ColoredMNIST(TaskSource):
         check_number(self.name, "conflict", self.conflict, 0, 1)
         check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
         check_choice(self.name, "recipe", self.recipe, ("pgd", "lff"))
-        check_integer(self.name, "severity", self.severity, 1)
-        check_number(self.name, "severity", self.severity, 1, 5)
+        check_integer(self.name, "severity", self.severity, 1, 5)
 
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal splits and colours.
@@ -93,7 +92,7 @@ class ColoredMNIST(TaskSource):
         Raises:
             UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits.
         """
-        source = _from_hub() if self.data_dir is None else _from_files(self.data_dir)
+        source = _from_hub() if self.data_dir is None else _from_files(Path(self.data_dir))
         gray_NHW, label_N = source["train"]
         if len(label_N) <= VALIDATION_SIZE:
             raise UserError(
