@@ -12,6 +12,12 @@ from evenhand.tasks.base import Task
 from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset, paint
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # Tiny models gain nothing from more, and on a busy machine threads that wait for each other cost minutes.
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
