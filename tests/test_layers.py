@@ -19,6 +19,8 @@ import reference
 from evenhand.gradients.forms import SampleGradients, joined
 from evenhand.gradients.layers import RULES, rule_for, rule_of, sample_gradients
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+
 Draw = st.DataObject
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
