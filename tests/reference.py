@@ -121,3 +121,15 @@ def layer_gradients(
         found = torch.autograd.grad(sample_loss(layer(a[i : i + 1])[0], i), parameters)
         gradients.append({n: g.to_dense() if g.is_sparse else g for n, g in zip(names, found, strict=True)})
     return gradients
+
+
+def model_gradients(
+    logits_of_sample: Callable[[int], Tensor], labels: Tensor, parameters: Sequence[nn.Parameter], scale: float
+) -> list[list[Tensor]]:
+    """∇(scale·l_i) for every sample of a whole model, one forward and backward a sample: [sample][parameter]."""
+    gradients = []
+    for i in range(len(labels)):
+        loss = scale * nn.functional.cross_entropy(logits_of_sample(i), labels[i : i + 1])
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
+    return gradients

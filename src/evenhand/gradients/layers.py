@@ -41,6 +41,8 @@ def rule_of(layer: nn.Module) -> Rule | None:
         return None
     if _is_transformers_rms_norm(layer):
         return rms_norm
+    if _is_convnext_layer_norm(layer):
+        return convnext_layer_norm
     if isinstance(layer, nn.Embedding) and layer.scale_grad_by_freq:
         return None  # the samples' counts of a token mix
     kind = type(layer)
@@ -129,6 +131,13 @@ def layer_norm(layer: nn.LayerNorm, name: str, a: Tensor, delta: Tensor, batch: 
     return Dense(_summed(delta.reshape(batch, -1, *shape)))
 
 
+def convnext_layer_norm(layer: Any, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
+    """ConvNeXt's layer norm, whose standardised dim may come before the image's."""
+    if layer.data_format == "channels_first":
+        a, delta = a.movedim(1, -1), delta.movedim(1, -1)
+    return layer_norm(layer, name, a, delta, batch)
+
+
 @rule_for(nn.RMSNorm)
 def rms_norm(layer: nn.Module, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
     """Scale after dividing by the root mean square of the last dims: PyTorch's layer and those of transformers."""
@@ -169,6 +178,16 @@ def _is_transformers_rms_norm(layer: nn.Module) -> bool:
         and (kind.__name__.endswith("RMSNorm") or kind.__name__ == "T5LayerNorm")
         and [name for name, _ in layer.named_parameters()] == ["weight"]
         and (hasattr(layer, "variance_epsilon") or hasattr(layer, "eps"))
+    )
+
+
+def _is_convnext_layer_norm(layer: nn.Module) -> bool:
+    """Whether it is the layer norm of one of transformers' ConvNeXt models."""
+    kind = type(layer)
+    return (
+        kind.__module__.startswith("transformers.models.convnext")
+        and isinstance(layer, nn.LayerNorm)
+        and getattr(layer, "data_format", None) in ("channels_first", "channels_last")
     )
 
 
