@@ -398,12 +398,8 @@ def _norm(gradient: Tensor) -> Tensor:
 
 def _tensors(values: Any) -> Iterator[Tensor]:
     """Tensors with a dim, in order, in nested tuples, lists and mappings."""
-    if isinstance(values, Tensor):
-        if values.ndim:
-            yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, (tuple, list)):
-        for value in values:
+    if isinstance(values, Tensor) and values.ndim:
+        yield values
+    elif isinstance(values, (tuple, list, Mapping)):
+        for value in values.values() if isinstance(values, Mapping) else values:
             yield from _tensors(value)
