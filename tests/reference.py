@@ -103,3 +103,33 @@ def _published(e: Tensor, b: Tensor, alpha: float, e_total: float, b_total: floa
 
 def _norm(vector: Tensor) -> float:
     return math.sqrt(float((vector.double() ** 2).sum()))
+
+
+def relative_error(ours: Tensor, expected: Tensor, total: float) -> float:
+    """Norm of the error over the larger of the tensor's own norm and 1e-6 of the global one, `total`."""
+    error = float((ours.double() - expected.double()).norm())
+    return 0.0 if error == 0 else error / max(float(expected.double().norm()), 1e-6 * total)
+
+
+def layer_gradients(
+    layer: nn.Module, a: Tensor, sample_loss: Callable[[Tensor, int], Tensor]
+) -> list[dict[str, Tensor]]:
+    """∇ of each sample's loss with respect to one layer's parameters, by name, one backward a sample."""
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    gradients = []
+    for i in range(len(a)):
+        found = torch.autograd.grad(sample_loss(layer(a[i : i + 1])[0], i), parameters)
+        gradients.append({n: g.to_dense() if g.is_sparse else g for n, g in zip(names, found, strict=True)})
+    return gradients
+
+
+def model_gradients(
+    logits_of_sample: Callable[[int], Tensor], labels: Tensor, parameters: Sequence[nn.Parameter], scale: float
+) -> list[list[Tensor]]:
+    """∇(scale·l_i) for every sample of a whole model, one forward and backward a sample: [sample][parameter]."""
+    gradients = []
+    for i in range(len(labels)):
+        loss = scale * nn.functional.cross_entropy(logits_of_sample(i), labels[i : i + 1])
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
+    return gradients

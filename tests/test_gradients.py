@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 import reference
-from evenhand.gradients import BiasGradients, Projection, gradient_norms
+from evenhand.gradients import Projection, gradient_norms
 from evenhand.models import ModelSource
 from evenhand.validation import UserError
 
@@ -118,30 +118,6 @@ def test_published_flips_its_sign_with_the_number_of_rows() -> None:
 
     shares = [exclusive_share(rows) for rows in (1, 2, 4, 8, 16)]
     assert shares == pytest.approx([-3.0, -1.0, 0.0, 0.5, 0.75], abs=0.05)
-
-
-def test_two_backwards_give_both_weighted_sums() -> None:
-    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
-    inputs, labels = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
-    weights = torch.rand(6, dtype=torch.float64)
-    parameters = list(model.parameters())
-    samples = reference.sample_gradients(model, inputs, labels, parameters, lambda out: out)
-
-    gradients = BiasGradients(parameters)
-    for rows in (slice(0, 4), slice(4, 6)):  # two micro-batches
-        loss_B = nn.functional.cross_entropy(model(inputs[rows]), labels[rows], reduction="none")
-        gradients.backward(
-            loss_B.sum() / 6, (weights[rows] * loss_B).sum() / 6, lambda loss, **kwargs: loss.backward(**kwargs)
-        )
-    erm = [p.grad.clone() for p in parameters if p.grad is not None]
-    assert_close(erm, reference.weighted_sum(samples, [1.0] * 6), 1e-10)
-    expected_bias = reference.weighted_sum(samples, weights.tolist())
-    assert_close([b for b in gradients.bias if b is not None], expected_bias, 1e-10)
-
-    gradients.combine_into_grad(Projection("tensor", 3.0))
-    updated = [p.grad for p in parameters if p.grad is not None]
-    assert_close(updated, reference.edge_update(erm, expected_bias, "tensor", 3.0), 1e-10)
-    assert all(b is None for b in gradients.bias)
 
 
 # ---- gradient norms -------------------------------------------------------------------------------------------------

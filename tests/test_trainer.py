@@ -183,6 +183,24 @@ def test_every_parameter_is_trained_by_edge(tmp_path: Path) -> None:
     assert still == []
 
 
+@pytest.mark.parametrize("kind", ["text", "image"])
+@pytest.mark.parametrize("projection", ["published", "tensor"])
+def test_every_route_of_edge_trains_the_same(kind: str, projection: Any, tmp_path: Path) -> None:
+    make, data = (text_model, text_data()) if kind == "text" else (image_model, image_data())
+    sgd = {"optim": "sgd", "learning_rate": 0.1, "num_train_epochs": 1}
+    single, retained = (
+        trained(tmp_path, make(), data, trainer={"method": eh.EDGE(projection=projection, route=route)}, **sgd)
+        for route in ("single", "retain")
+    )
+    assert_same_to_rounding(single, retained)
+
+
+def test_training_leaves_no_hook_on_the_model(tmp_path: Path) -> None:
+    model = image_model()
+    trained(tmp_path, model, image_data(), trainer={"method": eh.EDGE()})
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
 def test_signal_follows_the_index_column_when_rows_are_shuffled(tmp_path: Path) -> None:
     data, probs = image_data(24), np.linspace(0, 1, 24, dtype=np.float32)
     order = np.random.default_rng(0).permutation(24)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import IterableDataset, Sampler
 
 from evenhand.batches import IndexedDataset, IndexKeeping
-from evenhand.gradients import BiasGradients
+from evenhand.gradients import WeightedGradients
 from evenhand.inference import logits_of
 from evenhand.losses import cross_entropy
 from evenhand.methods.base import Method, OneStage
@@ -68,7 +68,7 @@ class Trainer(transformers.Trainer):
         self.signal_N = self._checked_signal(signal_probs)
         if self.signal_N is not None:
             self.data_collator = IndexKeeping(self.data_collator)
-        self.bias_gradients: BiasGradients | None = None
+        self.weighted_gradients: WeightedGradients | None = None
 
     # ---- what is trained on -----------------------------------------------------------------------------------------
 
@@ -129,22 +129,33 @@ class Trainer(transformers.Trainer):
         projection = self.method.combination()
         if projection is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        if self.bias_gradients is None:
-            self.bias_gradients = BiasGradients(model.parameters())
+        if self.weighted_gradients is None:
+            self.weighted_gradients = WeightedGradients(model, route=self.method.gradient_route())
         model.train()
+        inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            outputs, labels_B, signal_B = self._forward(model, self._prepare_inputs(inputs))
+            with self.weighted_gradients.forward():
+                outputs, labels_B, signal_B = self._forward(model, inputs)
             logits_BC = logits_of(outputs, labels_B)
             if num_items_in_batch is None:  # not called by the training loop, which always counts them
                 num_items_in_batch = len(labels_B) * self.args.gradient_accumulation_steps
             loss_B = self.method.sample_losses(logits_BC, labels_B, signal_B)
             weight_B = self.method.bias_weights(logits_BC, labels_B, signal_B)
-            erm_loss = self._step_mean(loss_B, num_items_in_batch)
-            bias_loss = self._step_mean(weight_B * loss_B, num_items_in_batch)
-        self.bias_gradients.backward(erm_loss, bias_loss, self._backward)
+        loss = self.weighted_gradients.backward(
+            loss_B, weight_B, lambda value_B: self._step_mean(value_B, num_items_in_batch), self._backward
+        )
         if self.accelerator.sync_gradients:
-            self.bias_gradients.combine_into_grad(projection)
-        return erm_loss.detach()
+            self.weighted_gradients.combine_into_grad(projection)
+        return loss
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', leaving no hook on the model."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.weighted_gradients is not None:
+                self.weighted_gradients.detach()
+                self.weighted_gradients = None
 
     def _backward(self, loss: Tensor, **kwargs: Any) -> None:
         # accelerate divides by its own accumulation steps, which the Trainer keeps at 1; it scales for fp16

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch import Tensor
 from evenhand.validation import check_choice, check_number
 
 ProjectionKind = Literal["published", "row", "tensor", "global", "naive"]
+
+T = TypeVar("T")
 
 NEGLIGIBLE = 1e-12  # of the global norm: below it a gradient has no direction
 
@@ -50,7 +52,7 @@ class Projection:
 
         Args:
             erm: Gradient e of each trainable parameter.
-            bias: Gradient b of the same parameters, in the same order and shapes.
+            bias: Gradient b of the same parameters, in the same order and shapes; used up.
         """
         if not erm:
             return
@@ -60,25 +62,29 @@ class Projection:
         e_norms, b_norms = _norms(erm), _norms(bias)
         e_total, b_total = torch.linalg.vector_norm(e_norms), torch.linalg.vector_norm(b_norms)
         overflow = 0 * (e_total + b_total)  # 0, or NaN if any gradient is not finite
-        if self.kind == "global":
-            e_factor, b_factor = self._closed_form(e_total, b_total, e_total, b_total)
-            torch._foreach_mul_(list(erm), e_factor + overflow)  # pyright: ignore[reportPrivateImportUsage]
-            torch._foreach_add_(list(erm), torch._foreach_mul(list(bias), b_factor))  # pyright: ignore[reportPrivateImportUsage]
-            return
-        for e, b, e_norm, b_norm in zip(erm, bias, e_norms.unbind(), b_norms.unbind(), strict=True):
-            if self.kind == "tensor" or e.ndim < 2:
-                e_factor, b_factor = self._closed_form(e_norm, b_norm, e_total, b_total)
+        whole = [self.kind in ("tensor", "global") or e.ndim < 2 for e in erm]
+        if any(whole):
+            of_all = (e_total.expand_as(e_norms), b_total.expand_as(b_norms))
+            norms = of_all if self.kind == "global" else (e_norms, b_norms)
+            e_factors, b_factors = self._closed_form(*norms, e_total, b_total)
+            # as numbers: one transfer from the device instead of two small kernels a tensor
+            e_chosen, b_chosen = (_chosen(f.tolist(), whole) for f in (e_factors + overflow, b_factors))
+            e_tensors, b_tensors = _chosen(erm, whole), _chosen(bias, whole)
+            torch._foreach_mul_(e_tensors, e_chosen)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_mul_(b_tensors, b_chosen)  # pyright: ignore[reportPrivateImportUsage]
+            torch._foreach_add_(e_tensors, b_tensors)  # pyright: ignore[reportPrivateImportUsage]
+        for k, (e, b) in enumerate(zip(erm, bias, strict=True)):
+            if whole[k]:
+                continue
+            e_RD, b_RD = _wide(e).flatten(1), _wide(b).flatten(1)
+            if self.kind == "row":
+                e_rows = torch.linalg.vector_norm(e_RD, dim=1, keepdim=True)
+                b_rows = torch.linalg.vector_norm(b_RD, dim=1, keepdim=True)
+                e_factor, b_factor = self._closed_form(e_rows, b_rows, e_total, b_total)
             else:
-                e_RD, b_RD = _wide(e).flatten(1), _wide(b).flatten(1)
-                if self.kind == "row":
-                    e_rows = torch.linalg.vector_norm(e_RD, dim=1, keepdim=True)
-                    b_rows = torch.linalg.vector_norm(b_RD, dim=1, keepdim=True)
-                    e_factor, b_factor = self._closed_form(e_rows, b_rows, e_total, b_total)
-                else:
-                    e_factor, b_factor = self._published(e_RD, b_RD, e_norm, b_norm, e_total, b_total)
-                row_shape = (-1, *[1] * (e.ndim - 1))
-                e_factor, b_factor = e_factor.reshape(row_shape), b_factor.reshape(row_shape)
-            e.mul_(e_factor + overflow).add_(b * b_factor)
+                e_factor, b_factor = self._published(e_RD, b_RD, e_norms[k], b_norms[k], e_total, b_total)
+            row_shape = (-1, *[1] * (e.ndim - 1))
+            e.mul_(e_factor.reshape(row_shape) + overflow).add_(b.mul_(b_factor.reshape(row_shape)))
 
     def _closed_form(self, e_norm: Tensor, b_norm: Tensor, e_total: Tensor, b_total: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of e and b in (1 + αρ/2)·e − (α/2)·b; 1 and 0 where a norm is negligible."""
@@ -96,6 +102,10 @@ class Projection:
         per_b = known / torch.where(defined, b_norm, 1)
         dot_R = per_e * (b_RD * e_RD).sum(1) + per_b * b_RD.square().sum(1)
         return 1 + self.alpha * per_e * dot_R, self.alpha * per_b * dot_R - self.alpha * known
+
+
+def _chosen(values: Sequence[T], chosen: Sequence[bool]) -> list[T]:
+    return [value for value, kept in zip(values, chosen, strict=True) if kept]
 
 
 def _wide(gradient: Tensor) -> Tensor:

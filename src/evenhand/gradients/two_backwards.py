@@ -1,49 +1,52 @@
-"""The exact route for any model: one forward, two backwards, two weightings of the per-sample gradients."""
+"""The exact route for any model: a second backward through the graph that is there already."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from evenhand.gradients.projection import Projection
+Backward = Callable[..., None]
 
 
-class BiasGradients:
-    """Accumulates b beside e until a step combines them.
-
-    e lives in `.grad`, where everything else expects it; b in buffers of its own. Micro-batches accumulate in both,
-    and `combine_into_grad` is called once per optimizer step.
+def gradients_beside(
+    loss: Tensor,
+    wanted: Sequence[nn.Parameter],
+    every: Sequence[nn.Parameter],
+    backward: Backward,
+    *,
+    retain_graph: bool = False,
+) -> list[Tensor | None]:
+    """Gradients of `loss`, while `.grad` stays as it is.
 
     Args:
-        parameters: The parameters that are trained.
+        loss: A scalar on a graph that was retained.
+        wanted: The parameters whose gradients are asked for.
+        every: All trainable parameters, `wanted` among them.
+        backward: `Tensor.backward` or `accelerator.backward`: called with the loss, `retain_graph` and `inputs`.
+        retain_graph: Whether another backward follows.
     """
+    before = [p.grad for p in every]
+    for p in every:
+        p.grad = None
+    try:
+        if len(wanted) == len(every) or not _restricted(loss, wanted, backward):
+            backward(loss, retain_graph=retain_graph)
+        return [p.grad for p in wanted]
+    finally:
+        for p, gradient in zip(every, before, strict=True):
+            p.grad = gradient
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
-        self.bias: list[Tensor | None] = [None] * len(self.parameters)
 
-    def backward(self, erm_loss: Tensor, bias_loss: Tensor, backward: Callable[..., None]) -> None:
-        """Add the gradients of both losses, which share one graph.
-
-        Args:
-            erm_loss: Scalar whose gradient is (this micro-batch's part of) e.
-            bias_loss: Scalar whose gradient is (its part of) b.
-            backward: `accelerator.backward` or `Tensor.backward`: called with a loss, and `retain_graph`.
-        """
-        backward(erm_loss, retain_graph=True)
-        erm = [p.grad for p in self.parameters]
-        for parameter, gradient in zip(self.parameters, self.bias, strict=True):
-            parameter.grad = gradient
-        backward(bias_loss)
-        self.bias = [p.grad for p in self.parameters]
-        for parameter, gradient in zip(self.parameters, erm, strict=True):
-            parameter.grad = gradient
-
-    def combine_into_grad(self, projection: Projection) -> None:
-        """Replace the accumulated e in `.grad` by the update, and forget b."""
-        pairs = [
-            (p.grad, b) for p, b in zip(self.parameters, self.bias, strict=True) if p.grad is not None and b is not None
-        ]
-        projection.combine([e for e, _ in pairs], [b for _, b in pairs])
-        self.bias = [None] * len(self.parameters)
+def _restricted(loss: Tensor, wanted: Sequence[nn.Parameter], backward: Backward) -> bool:
+    """A backward to some of the parameters only; False where reentrant checkpointing can't do that."""
+    try:
+        # the graph must outlive a failure half-way; it goes with the loss
+        backward(loss, retain_graph=True, inputs=list(wanted))
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        for p in wanted:
+            p.grad = None
+        return False
+    return True

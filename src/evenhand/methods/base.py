@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenhand.gradients import Norm, Projection, Source
+from evenhand.gradients import Norm, Projection, Route, Source
 from evenhand.losses import cross_entropy
 
 Init = Literal["inherit", "random", "pretrained"]
@@ -108,6 +108,10 @@ class OneStage(Method):
     def combination(self) -> Projection | None:
         """How the ERM and bias gradients are combined; None for a method with an ordinary gradient."""
         return None
+
+    def gradient_route(self) -> Route:
+        """How both gradients are computed, for methods with a combination."""
+        return "auto"
 
     def bias_weights(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
         """w_i of the bias gradient b = (1/B) Σ w_i g_i, detached, shape (B,). Only asked for with a combination."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from evenhand.gradients import Projection, ProjectionKind
+from evenhand.gradients import Projection, ProjectionKind, Route
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
 from evenhand.methods.base import OneStage, Run
 from evenhand.methods.gce import GCE
@@ -32,6 +32,9 @@ class EDGE(OneStage):
             1-D tensors take the `tensor` form in `published` and `row`.
         signal: Whose p_i weighs b. `self`: the model being trained, as published. `biased`: a GCE model trained
             before, with the run's own settings. On Colored MNIST only the latter separates from ERM.
+        route: How b is computed; the result is the same to rounding. `auto`: in e's backward where a layer's rule
+            allows, the rest by a second backward. `single`: an error where one backward isn't enough. `retain`: always
+            a second backward.
 
     Raises:
         UserError: If α is negative, NaN or infinite, q is outside (0, 1], or a name is unknown.
@@ -41,6 +44,7 @@ class EDGE(OneStage):
     q: float = 0.7
     projection: EdgeProjection = "published"
     signal: Signal = "self"
+    route: Route = "auto"
 
     name: ClassVar[str] = "edge"
     paper: ClassVar[str] = "EDGE: Enhanced Debiased Gradient Extraction for Robust Fine-tuning, CCL 2025"
@@ -50,6 +54,7 @@ class EDGE(OneStage):
         check_number("EDGE", "q", self.q, 0, 1, low_open=True)
         check_choice("EDGE", "projection", self.projection, (*get_args(ProjectionKind), "reweight"))
         check_choice("EDGE", "signal", self.signal, get_args(Signal))
+        check_choice("EDGE", "route", self.route, get_args(Route))
 
     @property
     def title(self) -> str:
@@ -68,6 +73,10 @@ class EDGE(OneStage):
     def combination(self) -> Projection | None:
         """The projection, None for `reweight`, which needs one backward only."""
         return None if self.projection == "reweight" else Projection(self.projection, self.alpha)
+
+    def gradient_route(self) -> Route:
+        """As asked for."""
+        return self.route
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """l_i, or (1 − α·w_i)·l_i for `reweight`; shape (B,)."""

@@ -1,0 +1,405 @@
+"""Weighted sums of per-sample gradients beside the ordinary gradient, from one forward and one backward.
+
+Legend: B samples.
+
+A forward hook sends the output of each layer that has a rule through `Tap`, an identity that keeps the layer's input a
+and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. What rules don't cover
+comes from a second backward through the same graph, restricted to those parameters. The first batches are checked
+against plain autograd, which finds what can't be seen in a model's structure.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers.pytorch_utils import Conv1D
+
+from evenhand.gradients.layers import rule_of, sample_gradients
+from evenhand.gradients.projection import Projection
+from evenhand.gradients.two_backwards import Backward, gradients_beside
+from evenhand.validation import UserError, check_choice
+
+logger = logging.getLogger(__name__)
+
+Route = Literal["auto", "single", "retain"]
+SINGLE, SECOND = "single backward", "second backward"
+
+_CHECKS = 3  # batches: a parameter whose gradient is 0 on the first (LoRA's A) is checked on a later one
+
+
+class WeightedGradients:
+    """Accumulates b = Σ w_i g_i beside e = Σ g_i, until a step combines them.
+
+    e lives in `.grad`, where everything else expects it; b in buffers here. Micro-batches add up in both, and
+    `combine_into_grad` is called once per optimizer step:
+
+        engine = WeightedGradients(model)
+        with engine.forward():
+            logits = model(**inputs).logits
+        loss_B = cross_entropy(logits, labels, reduction="none")
+        engine.backward(loss_B, weight_B)
+        engine.combine_into_grad(Projection("tensor", alpha=1.0))
+        optimizer.step()
+
+    Nothing is captured outside `forward`, so evaluation costs nothing. Samples must be independent: with batch
+    normalisation in train mode everything takes the second backward, which is exact for any model.
+
+    Args:
+        model: The model; its trainable parameters are those that require gradients now.
+        route: `auto`: one backward where rules cover a parameter, a second one for the rest. `single`: one backward,
+            and an error if it doesn't reach everything. `retain`: two backwards for everything.
+        verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient (two more
+            backwards a batch, at most three batches); what disagrees moves to the second backward, with a warning.
+
+    Raises:
+        UserError: If the route is unknown, or a trainable parameter can't take it.
+    """
+
+    def __init__(self, model: nn.Module, *, route: Route = "auto", verify: bool = True) -> None:
+        check_choice("WeightedGradients", "route", route, get_args(Route))
+        self.model = model
+        self.route: Route = route
+        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self._refuse_sharded()
+        self._layers = {} if route == "retain" else _layers_with_rules(model, self.names)
+        self._single = _seen_by_rules_only(model, self._layers)
+        self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
+        self._unverified = set(self._single) if verify else set()
+        self._checks_left = _CHECKS
+        self._bias: dict[nn.Parameter, Tensor] = {}
+        # the state of one batch
+        self._armed = False  # hooks tap what passes; also in the backward, where checkpointing runs forwards again
+        self._captured = False  # the last forward was tapped
+        self._batch: int | None = None
+        self._misfits: set[nn.Module] = set()
+        self._weight_B: Tensor | None = None
+        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._coarse = False
+        if route == "single":
+            self._refuse_uncovered(p for p in self.names if p not in self._single)
+        self._handles = [layer.register_forward_hook(self._tap, with_kwargs=True) for layer in self._layers]
+        self._handles.append(model.register_forward_pre_hook(self._see_batch, with_kwargs=True))
+        logger.info(self.summary())
+
+    # ---- what a step calls ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Capture the model's forward pass inside; one call of the model, whose backward comes next."""
+        self._captured = self._armed = bool(self._single) and not self._mixes_samples()
+        self._batch = None
+        if self.route == "single" and not self._captured:
+            raise UserError("route='single' can't be taken: batch normalisation in train mode mixes the samples.")
+        try:
+            yield
+        finally:
+            self._armed = False
+
+    def backward(
+        self,
+        loss_B: Tensor,
+        weight_B: Tensor,
+        reduce: Callable[[Tensor], Tensor] = torch.mean,
+        backward: Backward = Tensor.backward,
+    ) -> Tensor:
+        """Add the gradient of reduce(l) to `.grad`, and that of reduce(w·l), w held constant, to b.
+
+        Args:
+            loss_B: Loss of each sample, shape (B,).
+            weight_B: w_i, shape (B,).
+            reduce: `torch.mean`, `torch.sum` or another linear function to a scalar.
+            backward: `Tensor.backward` or `accelerator.backward`; a gradient scaler scales both gradients alike.
+
+        Returns:
+            reduce(l), detached.
+        """
+        weight_B = self._checked_weights(loss_B, weight_B)
+        self._uncover({p for m in self._misfits for p in self._layers[m].values()}, "samples are not in dim 0")
+        self._misfits.clear()
+        verifying = self._captured and bool(self._unverified & self._single) and len(loss_B) > 1
+        sums = {} if verifying else self._bias
+        loss = reduce(loss_B)
+        self._armed = self._captured
+        try:
+            with self._summing(weight_B, sums):
+                backward(loss, retain_graph=verifying or bool(self._second()))
+            if verifying:
+                self._verify(loss, loss_B, reduce, backward)
+                for p in sums.keys() & self._single:
+                    _add(self._bias, p, sums[p])
+            if second := self._second():
+                gradients = gradients_beside(reduce(weight_B * loss_B), second, list(self.names), backward)
+                for p, gradient in zip(second, gradients, strict=True):
+                    if gradient is not None:
+                        _add(self._bias, p, gradient)
+        finally:
+            self._armed = False
+        return loss.detach()
+
+    def combine_into_grad(self, projection: Projection) -> None:
+        """Replace the accumulated e in `.grad` by the update, and forget b."""
+        erm, bias, rows = [], [], []
+        for p in self.names:
+            e, b = p.grad, self._bias.get(p)
+            if e is None:
+                continue
+            if b is None:
+                if bool(e.count_nonzero()):
+                    raise UserError(f"The parameter '{self.names[p]}' has a gradient that its layer's rule didn't see.")
+                continue
+            if b.is_sparse:
+                b = b.coalesce()
+                if e.is_sparse:
+                    p.grad = e = e.coalesce()
+                    if not torch.equal(e.indices(), b.indices()):
+                        raise UserError(
+                            f"The sparse gradient of '{self.names[p]}' can't be combined: use sparse=False."
+                        )
+                    e = e.values()
+                else:  # e is 0 outside these rows, as all its uses are lookups
+                    table, used = e, b.indices()[0]
+                    e = table[used]
+                    rows.append((table, used, e))
+                b = b.values()
+            turned = p in self._transposed
+            erm.append(e.mT if turned else e)
+            bias.append(b.mT if turned else b)
+        projection.combine(erm, bias)
+        for table, used, update in rows:
+            table.index_copy_(0, used, update)
+        self._bias.clear()
+
+    def bias_gradients(self) -> dict[str, Tensor]:
+        """The b accumulated so far, by parameter name, dense."""
+        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias.items()}
+
+    def reset(self) -> None:
+        """Forget the b accumulated so far, as `optimizer.zero_grad()` forgets e."""
+        self._bias.clear()
+
+    def detach(self) -> None:
+        """Remove all hooks from the model and forget everything."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._captured = False
+        self.reset()
+
+    # ---- which route each parameter takes ---------------------------------------------------------------------------
+
+    def coverage(self) -> dict[str, str]:
+        """The route of each trainable parameter, by name: "single backward" or "second backward"."""
+        single = set() if self._mixes_samples() else self._single
+        return {name: SINGLE if p in single else SECOND for p, name in self.names.items()}
+
+    def summary(self) -> str:
+        """The coverage in one line."""
+        routes = self.coverage()
+        second = [name for name, route in routes.items() if route == SECOND]
+        line = f"{len(routes) - len(second)} of {len(routes)} trainable parameters in one backward"
+        if not second:
+            return line
+        if self.route != "retain" and self._mixes_samples():
+            return f"{line}, all by a second one (batch normalisation in train mode mixes the samples)"
+        return f"{line}, {len(second)} by a second one ({', '.join(second[:3])}{', …' * (len(second) > 3)})"
+
+    def _second(self) -> list[nn.Parameter]:
+        """Parameters that need the second backward."""
+        return [p for p in self.names if p not in self._single] if self._captured else list(self.names)
+
+    def _mixes_samples(self) -> bool:
+        return any(m.training or m.running_mean is None for m in self._batch_norms)
+
+    def _uncover(self, parameters: set[nn.Parameter], reason: str) -> None:
+        """Move parameters to the second backward, from this batch on."""
+        moved = [p for p in self.names if p in parameters & self._single]
+        if not moved:
+            return
+        if self.route == "single":
+            self._refuse_uncovered(moved)
+        self._single -= parameters
+        names = ", ".join(self.names[p] for p in moved)
+        logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
+
+    def _refuse_uncovered(self, parameters: Iterable[nn.Parameter]) -> None:
+        if names := [self.names[p] for p in parameters]:
+            raise UserError(
+                "route='single' can't be taken, since no rule gives the per-sample gradients of "
+                f"{', '.join(names)}: route='auto' takes a second backward for them."
+            )
+
+    def _refuse_sharded(self) -> None:
+        for p, name in self.names.items():
+            if isinstance(p, DTensor) or p.is_meta:
+                raise UserError(
+                    f"The parameter '{name}' is sharded, so its gradients can't be combined in one process."
+                )
+
+    # ---- capture ----------------------------------------------------------------------------------------------------
+
+    def _see_batch(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The batch size is dim 0 of the model's first tensor."""
+        if self._armed and self._batch is None:
+            self._batch = next((len(x) for x in _tensors((args, kwargs))), None)
+
+    def _tap(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
+        if not self._armed:
+            return None
+        a: Tensor = args[0] if args else next(iter(kwargs.values()))
+        if self._batch is not None and output.shape[0] != self._batch:
+            table = isinstance(layer, nn.Embedding)
+            if table and output.shape[0] == 1:
+                # positions shared by all samples: their δ would be summed over the batch where they are added
+                output = output.expand(self._batch, *output.shape[1:])
+            elif table or output.shape[0] % self._batch:
+                self._misfits.add(layer)
+                return None
+        if not (torch.is_grad_enabled() and output.requires_grad):
+            return output
+        return cast(Tensor, _Tap.apply(output, a.detach(), layer, self))
+
+    def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
+        """Add what one use of a layer contributes to Σ w_i g_i."""
+        if self._weight_B is None:
+            return
+        self._coarse |= delta.dtype in (torch.float16, torch.bfloat16)
+        covered = {name: p for name, p in self._layers[layer].items() if p in self._single}
+        for name, gradients in sample_gradients(layer, covered, a, delta, len(self._weight_B)).items():
+            _add(self._sums, covered[name], gradients.weighted(self._weight_B))
+
+    @contextmanager
+    def _summing(self, weight_B: Tensor, sums: dict[nn.Parameter, Tensor]) -> Iterator[None]:
+        """What taps collect meanwhile is weighed by `weight_B` and goes to `sums`."""
+        self._weight_B, self._sums = (weight_B if self._captured else None), sums
+        try:
+            yield
+        finally:
+            self._weight_B, self._sums = None, {}
+
+    def _checked_weights(self, loss_B: Tensor, weight_B: Tensor) -> Tensor:
+        if loss_B.ndim != 1 or weight_B.shape != loss_B.shape:
+            raise UserError(
+                "The losses and their weights must have one value a sample. "
+                f"Got shapes {tuple(loss_B.shape)} and {tuple(weight_B.shape)}."
+            )
+        if self._captured and self._batch not in (None, len(loss_B)):
+            raise UserError(f"The model saw {self._batch} samples, but there are {len(loss_B)} losses.")
+        return weight_B.detach().to(loss_B.device)
+
+    # ---- verification -----------------------------------------------------------------------------------------------
+
+    def _verify(self, loss: Tensor, loss_B: Tensor, reduce: Callable[[Tensor], Tensor], backward: Backward) -> None:
+        """Compare Σ r_i g_i by rules and by autograd, with weights that no two samples share."""
+        every = list(self.names)
+        weight_B = torch.arange(1, len(loss_B) + 1, device=loss_B.device, dtype=loss_B.dtype) / len(loss_B)
+        ours: dict[nn.Parameter, Tensor] = {}
+        with self._summing(weight_B, ours):
+            gradients_beside(loss, every, every, backward, retain_graph=True)
+        found = gradients_beside(reduce(weight_B * loss_B), every, every, backward, retain_graph=True)
+        norms = [torch.zeros(()) if g is None else _norm(g) for g in found]
+        total = float(torch.stack([n.cpu() for n in norms]).norm())
+        if not total < float("inf"):  # the gradient scaler is still looking for its scale
+            return
+        tolerance, floor = self._tolerance()
+        wrong = set()
+        for p, right, norm in zip(every, found, norms, strict=True):
+            if p not in self._unverified or (p not in ours and right is None):
+                continue
+            error = norm if p not in ours else _norm(ours[p]) if right is None else _norm(_minus(ours[p], right))
+            if float(error) > tolerance * max(float(norm), floor * total):
+                wrong.add(p)
+            if float(norm) > 0 or p in wrong:
+                self._unverified.discard(p)
+        self._checks_left -= 1
+        if self._checks_left == 0:
+            self._unverified.clear()
+        self._uncover(wrong, "their rules disagree with autograd")
+
+    def _tolerance(self) -> tuple[float, float]:
+        """Largest error relative to a tensor's norm, and the share of the global norm below which that is rounding."""
+        if self._coarse:
+            return 1e-1, 1e-2
+        on_gpu = any(p.is_cuda for p in self.names)  # where convolutions use TF32 by default
+        return (1e-2, 1e-3) if on_gpu else (1e-4, 1e-3)
+
+
+class _Tap(torch.autograd.Function):
+    """Identity on a layer's output, which shows the engine δ and the layer's input in the backward.
+
+    The input is kept by `save_for_backward`, so that checkpointing and hooks that move saved tensors apply to it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, a: Tensor, layer: nn.Module, engine: WeightedGradients) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a)
+        ctx.layer, ctx.engine = layer, engine
+        return output.data  # neither a copy nor a view: what follows may work in place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor | None) -> tuple[Tensor | None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if delta is not None:
+            ctx.engine._collect(ctx.layer, *ctx.saved_tensors, delta)
+        return delta, None, None, None
+
+
+def _layers_with_rules(
+    model: nn.Module, trainable: Mapping[nn.Parameter, str]
+) -> dict[nn.Module, dict[str, nn.Parameter]]:
+    """Each layer that has a rule, with its own trainable parameters."""
+    layers = {}
+    for layer in model.modules():
+        own = {name: p for name, p in layer.named_parameters(recurse=False) if p in trainable}
+        if own and own.keys() <= {"weight", "bias"} and rule_of(layer) is not None:
+            layers[layer] = own
+    return layers
+
+
+def _seen_by_rules_only(model: nn.Module, layers: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> set[nn.Parameter]:
+    """Parameters of layers that have a rule, less those that another module holds too."""
+    held: set[nn.Parameter] = set()
+    for module in model.modules():
+        if module not in layers:
+            held.update(module.parameters(recurse=False))
+        if isinstance(module, nn.MultiheadAttention):  # reads its output layer's weight without calling it
+            held.update(module.parameters())
+    return {p for own in layers.values() for p in own.values()} - held
+
+
+def _add(sums: dict[nn.Parameter, Tensor], parameter: nn.Parameter, gradient: Tensor) -> None:
+    """Add to a parameter's sum, which is sparse as long as all its parts are."""
+    gradient = gradient.to(parameter.dtype)
+    known = sums.get(parameter)
+    if known is None:
+        sums[parameter] = gradient
+    elif known.is_sparse and not gradient.is_sparse:
+        sums[parameter] = gradient + known
+    else:
+        sums[parameter] = known.add_(gradient)
+
+
+def _minus(ours: Tensor, right: Tensor) -> Tensor:
+    return (ours.to_dense() if ours.is_sparse else ours) - (right.to_dense() if right.is_sparse else right)
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm((gradient.to_dense() if gradient.is_sparse else gradient).float())
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Tensors with a dim, in order, in nested tuples, lists and mappings."""
+    if isinstance(values, Tensor) and values.ndim:
+        yield values
+    elif isinstance(values, (tuple, list, Mapping)):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            yield from _tensors(value)
