@@ -336,7 +336,13 @@ def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert folder.name.endswith("-seed3-data4")
     assert f"Result: {folder.relative_to(tmp_path)} (" in out
     record = record_of(folder)
-    assert record["method"]["settings"] == {"alpha": 2.0, "q": 0.7, "projection": "naive", "signal": "self"}
+    assert record["method"]["settings"] == {
+        "alpha": 2.0,
+        "q": 0.7,
+        "projection": "naive",
+        "signal": "self",
+        "route": "auto",
+    }
     assert record["task"]["settings"] == {"conflict": 0.1, "test_conflict": 0.9}
     assert record["model"]["name"] == "mlp"
     assert (record["training"]["lr"], record["training"]["batch_size"]) == (0.002, 128)

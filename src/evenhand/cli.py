@@ -1,31 +1,23 @@
 """The command line: `evenhand demo`, `train`, `report`, `methods`, `tasks`.
 
-Options are the fields of the dataclasses below and of the methods themselves; tyro makes the parser and the help.
+tyro makes the parser and the help of the verbs' dataclasses (commands.py) and of the methods themselves.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from rich.table import Table
-from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional
+from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
-from evenhand.report import write_report
-from evenhand.run import Device, Result, fit
+from evenhand.commands import VERBS, Train
+from evenhand.methods import METHODS, Method
 from evenhand.stages import StageError
-from evenhand.tasks import TASKS, TaskSource
-from evenhand.terminal import RunDisplay, metrics_table, output, percent
-from evenhand.training import Training
-from evenhand.validation import UserError, check_integer, nearest_names, unknown_name
+from evenhand.validation import UserError, nearest_names, unknown_name
 from evenhand.version import __version__
 
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
@@ -33,228 +25,6 @@ DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias label
 Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
 shortcut. Then: `evenhand train pgd --help`, `evenhand methods`, `evenhand tasks`.
 """
-
-
-def _left_to_task(metavar: str) -> Any:
-    """An option that is the task's own unless given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: the task's)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train:
-    """Train one method on one task with one seed: stages, models and the record go to the output folder.
-
-    A run that was stopped goes on where it was when the same command is given again.
-
-    Attributes:
-        task: The task; `evenhand tasks` lists them.
-        model: `mlp`, `pgd-cnn`, `digits-cnn`, a folder, or a name on the Hugging Face hub.
-        conflict: Share of training samples whose colour conflicts with their label, in [0, 1].
-        test_conflict: The same share in test; 0.9 makes colour and label independent of each other.
-        recipe: Construction of colored-mnist: PGD's or LfF's.
-        severity: Colour noise of LfF's recipe, 1 (most) to 5 (least).
-        data_dir: Folder of the task's data files; without it they come from the hub.
-        epochs: Epochs of each stage.
-        lr: Learning rate.
-        batch_size: Samples a step.
-        seed: Drives initialisation, order and dropout.
-        data_seed: Drives the data's construction; equal to the seed unless given.
-        output_dir: The run's folder; runs/TASK/… unless given.
-        device: `auto` takes a GPU if there is one.
-        quiet: Show nothing but the result.
-    """
-
-    task: str = "colored-digits"
-    model: Annotated[str | None, _left_to_task("NAME")] = None
-    conflict: Annotated[float | None, _left_to_task("FLOAT")] = None
-    test_conflict: Annotated[float | None, _left_to_task("FLOAT")] = None
-    recipe: Annotated[Literal["pgd", "lff"] | None, _left_to_task("{pgd,lff}")] = None
-    severity: Annotated[int | None, _left_to_task("INT")] = None
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
-    epochs: Annotated[int | None, _left_to_task("INT")] = None
-    lr: Annotated[float | None, _left_to_task("FLOAT")] = None
-    batch_size: Annotated[int | None, _left_to_task("INT")] = None
-    seed: int = 0
-    data_seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the seed)")] = None
-    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/TASK/…)")] = None
-    device: Device = "auto"
-    quiet: bool = False
-
-    def run(self, method: Method) -> int:
-        """Train, and say where the result lies."""
-        task = self.task_source()
-        with RunDisplay(self.quiet) as display:
-            display.begin(method.title)
-            result = fit(
-                method,
-                task,
-                self.model,
-                seed=self.seed,
-                data_seed=self.data_seed,
-                output_dir=self.output_dir,
-                epochs=self.epochs,
-                lr=self.lr,
-                batch_size=self.batch_size,
-                device=self.device,
-                progress=display,
-            )
-        _show_result(method, result)
-        return 0
-
-    def task_source(self) -> TaskSource:
-        """The task with the settings given here.
-
-        Raises:
-            UserError: If the task is unknown or has no such setting.
-        """
-        if self.task not in TASKS:
-            raise unknown_name("task", self.task, TASKS)
-        source = TASKS[self.task]
-        known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
-        settings = {}
-        for name in ("conflict", "test_conflict", "recipe", "severity", "data_dir"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if name not in known:
-                raise UserError(f"The task '{self.task}' has no option '{_flag(name)}'.")
-            settings[name] = value
-        return source(**settings)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Train ERM, EDGE (own and biased signal) and PGD on colored-digits, and show who took the shortcut.
-
-    Takes about two minutes on two cores; needs no network. What was trained before is not trained again.
-
-    Attributes:
-        seeds: How many seeds of each method (0, 1, …); they draw the colours, the weights and the order.
-        epochs: Epochs of each stage.
-        output_dir: Where the runs and report.html go.
-        device: `auto` takes a GPU if there is one.
-        quiet: Show nothing but the result.
-    """
-
-    seeds: int = 3
-    epochs: Annotated[int | None, _left_to_task("INT")] = None
-    output_dir: Path = Path("runs/demo")
-    device: Device = "auto"
-    quiet: bool = False
-
-    def run(self) -> int:
-        """Train everything, then write the report; a run that fails is shown in it."""
-        check_integer("demo", "seeds", self.seeds, 1)
-        failed = 0
-        with RunDisplay(self.quiet) as display:
-            for seed in range(self.seeds):
-                for name, method in _demo_methods().items():
-                    display.begin(f"{method.title}, seed {seed}")
-                    try:
-                        result = fit(
-                            method,
-                            "colored-digits",
-                            seed=seed,
-                            output_dir=self.output_dir / f"{name}-seed{seed}",
-                            epochs=self.epochs,
-                            device=self.device,
-                            progress=display,
-                        )
-                    except StageError as error:
-                        failed += 1
-                        display.say(f"{method.title}, seed {seed}: failed: {error}")
-                    else:
-                        scores = result.metrics
-                        display.say(
-                            f"{method.title}, seed {seed}: aligned {percent(scores['aligned'])} %, "
-                            f"conflicting {percent(scores['conflicting'])} %"
-                        )
-        _show_report(self.output_dir, "Who took the shortcut?")
-        return 1 if failed else 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Make one page, and its tables as Markdown and CSV, of all runs below a folder.
-
-    Attributes:
-        folder: The folder; the page is written there as report.html.
-    """
-
-    folder: Positional[Path]
-
-    def run(self) -> int:
-        """Write the page."""
-        _show_report(self.folder, None)
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Methods:
-    """List the methods, or explain one.
-
-    Attributes:
-        name: The method to explain.
-    """
-
-    name: Positional[str | None] = None
-
-    def run(self) -> int:
-        """Print to standard output."""
-        console = output()
-        if self.name is None:
-            table = Table("method", "what it does", "labels needed beyond the class", show_lines=True)
-            for name, method in METHODS.items():
-                table.add_row(name, _summary(method), method.label_access)
-            console.print(table)
-            console.print("`evenhand methods NAME` explains one; `evenhand train NAME --help` shows its options.")
-            return 0
-        if self.name not in METHODS:
-            raise unknown_name("method", self.name, METHODS)
-        method = METHODS[self.name]
-        console.print(f"{self.name} — {method.paper}\n\n{inspect.getdoc(method)}", markup=False)
-        console.print(f"\nLabels needed beyond the class: {method.label_access}", markup=False)
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tasks:
-    """List the tasks, or explain one with the training settings shipped for each model.
-
-    Attributes:
-        name: The task to explain.
-    """
-
-    name: Positional[str | None] = None
-
-    def run(self) -> int:
-        """Print to standard output."""
-        console = output()
-        if self.name is None:
-            table = Table("task", "what it is", "default model")
-            for name, task in TASKS.items():
-                table.add_row(name, task.summary, task.default_model)
-            console.print(table)
-            console.print("`evenhand tasks NAME` explains one, with the settings that each model is trained with.")
-            return 0
-        if self.name not in TASKS:
-            raise unknown_name("task", self.name, TASKS)
-        task = TASKS[self.name]
-        console.print(f"{self.name} — {task.summary}\nOrigin: {task.origin}\n\n{inspect.getdoc(task)}\n", markup=False)
-        console.print("Training settings of each stage:")
-        for model, training in task.training.items():
-            label = f"{model} (default)" if model == task.default_model else model
-            console.print(f"  {label}: {_described(training)}", markup=False)
-        return 0
-
-
-VERBS: dict[str, type[Any]] = {
-    "demo": Demo,
-    "train": Train,
-    "report": Report,
-    "methods": Methods,
-    "tasks": Tasks,
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -359,43 +129,3 @@ def _positionals(words: list[str]) -> list[str]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _summary(documented: type[Any]) -> str:
-    return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _described(training: Training) -> str:
-    """The settings in one line, without those that have no effect."""
-    shown = dataclasses.asdict(training)
-    if training.schedule != "step":
-        del shown["step_epochs"]
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if value)
-
-
-def _demo_methods() -> dict[str, Method]:
-    return {
-        "erm": ERM(),
-        "edge-own": EDGE(),
-        "edge-biased": EDGE(signal="biased", projection="naive", alpha=1.3),
-        "pgd": PGD(),
-    }
-
-
-def _show_result(method: Method, result: Result) -> None:
-    console = output()
-    record = result.record
-    console.print(
-        f"{method.title} on {record['task']['name']} ({record['model']['name']}, seed {record['seed']}, "
-        f"test set '{record['primary_test']}')"
-    )
-    console.print(metrics_table(result.metrics))
-    left_out = record["groups_not_counted"][record["primary_test"]]
-    if left_out:
-        console.print(f"Groups under 20 samples are not counted as the worst one: {', '.join(left_out)}.")
-    console.print(f"Result: {result.folder} (record.json, model/, stages/)", markup=False)
-
-
-def _show_report(folder: Path, title: str | None) -> None:
-    files = write_report(folder, title)
-    output().print(f"Report: {files.html}\nTables: {files.html.parent / 'tables'}", markup=False)

@@ -10,11 +10,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.gradients import Norm, Projection, Route, Source
 from evenhand.losses import cross_entropy
+from evenhand.methods.attached import Attached
 
 Init = Literal["inherit", "random", "pretrained"]
 
@@ -116,6 +118,16 @@ class OneStage(Method):
     def bias_weights(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
         """w_i of the bias gradient b = (1/B) Σ w_i g_i, detached, shape (B,). Only asked for with a combination."""
         raise AssertionError(f"{self.name} has a combination but no bias weights")
+
+    def attach(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, verify: bool = True) -> Attached:
+        """Use the method in a loop of your own: its `backward(logits, labels)` takes the place of `loss.backward()`.
+
+        Args:
+            model: The model; its trainable parameters are those that require gradients now.
+            scaler: The loop's `torch.amp.GradScaler`, if it has one.
+            verify: Check the single-backward route against plain autograd on the first batches.
+        """
+        return Attached(self, model, scaler=scaler, verify=verify)
 
     def fit(self, run: Run) -> nn.Module:
         """Train one model."""

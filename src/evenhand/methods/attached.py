@@ -1,0 +1,191 @@
+"""A one-stage method in a loop of one's own: `edge = EDGE(...).attach(model)`, then `edge.backward(logits, labels)`.
+
+Legend: B samples of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from evenhand.gradients import WeightedGradients
+from evenhand.losses import cross_entropy
+from evenhand.validation import UserError, check_integer
+
+if TYPE_CHECKING:
+    from evenhand.methods.base import OneStage
+
+
+class Attached:
+    """Takes the place of `loss.backward()`: fills `.grad` exactly as the method defines it.
+
+        edge = EDGE(alpha=1.0).attach(model)
+        for inputs, labels in loader:
+            loss = edge.backward(model(inputs), labels)
+            optimizer.step()
+            optimizer.zero_grad()
+        edge.detach()
+
+    or `with EDGE(alpha=1.0).attach(model) as edge:`, which detaches at the end. Nothing is captured in eval mode or
+    without gradients, so evaluation between steps costs nothing.
+
+    Args:
+        method: The method.
+        model: The model whose own call (`model(...)`) makes the logits.
+        scaler: A `torch.amp.GradScaler`: losses are scaled by it, an overflow stays visible to its `step`.
+        verify: Check the single-backward route against plain autograd on the first batches.
+    """
+
+    def __init__(
+        self,
+        method: OneStage,
+        model: nn.Module,
+        scaler: torch.amp.GradScaler | None = None,
+        verify: bool = True,
+    ) -> None:
+        if any(isinstance(hook, _BeforeForward) for hook in model._forward_pre_hooks.values()):
+            raise UserError("A method is attached to this model already: detach it first.")
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            raise UserError(f"A method can't be attached to a {type(model).__name__} model: it runs in one process.")
+        self.method = method
+        self.model = model
+        self.scaler = scaler
+        self.projection = method.combination()
+        self.engine: WeightedGradients | None = None
+        self._capture = ExitStack()
+        self._handles: list[Any] = []
+        self._attached = True
+        if self.projection is not None:
+            self.engine = WeightedGradients(model, route=method.gradient_route(), verify=verify)
+        # Before the engine's own hook, which looks at the batch.
+        self._handles.append(model.register_forward_pre_hook(_BeforeForward(self), prepend=True))
+        self._handles.append(model.register_forward_hook(_AfterForward(self), always_call=True))
+
+    def backward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        *,
+        combine: bool = True,
+        bias_probs: Tensor | None = None,
+        num_items: int | None = None,
+    ) -> Tensor:
+        """Add this batch to the gradients, and combine them unless more micro-batches follow.
+
+        Args:
+            logits: Output of the model for this batch, shape (B, C).
+            labels: True classes, shape (B,).
+            combine: False on all but the last micro-batch of an optimizer step.
+            bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,).
+            num_items: Samples of the whole optimizer step, by which every micro-batch's sum is divided. By default
+                each batch is averaged over its own samples.
+
+        Returns:
+            The mean cross-entropy of this batch, detached and not scaled.
+
+        Raises:
+            UserError: If the labels, the logits or the probabilities can't be trained with, or it is detached.
+        """
+        if not self._attached:
+            raise UserError("This method was detached from its model: attach it again.")
+        self._check_batch(logits, labels)
+        signal_B = self._checked_signal(bias_probs, labels)
+        if num_items is not None:
+            check_integer("backward", "num_items", num_items, 1)
+
+        def reduce(value_B: Tensor) -> Tensor:
+            return value_B.mean() if num_items is None else value_B.sum() / num_items
+
+        loss_B = self.method.sample_losses(logits, labels, signal_B)
+        if self.engine is None or self.projection is None:
+            self._scaled_backward(reduce(loss_B))
+        else:
+            weight_B = self.method.bias_weights(logits, labels, signal_B)
+            self.engine.backward(loss_B, weight_B, reduce, self._scaled_backward)
+            if combine:
+                self.engine.combine_into_grad(self.projection)
+        return cross_entropy(logits.detach(), labels).mean()
+
+    def coverage(self) -> dict[str, str]:
+        """The route of each trainable parameter, by name; empty for a method with one ordinary gradient."""
+        return {} if self.engine is None else self.engine.coverage()
+
+    def detach(self) -> None:
+        """Take every hook off the model; what is in `.grad` stays."""
+        self._capture.close()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self.engine is not None:
+            self.engine.detach()
+        self._attached = False
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def _scaled_backward(self, loss: Tensor, **kwargs: Any) -> None:
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward(**kwargs)
+
+    def _check_batch(self, logits: Tensor, labels: Tensor) -> None:
+        if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or labels.is_floating_point():
+            raise UserError(
+                "backward takes logits of shape (batch, classes) and integer labels of shape (batch,). "
+                f"Got {tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}."
+            )
+        if labels.device.type != "cpu":
+            return  # looking at values would wait for the device at every step
+        outside = torch.nonzero((labels < 0) | (labels >= logits.shape[1])).flatten()
+        if len(outside):
+            row = int(outside[0])
+            raise UserError(
+                f"Labels must lie in 0…{logits.shape[1] - 1}. Got {int(labels[row])} for sample {row} of the batch."
+            )
+        if self.scaler is None:  # with a scaler an overflow is a step that it skips
+            bad = torch.nonzero(~torch.isfinite(logits.detach()).all(dim=1)).flatten()
+            if len(bad):
+                raise UserError(f"The logits of sample {int(bad[0])} of the batch are not finite.")
+
+    def _checked_signal(self, bias_probs: Tensor | None, labels: Tensor) -> Tensor | None:
+        if not self.method.needs_signal:
+            if bias_probs is not None:
+                raise UserError(f"{self.method.title} makes no use of bias_probs: leave it out.")
+            return None
+        if bias_probs is None:
+            raise UserError(
+                f"{self.method.title} needs bias_probs, the biased model's probability of each sample's true class."
+            )
+        if bias_probs.shape != labels.shape:
+            raise UserError(f"bias_probs must have shape {tuple(labels.shape)}. Got {tuple(bias_probs.shape)}.")
+        return bias_probs.detach().to(labels.device)
+
+
+class _BeforeForward:
+    """Begins to capture the model's own call in training."""
+
+    def __init__(self, attached: Attached) -> None:
+        self.attached = attached
+
+    def __call__(self, model: nn.Module, _args: Any) -> None:
+        attached = self.attached
+        attached._capture.close()
+        if attached.engine is not None and model.training and torch.is_grad_enabled():
+            attached._capture.enter_context(attached.engine.forward())
+
+
+class _AfterForward:
+    """Ends the capture, also when the call failed."""
+
+    def __init__(self, attached: Attached) -> None:
+        self.attached = attached
+
+    def __call__(self, _model: nn.Module, _args: Any, _output: Any) -> None:
+        self.attached._capture.close()
