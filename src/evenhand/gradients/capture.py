@@ -1,6 +1,6 @@
 """Weighted sums of per-sample gradients beside the ordinary gradient, from one forward and one backward.
 
-Legend: B samples.
+Legend: B samples, K weightings.
 
 A forward hook sends the output of each layer that has a rule through `Tap`, an identity that keeps the layer's input a
 and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. What rules don't cover
@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
 from evenhand.gradients.layers import sample_gradients
 from evenhand.gradients.projection import Projection
+from evenhand.gradients.sums import Sums, add, minus, norm_of
 from evenhand.gradients.two_backwards import Backward, gradients_beside
 from evenhand.validation import UserError, check_choice
 
@@ -76,14 +77,14 @@ class WeightedGradients:
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
         self._unverified = set(self._single) if verify else set()
         self._checks_left = _CHECKS
-        self._bias: dict[nn.Parameter, Tensor] = {}
+        self._bias: list[Sums] = [{}]  # one a weighting
         # the state of one batch
         self._armed = False  # hooks tap what passes; also in the backward, where checkpointing runs forwards again
         self._captured = False  # the last forward was tapped
         self._batch: int | None = None
         self._misfits: set[nn.Module] = set()
-        self._weight_B: Tensor | None = None
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self._weight_KB: Tensor | None = None
+        self._sums: list[Sums] = []
         self._coarse = False
         if route == "single":
             self._refuse_uncovered(p for p in self.names if p not in self._single)
@@ -114,47 +115,61 @@ class WeightedGradients:
     ) -> Tensor:
         """Add the gradient of reduce(l) to `.grad`, and that of reduce(w·l), w held constant, to b.
 
+        Several weightings cost one weighted sum a layer each, not a backward each.
+
         Args:
             loss_B: Loss of each sample, shape (B,).
-            weight_B: w_i, shape (B,).
+            weight_B: w_i, shape (B,), or those of K weightings, shape (K, B), for K sums b.
             reduce: `torch.mean`, `torch.sum` or another linear function to a scalar.
             backward: `Tensor.backward` or `accelerator.backward`; a gradient scaler scales both gradients alike.
 
         Returns:
             reduce(l), detached.
         """
-        weight_B = self._checked_weights(loss_B, weight_B)
+        weight_KB = self._checked_weights(loss_B, weight_B)
+        self._bias += [{} for _ in range(len(weight_KB) - len(self._bias))]
         self._uncover({p for m in self._misfits for p in self._layers[m].values()}, "samples are not in dim 0")
         self._misfits.clear()
         verifying = self._captured and bool(self._unverified & self._single) and len(loss_B) > 1
-        sums = {} if verifying else self._bias
+        sums = [{} for _ in weight_KB] if verifying else self._bias
         loss = reduce(loss_B)
         self._armed = self._captured
         try:
-            with self._summing(weight_B, sums):
+            with self._summing(weight_KB, sums):
                 backward(loss, retain_graph=verifying or bool(self._second()))
             if verifying:
                 self._verify(loss, loss_B, reduce, backward)
-                for p in sums.keys() & self._single:
-                    _add(self._bias, p, sums[p])
-            if second := self._second():
-                gradients = gradients_beside(reduce(weight_B * loss_B), second, list(self.names), backward)
-                for p, gradient in zip(second, gradients, strict=True):
-                    if gradient is not None:
-                        _add(self._bias, p, gradient)
+                for bias, found in zip(self._bias, sums, strict=False):
+                    for p in found.keys() & self._single:
+                        add(bias, p, found[p])
+            self._second_backward(loss_B, weight_KB, reduce, backward)
         finally:
             self._armed = False
         return loss.detach()
 
+    def _second_backward(
+        self, loss_B: Tensor, weight_KB: Tensor, reduce: Callable[[Tensor], Tensor], backward: Backward
+    ) -> None:
+        """Add what the rules don't cover to b, by autograd: one more backward a weighting."""
+        second = self._second()
+        for k, weight_B in enumerate(weight_KB if second else ()):
+            more = k + 1 < len(weight_KB)
+            gradients = gradients_beside(
+                reduce(weight_B * loss_B), second, list(self.names), backward, retain_graph=more
+            )
+            for p, gradient in zip(second, gradients, strict=True):
+                if gradient is not None:
+                    add(self._bias[k], p, gradient)
+
     def combine_into_grad(self, projection: Projection) -> None:
-        """Replace the accumulated e in `.grad` by the update, and forget b."""
+        """Replace the accumulated e in `.grad` by the update with b (of the first weighting), and forget b."""
         erm, bias, rows = [], [], []
         for p in self.names:
-            e, b = p.grad, self._bias.get(p)
+            e, b = p.grad, self._bias[0].get(p)
             if e is None:
                 continue
             if b is None:
-                if bool(_norm(e) != 0):
+                if bool(norm_of(e) != 0):
                     raise UserError(f"The parameter '{self.names[p]}' has a gradient that its layer's rule didn't see.")
                 continue
             if b.is_sparse:
@@ -177,15 +192,15 @@ class WeightedGradients:
         projection.combine(erm, bias)
         for table, used, update in rows:
             table.index_copy_(0, used, update)
-        self._bias.clear()
+        self.reset()
 
-    def bias_gradients(self) -> dict[str, Tensor]:
-        """The b accumulated so far, by parameter name, dense."""
-        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias.items()}
+    def bias_gradients(self, weighting: int = 0) -> dict[str, Tensor]:
+        """The b of a weighting accumulated so far, by parameter name, dense."""
+        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias[weighting].items()}
 
     def reset(self) -> None:
         """Forget the b accumulated so far, as `optimizer.zero_grad()` forgets e."""
-        self._bias.clear()
+        self._bias = [{}]
 
     def detach(self) -> None:
         """Remove all hooks from the model and forget everything."""
@@ -273,31 +288,32 @@ class WeightedGradients:
 
     def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
         """Add what one use of a layer contributes to Σ w_i g_i."""
-        if self._weight_B is None:
+        if self._weight_KB is None:
             return
         self._coarse |= delta.dtype in (torch.float16, torch.bfloat16)
         covered = {name: p for name, p in self._layers[layer].items() if p in self._single}
-        for name, gradients in sample_gradients(layer, covered, a, delta, len(self._weight_B)).items():
-            _add(self._sums, covered[name], gradients.weighted(self._weight_B))
+        for name, gradients in sample_gradients(layer, covered, a, delta, self._weight_KB.shape[1]).items():
+            for sums, weight_B in zip(self._sums, self._weight_KB, strict=False):
+                add(sums, covered[name], gradients.weighted(weight_B))
 
     @contextmanager
-    def _summing(self, weight_B: Tensor, sums: dict[nn.Parameter, Tensor]) -> Iterator[None]:
-        """What taps collect meanwhile is weighed by `weight_B` and goes to `sums`."""
-        self._weight_B, self._sums = (weight_B if self._captured else None), sums
+    def _summing(self, weight_KB: Tensor, sums: list[Sums]) -> Iterator[None]:
+        """What taps collect meanwhile is weighed by each of `weight_KB` and goes to the same of `sums`."""
+        self._weight_KB, self._sums = (weight_KB if self._captured else None), sums
         try:
             yield
         finally:
-            self._weight_B, self._sums = None, {}
+            self._weight_KB, self._sums = None, []
 
     def _checked_weights(self, loss_B: Tensor, weight_B: Tensor) -> Tensor:
-        if loss_B.ndim != 1 or weight_B.shape != loss_B.shape:
+        if loss_B.ndim != 1 or weight_B.ndim not in (1, 2) or weight_B.shape[-1:] != loss_B.shape:
             raise UserError(
                 "The losses and their weights must have one value a sample. "
                 f"Got shapes {tuple(loss_B.shape)} and {tuple(weight_B.shape)}."
             )
         if self._captured and self._batch not in (None, len(loss_B)):
             raise UserError(f"The model saw {self._batch} samples, but there are {len(loss_B)} losses.")
-        return weight_B.detach().to(loss_B.device)
+        return weight_B.detach().to(loss_B.device).view(-1, len(loss_B))
 
     # ---- verification -----------------------------------------------------------------------------------------------
 
@@ -305,11 +321,11 @@ class WeightedGradients:
         """Compare Σ r_i g_i by rules and by autograd, with weights that no two samples share."""
         every = list(self.names)
         weight_B = torch.arange(1, len(loss_B) + 1, device=loss_B.device, dtype=loss_B.dtype) / len(loss_B)
-        ours: dict[nn.Parameter, Tensor] = {}
-        with self._summing(weight_B, ours):
+        ours: Sums = {}
+        with self._summing(weight_B[None], [ours]):
             gradients_beside(loss, every, every, backward, retain_graph=True)
         found = gradients_beside(reduce(weight_B * loss_B), every, every, backward, retain_graph=True)
-        norms = [torch.zeros(()) if g is None else _norm(g) for g in found]
+        norms = [torch.zeros(()) if g is None else norm_of(g) for g in found]
         total = float(torch.stack([n.cpu() for n in norms]).norm())
         if not total < float("inf"):  # the gradient scaler is still looking for its scale
             return
@@ -318,7 +334,7 @@ class WeightedGradients:
         for p, right, norm in zip(every, found, norms, strict=True):
             if p not in self._unverified or (p not in ours and right is None):
                 continue
-            error = norm if p not in ours else _norm(ours[p]) if right is None else _norm(_minus(ours[p], right))
+            error = norm if p not in ours else norm_of(ours[p]) if right is None else norm_of(minus(ours[p], right))
             if float(error) > tolerance * max(float(norm), floor * total):
                 wrong.add(p)
             if float(norm) > 0 or p in wrong:
@@ -355,26 +371,6 @@ class _Tap(torch.autograd.Function):
         if delta is not None:
             ctx.engine._collect(ctx.layer, *ctx.saved_tensors, delta)
         return delta, None, None, None
-
-
-def _add(sums: dict[nn.Parameter, Tensor], parameter: nn.Parameter, gradient: Tensor) -> None:
-    """Add to a parameter's sum, which is sparse as long as all its parts are."""
-    gradient = gradient.to(parameter.dtype)
-    known = sums.get(parameter)
-    if known is None:
-        sums[parameter] = gradient
-    elif known.is_sparse and not gradient.is_sparse:
-        sums[parameter] = gradient + known
-    else:
-        sums[parameter] = known.add_(gradient)
-
-
-def _minus(ours: Tensor, right: Tensor) -> Tensor:
-    return (ours.to_dense() if ours.is_sparse else ours) - (right.to_dense() if right.is_sparse else right)
-
-
-def _norm(gradient: Tensor) -> Tensor:
-    return torch.linalg.vector_norm((gradient.to_dense() if gradient.is_sparse else gradient).float())
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
