@@ -19,8 +19,10 @@ check: $(VENV)/.dev ## lint, format, types, and the order of the rooms
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## the speed ratios of benchmarks/README.md (run alone; a few minutes)
+bench: $(VENV)/.dev ## the speed ratios of benchmarks/README.md (run alone; about ten minutes)
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/edge_step.py
+	$(BIN)/python benchmarks/norms.py
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
