@@ -37,5 +37,5 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[dev,offline]'
 	@touch $@ $(VENV)/.runtime
