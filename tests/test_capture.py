@@ -519,6 +519,27 @@ def test_a_layer_whose_input_is_not_per_sample_moves_at_once() -> None:
     assert second(check_model(model, inputs, verify=False)) == ["layer.weight", "layer.bias"]
 
 
+def test_a_model_called_without_a_tensor_takes_the_second_backward() -> None:
+    class Holding(Vectors):
+        def forward(self, x: Any) -> Tensor:
+            return self.head(torch.tanh(self.layer(x["held"]["x"].x)))
+
+    class Held:
+        def __init__(self, x: Tensor) -> None:
+            self.x = x
+
+    model, inputs = vectors(Holding)
+    labels_B, weight_B = labels_and_weights()
+    given: Any = {"held": {"x": Held(inputs["x"])}}
+    expected = expected_by_autograd(model, {"x": given}, labels_B, weight_B)
+    engine = WeightedGradients(model)
+    with engine.forward():
+        logits_BC = model(given)
+    engine.backward(F.cross_entropy(logits_BC, labels_B, reduction="none"), weight_B)
+    assert_close(engine.bias_gradients(), expected[1], FLOAT64)
+    assert len(second(engine)) == 4
+
+
 def test_weights_tied_between_modules() -> None:
     model = nn.Sequential(nn.Embedding(6, 6), nn.Linear(6, 6, bias=False), nn.Tanh(), nn.Flatten(), nn.Linear(24, 3))
     model[1].weight = model[0].weight

@@ -22,7 +22,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
-from evenhand.gradients.layers import rule_of, sample_gradients
+from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
+from evenhand.gradients.layers import sample_gradients
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.two_backwards import Backward, gradients_beside
 from evenhand.validation import UserError, check_choice
@@ -69,8 +70,8 @@ class WeightedGradients:
         self.route: Route = route
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self._refuse_sharded()
-        self._layers = {} if route == "retain" else _layers_with_rules(model, self.names)
-        self._single = _seen_by_rules_only(model, self._layers)
+        self._layers = {} if route == "retain" else layers_with_rules(model, self.names)
+        self._single = seen_by_rules_only(model, self._layers)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
         self._unverified = set(self._single) if verify else set()
@@ -153,7 +154,7 @@ class WeightedGradients:
             if e is None:
                 continue
             if b is None:
-                if bool(e.count_nonzero()):
+                if bool(_norm(e) != 0):
                     raise UserError(f"The parameter '{self.names[p]}' has a gradient that its layer's rule didn't see.")
                 continue
             if b.is_sparse:
@@ -255,7 +256,10 @@ class WeightedGradients:
         if not self._armed:
             return None
         a: Tensor = args[0] if args else next(iter(kwargs.values()))
-        if self._batch is not None and output.shape[0] != self._batch:
+        if self._batch is None:  # the model was called without a tensor
+            self._misfits.add(layer)
+            return None
+        if output.shape[0] != self._batch:
             table = isinstance(layer, nn.Embedding)
             if table and output.shape[0] == 1:
                 # positions shared by all samples: their δ would be summed over the batch where they are added
@@ -351,29 +355,6 @@ class _Tap(torch.autograd.Function):
         if delta is not None:
             ctx.engine._collect(ctx.layer, *ctx.saved_tensors, delta)
         return delta, None, None, None
-
-
-def _layers_with_rules(
-    model: nn.Module, trainable: Mapping[nn.Parameter, str]
-) -> dict[nn.Module, dict[str, nn.Parameter]]:
-    """Each layer that has a rule, with its own trainable parameters."""
-    layers = {}
-    for layer in model.modules():
-        own = {name: p for name, p in layer.named_parameters(recurse=False) if p in trainable}
-        if own and own.keys() <= {"weight", "bias"} and rule_of(layer) is not None:
-            layers[layer] = own
-    return layers
-
-
-def _seen_by_rules_only(model: nn.Module, layers: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> set[nn.Parameter]:
-    """Parameters of layers that have a rule, less those that another module holds too."""
-    held: set[nn.Parameter] = set()
-    for module in model.modules():
-        if module not in layers:
-            held.update(module.parameters(recurse=False))
-        if isinstance(module, nn.MultiheadAttention):  # reads its output layer's weight without calling it
-            held.update(module.parameters())
-    return {p for own in layers.values() for p in own.values()} - held
 
 
 def _add(sums: dict[nn.Parameter, Tensor], parameter: nn.Parameter, gradient: Tensor) -> None:
