@@ -25,6 +25,7 @@ from evenhand.gradients.forms import SampleGradients, joined
 from evenhand.gradients.head_norms import accurate, logit_gradients
 from evenhand.gradients.layers import sample_gradients
 from evenhand.gradients.norm_batches import Batch
+from evenhand.validation import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +168,7 @@ class NormPass:
                 unit_1C, scale_1 = _unit_gradients(logits_1C, one.label_B)
                 found: tuple[Tensor | None, ...] = (None,) * len(parameters)
                 if logits_1C.requires_grad:
-                    with torch.autocast(logits_1C.device.type, enabled=False):
-                        found = torch.autograd.grad(logits_1C, parameters, unit_1C, allow_unused=True)
+                    found = _gradients(logits_1C, parameters, unit_1C)
                 rows.append([self._loop_sum(g, scale_1) for g in found])
                 scales.append(scale_1)
         sums = {p: torch.cat(column) for p, column in zip(parameters, zip(*rows, strict=True), strict=True)}
@@ -290,6 +290,18 @@ def _requiring_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in parameters:
             p.requires_grad_(False)
+
+
+def _gradients(logits_BC: Tensor, parameters: list[nn.Parameter], unit_BC: Tensor) -> tuple[Tensor | None, ...]:
+    try:
+        with torch.autocast(logits_BC.device.type, enabled=False):
+            return torch.autograd.grad(logits_BC, parameters, unit_BC, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise UserError(
+            "gradient_norms can't go through reentrant checkpointing: give it use_reentrant=False."
+        ) from error
 
 
 def _unit_gradients(logits_BC: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
