@@ -45,10 +45,8 @@ def weighted_sum(gradients: list[list[Tensor]], weights: Sequence[float]) -> lis
 
 def entrywise_norm(tensors: Sequence[Tensor], power: float) -> float:
     """The p-norm of all entries of several tensors as one vector."""
-    entries = [abs(float(x)) for t in tensors for x in t.detach().double().flatten()]
-    if math.isinf(power):
-        return max(entries)
-    return sum(x**power for x in entries) ** (1 / power)
+    entries = torch.cat([t.detach().double().abs().flatten() for t in tensors])
+    return float(entries.max()) if math.isinf(power) else float((entries**power).sum()) ** (1 / power)
 
 
 def edge_update(erm: Sequence[Tensor], bias: Sequence[Tensor], projection: str, alpha: float) -> list[Tensor]:

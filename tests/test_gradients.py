@@ -4,15 +4,13 @@ import math
 from typing import Any
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from torch import Tensor, nn
+from torch import Tensor
 
 import reference
-from evenhand.gradients import Projection, gradient_norms
-from evenhand.models import ModelSource
+from evenhand.gradients import Projection
 from evenhand.validation import UserError
 
 PROJECTIONS = ["published", "row", "tensor", "global", "naive"]
@@ -120,80 +118,7 @@ def test_published_flips_its_sign_with_the_number_of_rows() -> None:
     assert shares == pytest.approx([-3.0, -1.0, 0.0, 0.5, 0.75], abs=0.05)
 
 
-# ---- gradient norms -------------------------------------------------------------------------------------------------
-
-
-def digits_model() -> Any:
-    return ModelSource("digits-cnn", "image", tuple("0123456789"), (3, 8, 8)).random(0)
-
-
-def batches(n: int, seed: int = 0) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    images = rng.random((n, 3, 8, 8)).astype(np.float32)
-    return [{"pixel_values": images[i], "labels": int(rng.integers(10))} for i in range(n)]
-
-
-@pytest.mark.parametrize(
-    ("norm", "power"), [("l1", 1), ("l2", 2), ("linf", math.inf), (0.7, 0.7), (3.0, 3), ("l2sq", 2)]
-)
-def test_head_norms_equal_the_per_sample_loop(norm: Any, power: float) -> None:
-    model = digits_model().eval()
-    data = batches(7)
-    norms = gradient_norms(model, data, "head", norm, batch_size=3)
-    assert norms.dtype == np.float64
-    assert norms.shape == (7,)
-    inputs = torch.from_numpy(np.stack([row["pixel_values"] for row in data]))
-    labels = torch.tensor([row["labels"] for row in data])
-    head = list(model.classifier.parameters())
-    samples = reference.sample_gradients(model, inputs, labels, head, lambda out: out.logits)
-    expected = np.array([reference.entrywise_norm(g, power) for g in samples])
-    np.testing.assert_allclose(norms, expected**2 if norm == "l2sq" else expected, rtol=1e-4)
-
-
-def test_head_norms_without_a_bias() -> None:
-    model = digits_model().eval()
-    model.classifier = nn.Linear(64, 10, bias=False)
-    data = batches(4)
-    inputs = torch.from_numpy(np.stack([row["pixel_values"] for row in data]))
-    labels = torch.tensor([row["labels"] for row in data])
-    samples = reference.sample_gradients(model, inputs, labels, [model.classifier.weight], lambda out: out.logits)
-    expected = [reference.entrywise_norm(g, 2) for g in samples]
-    np.testing.assert_allclose(gradient_norms(model, data), expected, rtol=1e-4)
-
-
-def test_norms_leave_the_model_as_it_was() -> None:
-    model = digits_model().train()
-    model.backbone[0].eval()
-    gradient_norms(model, batches(3))
-    assert model.training
-    assert not model.backbone[0].training
-    assert all(p.grad is None for p in model.parameters())
-    assert not model.classifier._forward_hooks
-
-
-class TwoHeads(nn.Module):
-    """Its logits are not what its last Linear layer puts out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(192, 10)
-
-    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
-        return {"logits": 2 * self.layer(pixel_values.flatten(1))}
-
-
 def test_bad_requests_are_refused_in_one_sentence() -> None:
-    model, data = digits_model(), batches(3)
-    with pytest.raises(UserError, match="'source' parameter of gradient_norms must be one of head"):
-        gradient_norms(model, data, source="tail")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="'norm' parameter of gradient_norms must be one of l1, l2, linf, l2sq"):
-        gradient_norms(model, data, norm="l7")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"'norm' parameter .* range \(0, inf\)\. Got -1"):
-        gradient_norms(model, data, norm=-1.0)
-    with pytest.raises(UserError, match="empty dataset"):
-        gradient_norms(model, [])
-    with pytest.raises(UserError, match="logits are what its last Linear layer puts out"):
-        gradient_norms(TwoHeads(), data)
     with pytest.raises(UserError, match="must be one of published, row"):
         Projection("sideways", 1.0)  # type: ignore[arg-type]
     for alpha in (-1.0, math.nan, math.inf):

@@ -1,7 +1,8 @@
 """Reductions of per-sample gradients: weighted sums for EDGE, norms for PGD."""
 
 from evenhand.gradients.capture import Route, WeightedGradients
-from evenhand.gradients.norms import Norm, Source, check_norm, gradient_norms
+from evenhand.gradients.norm_sources import Source, check_source
+from evenhand.gradients.norms import Norm, check_norm, gradient_norms
 from evenhand.gradients.projection import Projection, ProjectionKind
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Source",
     "WeightedGradients",
     "check_norm",
+    "check_source",
     "gradient_norms",
 ]

@@ -114,10 +114,14 @@ class Lookup(SampleGradients):
 
     def squared_norms(self) -> Tensor:
         """Positions of a sample with the same id add up before they are squared: T·D a sample, no T² and no table."""
+        sample_U, sum_UD = self.rows_used()
+        return sum_UD.new_zeros(len(self.id_BT)).index_add_(0, sample_U, sum_UD.square().sum(1))
+
+    def rows_used(self) -> tuple[Tensor, Tensor]:
+        """Each row that a sample uses, once: the samples, shape (U,), and their gradients there, shape (U, D)."""
         row_P, sample_P, delta_PD = self._positions(wide(self.delta_BTD))
         key_U, place_P = (sample_P * self.rows + row_P).unique(return_inverse=True)
-        sum_UD = delta_PD.new_zeros(len(key_U), delta_PD.shape[1]).index_add_(0, place_P, delta_PD)
-        return delta_PD.new_zeros(len(self.id_BT)).index_add_(0, key_U // self.rows, sum_UD.square().sum(1))
+        return key_U // self.rows, delta_PD.new_zeros(len(key_U), delta_PD.shape[1]).index_add_(0, place_P, delta_PD)
 
     def _positions(self, delta_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Row, sample and δ of each of the P positions that aren't padding."""

@@ -1,32 +1,39 @@
-"""Per-sample gradient norms, PGD's scores, without a backward pass where the layer has a closed form.
+"""Per-sample gradient norms, PGD's scores, of any part of a model.
 
-Legend: N samples, B samples of a batch, C classes, F features that the head takes.
+Legend: N samples, B samples of a batch.
 
-For a last layer z = W·h + c the cross-entropy gradient of sample i is the outer product (softmax(z) − onehot) ⊗ [h; 1],
-whose entrywise p-norm is the product of the two vectors' p-norms.
+The head's norms have a closed form and need a forward pass only (head_norms.py); others take a forward and a backward
+without weight gradients (norm_pass.py). Memory is that of one batch, whatever N is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from numpy.typing import NDArray
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from evenhand.batches import Collator
-from evenhand.inference import batches_on_device, evaluating, logits_of
+from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
+from evenhand.gradients.norm_batches import Batch, batches, scoring_order
+from evenhand.gradients.norm_pass import NormPass, frozen
+from evenhand.gradients.norm_sources import Source, check_source, selected_parameters
+from evenhand.inference import eval_mode
 from evenhand.models import head_of
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
-Source = Literal["head"]
 Norm = Literal["l1", "l2", "linf", "l2sq"] | float
 
 _POWERS = {"l1": 1.0, "l2": 2.0, "linf": math.inf, "l2sq": 2.0}
+_BATCH_SIZES = {"head": 512}
+_BATCH_SIZE = 32  # with a backward, whose activations stay until it ran
 
 
 def check_norm(owner: str, norm: Norm) -> None:
@@ -40,89 +47,200 @@ def check_norm(owner: str, norm: Norm) -> None:
 def gradient_norms(
     model: nn.Module,
     dataset: Any,
-    source: Source = "head",
+    source: Source | Sequence[str] = "head",
     norm: Norm = "l2",
     *,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     device: torch.device | str | None = None,
     collate_fn: Collator | None = None,
+    progress: bool = False,
 ) -> NDArray[np.float64]:
     """Norm of each sample's gradient of plain cross-entropy, ‖∇l_i‖ (PGD, equation of its score).
 
-    The model is in eval mode meanwhile (as PGD scores), and as before afterwards. Memory is that of one batch.
+    The model is in eval mode meanwhile (as PGD scores), and as before afterwards. Memory is that of one batch; a batch
+    that doesn't fit is halved. Under several processes each must call this; they share the work and all get the result.
 
     Args:
         model: A classifier whose output has `logits`.
         dataset: A map-style dataset whose batches have `labels`, N samples.
-        source: Which parameters' gradient: "head", the last Linear layer with its bias.
+        source: Which parameters' gradient, as one vector. "head": the last Linear layer with its bias, in closed form
+            where it is the model's last operation. "extractor": the other trainable parameters. "all": all trainable
+            ones. Otherwise a pattern or a list of patterns: names of parameters or modules with *, ? and [], which
+            may reach frozen ones; a single pattern has a dot or a wildcard.
         norm: "l1", "l2" (the paper's), "linf", "l2sq" (the squared L2 norm) or a power p > 0 (the released code
             ships 0.7), entrywise.
-        batch_size: Samples a forward pass.
-        device: Where to compute; the model's own device by default.
-        collate_fn: Makes a batch of rows; transformers' default collator by default.
+        batch_size: Samples a pass; 512 for the head and 32 for the rest by default.
+        device: Where to compute; the model's own device by default, to which it returns afterwards.
+        collate_fn: Makes a batch of rows; transformers' default collator by default. Texts of different lengths need
+            one that pads, and are batched by length.
+        progress: Show a progress bar.
 
     Returns:
         The norms in the dataset's order, shape (N,), float64.
 
     Raises:
-        UserError: If the source or the norm is unknown, the dataset is empty, or the model's logits are not what its
-            head puts out.
+        UserError: If the source, the norm or a pattern is unknown, the dataset is empty, a label is none of the
+            classes, or logits are missing or not finite.
     """
-    check_choice("gradient_norms", "source", source, ("head",))
+    check_source("gradient_norms", source)
     check_norm("gradient_norms", norm)
-    check_integer("gradient_norms", "batch_size", batch_size, 1)
+    check_integer("gradient_norms", "batch_size", 1 if batch_size is None else batch_size, 1)
     if len(dataset) == 0:
         raise UserError("gradient_norms got an empty dataset.")
-    _, head = head_of(model)
-    place = next(model.parameters()).device if device is None else torch.device(device)
-    model.to(place)
-    norms: list[NDArray[np.float64]] = []
-    with evaluating(model), _watching(head) as seen:
-        for batch in batches_on_device(dataset, batch_size, place, collate_fn):
-            label_B = batch.pop("labels")
-            logits_BC = logits_of(model(**batch), label_B)
-            features_BF = _head_input(seen, logits_BC)
-            # in float64 on the CPU: not every device has it, and these are small
-            norm_B = _head_norms(logits_BC.cpu(), label_B.cpu(), features_BF.cpu(), norm, head.bias is not None)
-            norms.append(norm_B.numpy())
-    return np.concatenate(norms)
-
-
-def _head_norms(logits_BC: Tensor, label_B: Tensor, features_BF: Tensor, norm: Norm, bias: bool) -> Tensor:
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
     power = _POWERS[norm] if isinstance(norm, str) else float(norm)
-    error_BC = torch.softmax(logits_BC.double(), dim=1)
-    error_BC[torch.arange(len(label_B)), label_B] -= 1
-    input_BF = features_BF.double()
-    if bias:  # the bias is a weight on a feature that is always 1
-        input_BF = torch.cat([input_BF, torch.ones_like(input_BF[:, :1])], dim=1)
-    product_B = torch.linalg.vector_norm(error_BC, power, dim=1) * torch.linalg.vector_norm(input_BF, power, dim=1)
-    return product_B.square() if norm == "l2sq" else product_B
+    size = batch_size or _BATCH_SIZES.get(str(source), _BATCH_SIZE)
+    order = scoring_order(dataset, collate_fn)
+    rank, ranks = _process()
+    mine = [order[start : start + size] for start in range(0, len(order), size)][rank::ranks]
+    with ExitStack() as stack:
+        place, dtype = stack.enter_context(_on_device(model, device))
+        score = _Halving(stack.enter_context(_scorer(model, source, power)))
+        task = stack.enter_context(_bar(sum(map(len, mine)), progress and rank == 0))
+
+        def scored() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+            for batch in batches(dataset, mine, place, dtype, collate_fn):
+                norm_B = score(batch)
+                batch.check_finite(norm_B, "gradients")
+                task(len(batch))
+                yield batch.row_B, norm_B.cpu().numpy()
+
+        norm_N = _gathered(scored, len(dataset), ranks)
+    return norm_N**2 if norm == "l2sq" else norm_N
+
+
+Scorer = Callable[[Batch], Tensor]
 
 
 @contextmanager
-def _watching(head: nn.Linear) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """What goes in and out of the head, newest last; no hook stays behind."""
-    seen: list[tuple[Tensor, Tensor]] = []
+def _scorer(model: nn.Module, source: Source | Sequence[str], power: float) -> Iterator[Scorer]:
+    """What gives a batch's norms; the model is prepared for it inside, and as before afterwards."""
+    selected = selected_parameters(model, source)
+    general = NormPass(model, selected, power)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(eval_mode(model))
+        stack.enter_context(frozen(model))
+        stack.enter_context(general.attached())
+        # the fused attention layers of PyTorch's inference skip the modules that hold the parameters
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        if source != "head":
+            yield general
+            return
+        head = head_of(model)[1]
+        calls = stack.enter_context(watching(head))
+        yield _HeadScorer(model, head, calls, general, power)
 
-    def remember(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.append((inputs[0], output))
 
-    handle = head.register_forward_hook(remember)
+class _HeadScorer:
+    """The closed form while the head is the model's last operation, otherwise a backward down to the head."""
+
+    def __init__(
+        self, model: nn.Module, head: nn.Linear, calls: list[tuple[Tensor, Tensor]], general: Scorer, power: float
+    ) -> None:
+        self.model, self.head, self.calls, self.general, self.power = model, head, calls, general, power
+        self.closed = True
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if self.closed:
+            self.calls.clear()
+            with torch.no_grad():
+                logits_BC = batch.logits(self.model)
+                feature_BF = head_input(self.calls, logits_BC)
+                if feature_BF is not None:
+                    error_BC = logit_gradients(logits_BC, batch.label_B)
+                    return head_norms(error_BC, feature_BF, self.head.bias is not None, self.power)
+            self.closed = False
+        try:
+            return self.general(batch)
+        finally:
+            self.calls.clear()
+
+
+class _Halving:
+    """Scores a batch in parts as large as memory has allowed so far."""
+
+    def __init__(self, score: Scorer) -> None:
+        self.score = score
+        self.limit: int | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        limit = min(self.limit or len(batch), len(batch))
+        try:
+            return torch.cat([self.score(batch[i : i + limit]) for i in range(0, len(batch), limit)])
+        except RuntimeError as error:
+            if limit == 1 or not _is_out_of_memory(error):
+                raise
+        # outside the handler, whose traceback would keep the failed pass's tensors
+        self.limit = limit // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self(batch)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
+
+
+@contextmanager
+def _on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[tuple[torch.device, torch.dtype]]:
+    """The model on the device inside, and the precision that its inputs have."""
+    own = next(model.parameters()).device
+    place = own if device is None else torch.device(device)
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    if place != own:
+        model.to(place)
     try:
-        yield seen
+        yield place, dtype
     finally:
-        handle.remove()
+        if place != own:
+            model.to(own)
 
 
-def _head_input(seen: list[tuple[Tensor, Tensor]], logits_BC: Tensor) -> Tensor:
-    """The head's input of shape (B, F), if the head was the model's last operation."""
-    calls = seen.copy()
-    seen.clear()
-    if len(calls) == 1:
-        features, output = calls[0]
-        if features.ndim == 2 and output.shape == logits_BC.shape and torch.equal(output, logits_BC):
-            return features
-    raise UserError(
-        "The closed form of the head's gradient needs a model whose logits are what its last Linear layer puts out, "
-        "called once a batch; this model does something else."
-    )
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar; what it gives is called with the number of samples done."""
+    if not shown:
+        yield lambda _done: None
+        return
+    with Progress() as bar:
+        task = bar.add_task("gradient norms", total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def _process() -> tuple[int, int]:
+    """This process's rank, and how many there are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _gathered(
+    scored: Callable[[], Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]], n: int, ranks: int
+) -> NDArray[np.float64]:
+    """All processes' norms, in the dataset's order; an error in one is raised in all."""
+    norm_N = np.full(n, np.nan)
+    if ranks == 1:
+        for row_B, norm_B in scored():
+            norm_N[row_B] = norm_B
+        return norm_N
+    found: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+    failure: Exception | None = None
+    try:
+        found = list(scored())
+    except Exception as error:
+        failure = error
+    everyone: list[Any] = [None] * ranks
+    torch.distributed.all_gather_object(everyone, (found, None if failure is None else str(failure)))
+    if failure is not None:
+        raise failure
+    for theirs, message in everyone:
+        if message is not None:
+            raise UserError(message)
+        for row_B, norm_B in theirs:
+            norm_N[row_B] = norm_B
+    return norm_N

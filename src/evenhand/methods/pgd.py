@@ -7,7 +7,7 @@ from typing import ClassVar, get_args
 
 from torch import nn
 
-from evenhand.gradients import Norm, Source, check_norm
+from evenhand.gradients import Norm, Source, check_norm, check_source
 from evenhand.methods.base import Init, Method, Run
 from evenhand.methods.erm import ERM
 from evenhand.methods.gce import GCE
@@ -20,8 +20,9 @@ class PGD(Method):
 
     Attributes:
         q: GCE's exponent in (0, 1]; 0.7 in the paper.
-        source: Which parameters' gradient. "head": the last Linear layer with its bias (the released code takes its
-            weight alone).
+        source: Which parameters' gradient. `head`: the last Linear layer with its bias (the released code takes its
+            weight alone). `extractor`: the other trainable parameters. `all`: all trainable ones. Otherwise a name
+            pattern with a dot or a wildcard, such as `backbone.*`.
         norm: "l2" in the paper, "l1", "linf", "l2sq", or a power p > 0 (the released code ships 0.7).
         init: What the debiased model starts from: `inherit` the biased weights (the paper), `random` fresh ones,
             `pretrained` the checkpoint that the run started from.
@@ -42,7 +43,7 @@ class PGD(Method):
 
     def __post_init__(self) -> None:
         check_number("PGD", "q", self.q, 0, 1, low_open=True)
-        check_choice("PGD", "source", self.source, get_args(Source))
+        check_source("PGD", self.source)
         check_norm("PGD", self.norm)
         check_choice("PGD", "init", self.init, get_args(Init))
         check_number("PGD", "floor", self.floor, 0, 1)
