@@ -5,7 +5,7 @@ python benchmarks/norms.py --peers PEERS                    # about 3 minutes on
 
 L2 norms of the gradient of all parameters, of BERT 4×384 (batch 16, length 64, vocabulary 1,000, random weights) and of
 the offline model digits-cnn (batch 256). Sides alternate, each round gives the ratio of a side's time per sample to
-that of a plain forward and backward over the same batches, in eval mode. Ours is the whole of `evenhand.gradient_norms`:
+that of a plain forward and backward over the same batches, in eval mode. Ours is all of `evenhand.gradient_norms`:
 reading, collating, verifying the first batch. Every side's norms are compared with those of a loop over samples. A peer
 that fails is in the table with its error. Head norms are compared with a forward pass over the same rows.
 
@@ -79,6 +79,8 @@ class Images:
         return self.n
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        if row >= self.n:
+            raise IndexError(row)
         generator = torch.Generator().manual_seed(row)
         return {"pixel_values": torch.rand(3, 8, 8, generator=generator), "labels": row % 10}
 
