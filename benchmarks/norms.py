@@ -5,7 +5,7 @@ python benchmarks/norms.py --peers PEERS                    # about 3 minutes on
 
 L2 norms of the gradient of all parameters, of BERT 4×384 (batch 16, length 64, vocabulary 1,000, random weights) and of
 the offline model digits-cnn (batch 256). Sides alternate, each round gives the ratio of a side's time per sample to
-that of a plain forward and backward over the same batches, in eval mode. Ours is the whole of `evenhand.gradient_norms`:
+that of a plain forward and backward over the same batches, in eval mode. Ours is all of `evenhand.gradient_norms`:
 reading, collating, verifying the first batch. Every side's norms are compared with those of a loop over samples. A peer
 that fails is in the table with its error. Head norms are compared with a forward pass over the same rows.
 
@@ -52,8 +52,10 @@ def bert() -> nn.Module:
         num_hidden_layers=4,
         num_attention_heads=6,
         intermediate_size=1536,
-        num_labels=3,
+        hidden_dropout_prob=0.0,  # Opacus captures in train mode only
+        attention_probs_dropout_prob=0.0,
     )
+    config.id2label = {0: "a", 1: "b", 2: "c"}
     return BertForSequenceClassification(config).eval()
 
 
@@ -79,6 +81,8 @@ class Images:
         return self.n
 
     def __getitem__(self, row: int) -> dict[str, Any]:
+        if row >= self.n:
+            raise IndexError(row)
         generator = torch.Generator().manual_seed(row)
         return {"pixel_values": torch.rand(3, 8, 8, generator=generator), "labels": row % 10}
 
@@ -130,6 +134,7 @@ def opacus_hooks() -> Side:
 
     def side(model: nn.Module, batches: list[Batch]) -> Tensor:
         hooked = GradSampleModule(model, loss_reduction="sum", strict=False)
+        hooked.train()
         try:
             found = []
             for batch in batches:
@@ -150,6 +155,7 @@ def opacus_ghost() -> Side:
 
     def side(model: nn.Module, batches: list[Batch]) -> Tensor:
         hooked = GradSampleModuleFastGradientClipping(model, loss_reduction="sum", strict=False, max_grad_norm=1.0)
+        hooked.train()
         try:
             found = []
             for batch in batches:
@@ -166,8 +172,8 @@ def opacus_ghost() -> Side:
 
 
 def backpack() -> Side:
-    from backpack import backpack as extension  # type: ignore[import-not-found]
-    from backpack import extend
+    from backpack import backpack as extension  # type: ignore[import-not-found,import-untyped]
+    from backpack import extend  # type: ignore[import-not-found]
     from backpack.extensions import BatchL2Grad  # type: ignore[import-not-found]
 
     def side(model: nn.Module, batches: list[Batch]) -> Tensor:
@@ -180,7 +186,7 @@ def backpack() -> Side:
             loss = criterion(model(**inputs).logits, batch["labels"])
             with extension(BatchL2Grad()):
                 loss.backward()
-            found.append(torch.stack([p.batch_l2 for p in model.parameters()]).sum(0).sqrt())
+            found.append(torch.stack([vars(p)["batch_l2"] for p in model.parameters()]).sum(0).sqrt())
             model.zero_grad()
         return torch.cat(found)
 
@@ -263,7 +269,8 @@ def head_line(make: Callable[[], nn.Module], rows: Any, size: int, rounds: int) 
     def ours() -> None:
         eh.gradient_norms(model, rows, "head", batch_size=size)
 
-    forward(), ours()
+    forward()
+    ours()
     ratios = [1 / (seconds(forward) / seconds(ours)) for _ in range(rounds)]
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
 
@@ -293,7 +300,7 @@ def main() -> None:
         "| --- | ---: | ---: | ---: | --- |",
     ]
     few_memory, many_memory = peak_megabytes(1_000), peak_megabytes(8_000)
-    images = list(Images(2048))
+    images = [Images(2048)[row] for row in range(2048)]
     sections = [
         "# What per-sample gradient norms cost",
         "BERT 4×384, batch 16, length 64, all parameters, L2:",
