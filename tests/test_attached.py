@@ -245,3 +245,36 @@ def test_what_cannot_be_attached_to_is_refused() -> None:
         eh.EDGE().attach(nn.DataParallel(model))
     with pytest.raises(eh.UserError, match=r"route='single' can't be taken.*scale"):
         eh.EDGE(route="single").attach(model)
+
+
+def test_zeroed_gradients_forget_the_bias_gradient_too() -> None:
+    method, (x, y, _) = eh.EDGE(projection="naive"), batch()
+    model = net()
+    expected = expected_update(model, method, x, y, None)
+    with method.attach(model) as edge:
+        edge.backward(model(x[:4]), y[:4], combine=False)
+        model.zero_grad()
+        edge.backward(model(x), y)
+    assert_gradients(model, expected)
+
+
+def test_a_micro_batch_in_eval_mode_is_an_error() -> None:
+    model, (x, y, _) = net(), batch()
+    with eh.EDGE(projection="naive").attach(model) as edge:
+        for _ in range(3):  # the batches that are verified
+            edge.backward(model(x), y)
+            model.zero_grad()
+        edge.backward(model(x[:4]), y[:4], combine=False, num_items=8)
+        model.eval()
+        with pytest.raises(eh.UserError, match="train mode"):
+            edge.backward(model(x[4:]), y[4:], num_items=8)
+
+
+def test_a_parameter_that_becomes_trainable_later_is_an_error() -> None:
+    model, (x, y, _) = net(), batch()
+    model.head.requires_grad_(False)
+    with eh.EDGE().attach(model) as edge:
+        edge.backward(model(x), y)
+        model.head.requires_grad_(True)
+        with pytest.raises(eh.UserError, match=r"'head\.weight' became trainable after"):
+            edge.backward(model(x), y)

@@ -80,11 +80,11 @@ def _one_thread() -> Iterator[None]:
         ),
         (
             "train erm --epoch 1",
-            "Unknown option --epoch (did you mean --epochs?); `evenhand train --help` lists them.",
+            "Unknown option --epoch (did you mean --epochs?); `evenhand train erm --help` lists them.",
         ),
         (
             "train edge --aplha 2",
-            "Unknown option --aplha (did you mean --alpha?); `evenhand train --help` lists them.",
+            "Unknown option --aplha (did you mean --alpha?); `evenhand train edge --help` lists them.",
         ),
         ("demo --sedes 2", "Unknown option --sedes (did you mean --seeds?); `evenhand demo --help` lists them."),
         (

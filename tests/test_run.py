@@ -22,8 +22,10 @@ from conftest import make_task
 from evenhand import run as run_module
 from evenhand import stored_run
 from evenhand.record import write_json
+from evenhand.report import write_report
 from evenhand.stages import StageError
 from evenhand.tasks import Task
+from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
 
@@ -278,6 +280,39 @@ def test_pgd_starts(tiny_task: Task, tmp_path: Path) -> None:
         torch.testing.assert_close(p, q, atol=1e-6, rtol=0)
     pairs = zip(runs["random"].model.parameters(), biased.parameters(), strict=True)
     assert any(float((p - q).detach().abs().max()) > 1e-2 for p, q in pairs)
+
+
+def shifted_task(offset: int) -> Task:
+    """The same labels, other pictures."""
+
+    def split() -> Any:
+        label_N = np.arange(100) % 10
+        pixels = np.random.default_rng(1).integers(0, 200, (100, 3, 8, 8)).astype(np.uint8) + np.uint8(offset)
+        return colored_dataset(pixels, label_N, label_N, PGD_PALETTE)
+
+    return Task("mine", "image", split(), split(), {"test": split()}, "test")
+
+
+def test_other_inputs_are_another_run_and_a_report_takes_tasks_of_ones_own(tmp_path: Path) -> None:
+    fit(eh.ERM(), shifted_task(0), tmp_path / "run")
+    with pytest.raises(eh.UserError, match="another configuration"):
+        fit(eh.ERM(), shifted_task(9), tmp_path / "run")
+    files = write_report(tmp_path)
+    assert "mine" in files.html.read_text(encoding="utf-8")
+
+
+def test_numbers_of_numpy_and_integers_for_floats_are_the_same_run(tiny_task: Task, tmp_path: Path) -> None:
+    first = fit(eh.EDGE(alpha=2.0), tiny_task, tmp_path / "run", seed=0)
+    alpha: Any = np.float32(2)
+    again = fit(eh.EDGE(alpha=alpha), tiny_task, tmp_path / "run", seed=np.int64(0))
+    assert again.record == first.record
+    assert isinstance(eh.EDGE(alpha=2).settings()["alpha"], float)
+
+
+@pytest.mark.parametrize("left", [".record.json.partial", ".writable"])
+def test_a_run_killed_before_its_first_record_starts_again(left: str, tiny_task: Task, tmp_path: Path) -> None:
+    (tmp_path / left).touch()
+    assert fit(eh.ERM(), tiny_task, tmp_path).record["status"] == "done"
 
 
 # ---- checkpoints of transformers in place of the small models --------------------------------------------------------

@@ -327,3 +327,69 @@ def test_labels_outside_the_classes_are_refused_with_their_sample(label: int, tm
     labels[5] = label
     data = image_data(12).remove_columns("labels").add_column("labels", labels)  # pyright: ignore[reportCallIssue]
     refused(tmp_path, rf"Labels must lie in 0…2 for this model. Got {label} for sample 5 \(1 such", data=data)
+
+
+# ---- index, labels and probabilities of all kinds of data sets -------------------------------------------------------
+
+
+def with_column(name: str, values: list[Any], n: int = 12) -> datasets.Dataset:
+    return image_data(n).add_column(name, values)  # pyright: ignore[reportCallIssue]
+
+
+def collate_from(label: str) -> Any:
+    def made(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pixels = torch.tensor([f["pixel_values"] for f in features])
+        return {"pixel_values": pixels, "labels": torch.tensor([int(f[label]) for f in features])}
+
+    return made
+
+
+@pytest.mark.parametrize(("projection", "batch"), [("tensor", 12), ("reweight", 1)])
+def test_a_transform_that_drops_the_index_is_an_error(projection: Any, batch: int, tmp_path: Path) -> None:
+    data = with_column("index", list(range(12)))
+    data = data.with_transform(lambda rows: {k: rows[k] for k in ("pixel_values", "labels")})
+    options = {
+        "data_collator": collate_from("labels"),
+        "method": eh.EDGE(signal="biased", projection=projection),
+        "signal_probs": np.full(12, 0.5),
+    }
+    settings = {"per_device_train_batch_size": batch, "remove_unused_columns": False}
+    with pytest.raises(eh.UserError, match="'index'"):
+        trained(tmp_path, image_model(), data, trainer=options, **settings)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2] * 4, ["0", "1", "2"] * 4])
+def test_a_collator_may_make_the_labels(values: list[Any], tmp_path: Path) -> None:
+    data = with_column("fine_label", values).remove_columns("labels")
+    options = {"data_collator": collate_from("fine_label"), "method": eh.EDGE()}
+    weights = trained(tmp_path, image_model(), data, trainer=options, remove_unused_columns=False)
+    assert all(torch.isfinite(p).all() for p in weights.values())
+
+
+def test_a_users_own_index_is_dropped_without_a_signal(tmp_path: Path) -> None:
+    data = with_column("index", [10 * i for i in range(12)])
+    trainer = eh.Trainer(image_model(), arguments(tmp_path), train_dataset=data, method=eh.EDGE())
+    trainer.train()
+    assert "index" not in next(iter(trainer.get_train_dataloader()))
+
+
+@pytest.mark.parametrize("values", [[f"id{i}" for i in range(12)], [i - 1 for i in range(12)]])
+def test_an_index_that_is_no_row_number_is_refused_with_a_signal(values: list[Any], tmp_path: Path) -> None:
+    biased = {"method": eh.EDGE(signal="biased"), "signal_probs": np.full(12, 0.5)}
+    refused(tmp_path, "'index' column must hold integers", data=with_column("index", values), **biased)
+
+
+def test_a_part_of_the_samples_may_come_with_the_probabilities_of_all(tmp_path: Path) -> None:
+    data, probs = with_column("index", [2 * i for i in range(12)]), np.linspace(0, 1, 100)
+    biased = {"method": eh.EDGE(signal="biased", alpha=1.2)}
+    part = trained(tmp_path, image_model(), data, trainer=biased | {"signal_probs": probs})
+    plain = data.remove_columns("index")
+    own = trained(tmp_path, image_model(), plain, trainer=biased | {"signal_probs": probs[: 2 * 12 : 2]})
+    assert_same_bits(part, own)
+
+
+def test_predictions_without_labels_but_with_an_index(tmp_path: Path) -> None:
+    new = with_column("index", list(range(12))).remove_columns("labels")
+    trainer = eh.Trainer(image_model(), arguments(tmp_path, remove_unused_columns=False), train_dataset=image_data(12))
+    predictions: Any = trainer.predict(new).predictions  # pyright: ignore[reportArgumentType]
+    assert predictions.shape == (12, CLASSES)

@@ -94,6 +94,7 @@ def _check_words(words: list[str]) -> None:
     if words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
     known = {_flag(f.name) for f in dataclasses.fields(VERBS[words[0]])} | {"--help"}
+    lists_them = f"`evenhand {words[0]} --help`"
     if words[0] == "train":
         names = _positionals(words[1:])
         chosen = [name for name in names if name in METHODS]
@@ -105,12 +106,13 @@ def _check_words(words: list[str]) -> None:
                 raise UserError(f"`evenhand train` needs a method: one of {', '.join(METHODS)}.")
             raise unknown_name("method", near, METHODS)
         known |= {_flag(f.name) for f in dataclasses.fields(METHODS[chosen[0]])}  # type: ignore[arg-type]
+        lists_them = f"`evenhand train {chosen[0]} --help`"
     for word in words:
         option = word.split("=")[0].replace("_", "-")
         if option.startswith("--") and option not in known:
             near = nearest_names(option, known if option.startswith("--h") else known - {"--help"})
             meant = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"Unknown option {option}{meant}; `evenhand {words[0]} --help` lists them.")
+            raise UserError(f"Unknown option {option}{meant}; {lists_them} lists them.")
 
 
 def _positionals(words: list[str]) -> list[str]:

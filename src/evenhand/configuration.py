@@ -9,12 +9,14 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 
+from evenhand.batches import arrow_table
 from evenhand.methods.base import Method
 from evenhand.models import ModelSource
-from evenhand.tasks.base import Task, TaskSource, column_values
+from evenhand.tasks.base import Task, TaskSource
 from evenhand.training import Training
+from evenhand.validation import plain_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +45,9 @@ class Configuration:
             "method": {"name": self.method.name, "title": self.method.title, "settings": self.method.settings()},
             "task": {"name": self.task.name, "settings": _task_settings(self.task)},
             "model": {"name": self.model},
-            "training": dataclasses.asdict(self.training),
-            "seed": self.seed,
-            "data_seed": self.data_seed,
+            "training": plain_fields(self.training),
+            "seed": int(self.seed),
+            "data_seed": int(self.data_seed),
         }
 
     @property
@@ -89,9 +91,12 @@ def _task_settings(task: TaskSource | Task) -> dict[str, Any]:
     # The user's own data: told apart by size and content.
     digest = hashlib.sha256()
     for split in task.splits.values():
-        for column in ("labels", "index"):
-            digest.update(np.ascontiguousarray(column_values(split, column)).tobytes())
-    return {"rows": {name: len(split) for name, split in task.splits.items()}, "labels_sha256": digest.hexdigest()}
+        table = arrow_table(split).replace_schema_metadata().combine_chunks()
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+        digest.update(sink.getvalue())
+    return {"rows": {name: len(split) for name, split in task.splits.items()}, "sha256": digest.hexdigest()}
 
 
 def _changed_fields(settings: Any) -> list[str]:

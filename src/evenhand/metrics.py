@@ -56,7 +56,8 @@ def group_metrics(
     groups = groups or {}
     alignment = alignment or {}
     by_group = {name: accuracy(correct_N, member_N) for name, member_N in groups.items()}
-    counted = [by_group[name] for name in groups if name not in groups_not_counted(groups)]
+    small = set(groups_not_counted(groups))
+    counted = [by_group[name] for name in groups if name not in small]
     return Metrics(
         average=accuracy(correct_N),
         average_train_weighted=_train_weighted(by_group, train_shares),

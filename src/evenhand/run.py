@@ -168,7 +168,8 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
         raise UserError(f"The output folder '{folder}' is a file.")
     path = folder / "record.json"
     if not path.exists():
-        if any(folder.iterdir()):
+        # what a run that was killed before its first record leaves
+        if {entry.name for entry in folder.iterdir()} - {".writable", ".record.json.partial"}:
             raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
         return
     try:

@@ -97,8 +97,13 @@ class Trainer(transformers.Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self._signature_columns is not None and "index" not in self._signature_columns:
+        wanted = getattr(self, "signal_N", None) is not None  # else a column of that name is the user's own affair
+        if wanted and self._signature_columns is not None and "index" not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, "index"]
+
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As transformers', which without labels would hand the model `index` too."""
+        return super().prediction_step(model, {k: v for k, v in inputs.items() if k != "index"}, *args, **kwargs)
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -171,6 +176,11 @@ class Trainer(transformers.Trainer):
         # Outside training (evaluation) samples have no place in the training set, so no signal of its own model.
         signal_B = None
         if self.signal_N is not None and model.training:
+            if index_B is None:
+                raise UserError(
+                    "The batches hold no 'index', so the samples' signal_probs can't be found: the data set or its "
+                    "transform must keep the column."
+                )
             signal_B = self.signal_N.to(labels_B.device)[index_B]
         return model(**inputs), labels_B, signal_B
 
@@ -219,9 +229,15 @@ class Trainer(transformers.Trainer):
         num_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
         if isinstance(dataset, datasets.Dataset) and num_labels is not None:
             column = next((c for c in ("labels", "label") if c in dataset.column_names), None)
+            custom = not self.args.remove_unused_columns  # the collator sees every column and may make labels of any
             if column is None:
+                if custom:
+                    return
                 raise UserError(f"The training data set has no 'labels' column; it has {dataset.column_names}.")
-            check_labels(np.asarray(dataset.with_format("numpy")[column]), num_labels)
+            label_N = _column(dataset, column)
+            if custom and not np.issubdtype(label_N.dtype, np.integer):
+                return
+            check_labels(label_N, num_labels)
 
     def _checked_signal(self, signal_probs: NDArray[np.floating] | None) -> Tensor | None:
         if signal_probs is None:
@@ -235,8 +251,13 @@ class Trainer(transformers.Trainer):
             raise UserError(f"{self.method.title} makes no use of signal_probs: leave it out.")
         probs = np.asarray(signal_probs, dtype=np.float32)
         rows = _index_bound(self.train_dataset)
-        if probs.ndim != 1 or len(probs) != rows:
-            raise UserError(f"signal_probs must have shape ({rows},), one a training sample. Got {probs.shape}.")
+        # with an `index` column the training set may be a part of what the probabilities were computed for
+        too_long = not _has_index(self.train_dataset) and len(probs) > rows
+        if probs.ndim != 1 or len(probs) < rows or too_long:
+            raise UserError(
+                f"signal_probs must have shape ({rows},), one value for each index 0…{rows - 1} of a training sample. "
+                f"Got {probs.shape}."
+            )
         bad = np.flatnonzero(~((probs >= 0) & (probs <= 1)))
         if len(bad):
             raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
@@ -275,5 +296,13 @@ def _has_index(dataset: Any) -> bool:
 def _index_bound(dataset: Any) -> int:
     """One more than the largest index of a training sample."""
     if isinstance(dataset, datasets.Dataset) and "index" in dataset.column_names:
-        return int(np.max(np.asarray(dataset.with_format("numpy")["index"]))) + 1
+        index_N = _column(dataset, "index")
+        if not np.issubdtype(index_N.dtype, np.integer) or index_N.min() < 0:
+            raise UserError("The training data set's 'index' column must hold integers from 0 on: rename or remove it.")
+        return int(index_N.max()) + 1
     return len(dataset)
+
+
+def _column(dataset: datasets.Dataset, name: str) -> NDArray[Any]:
+    """A column, read at once: `dataset[name]` of datasets 4 is read row by row."""
+    return np.asarray(dataset.select_columns([name]).with_format("numpy")[:][name])

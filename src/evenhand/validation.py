@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import Any
 
 
 class UserError(ValueError):
@@ -62,6 +64,17 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
             f"The '{name}' parameter of {owner} must be one of {', '.join(choices)}. "
             f"Got {value!r}{_nearest(str(value), choices)}."
         )
+
+
+def plain_fields(owner: Any) -> dict[str, Any]:
+    """A dataclass's fields by name; numbers are Python's own, and 2 is 2.0 where a float is meant."""
+    return {f.name: _plain(getattr(owner, f.name), "int" in str(f.type)) for f in dataclasses.fields(owner)}
+
+
+def _plain(value: Any, integer: bool) -> Any:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return value
+    return int(value) if integer and isinstance(value, Integral) else float(value)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:

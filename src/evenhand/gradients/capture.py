@@ -81,6 +81,7 @@ class WeightedGradients:
         # the state of one batch
         self._armed = False  # hooks tap what passes; also in the backward, where checkpointing runs forwards again
         self._captured = False  # the last forward was tapped
+        self._met = False  # the backward passed a tap
         self._batch: int | None = None
         self._misfits: set[nn.Module] = set()
         self._weight_KB: Tensor | None = None
@@ -127,6 +128,8 @@ class WeightedGradients:
             reduce(l), detached.
         """
         weight_KB = self._checked_weights(loss_B, weight_B)
+        if all(p.grad is None for p in self.names):
+            self.reset()  # e was zeroed without a step, so b is forgotten too
         self._bias += [{} for _ in range(len(weight_KB) - len(self._bias))]
         self._uncover({p for m in self._misfits for p in self._layers[m].values()}, "samples are not in dim 0")
         self._misfits.clear()
@@ -134,9 +137,12 @@ class WeightedGradients:
         sums = [{} for _ in weight_KB] if verifying else self._bias
         loss = reduce(loss_B)
         self._armed = self._captured
+        self._met = False
         try:
             with self._summing(weight_KB, sums):
                 backward(loss, retain_graph=verifying or bool(self._second()))
+            if self._captured and self._single and not self._met and not verifying:  # which finds it by itself
+                raise UserError("The losses don't come from the model's last call in train mode: call model.train().")
             if verifying:
                 self._verify(loss, loss_B, reduce, backward)
                 for bias, found in zip(self._bias, sums, strict=False):
@@ -163,6 +169,9 @@ class WeightedGradients:
 
     def combine_into_grad(self, projection: Projection) -> None:
         """Replace the accumulated e in `.grad` by the update with b (of the first weighting), and forget b."""
+        for name, p in self.model.named_parameters():
+            if p.requires_grad and p.grad is not None and p not in self.names:
+                raise UserError(f"The parameter '{name}' became trainable after the method was attached: attach again.")
         erm, bias, rows = [], [], []
         for p in self.names:
             e, b = p.grad, self._bias[0].get(p)
@@ -290,6 +299,7 @@ class WeightedGradients:
         """Add what one use of a layer contributes to Σ w_i g_i."""
         if self._weight_KB is None:
             return
+        self._met = True
         self._coarse |= delta.dtype in (torch.float16, torch.bfloat16)
         covered = {name: p for name, p in self._layers[layer].items() if p in self._single}
         for name, gradients in sample_gradients(layer, covered, a, delta, self._weight_KB.shape[1]).items():

@@ -5,7 +5,6 @@ Legend: B samples of a batch, C classes, N training samples.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from evenhand.gradients import Norm, Projection, Route, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
+from evenhand.validation import plain_fields
 
 Init = Literal["inherit", "random", "pretrained"]
 
@@ -69,7 +69,7 @@ class Method(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return plain_fields(self)
 
     def check_start(self, pretrained: bool) -> None:
         """Raise `UserError` if the method can't start from this kind of model: a checkpoint's weights or fresh ones."""

@@ -31,7 +31,7 @@ _NEEDED: tuple[tuple[str, type], ...] = (
     ("configuration", str),
     ("cell", str),
 )
-_NEEDED_WHEN_DONE = (("command", str), ("selection", str), ("label_access", str), ("primary_test", str))
+_NEEDED_WHEN_DONE = (("selection", str), ("label_access", str), ("primary_test", str))
 _LARGEST = 1 + 1e-9  # a weighted mean of ones may exceed 1 by a rounding
 _TYPE_NAMES = {str: "a text", int: "an integer", dict: "an object"}
 
@@ -134,6 +134,7 @@ def read_record(path: Path) -> Record:
         raise UserError(f"'status' in {path} must be one of {', '.join(STATUSES)}, but is {status!r}; repeat the run.")
     done = status == "done"
     found |= {key: _typed(raw, key, kind, path, nullable=not done) for key, kind in _NEEDED_WHEN_DONE}
+    found["command"] = _typed(raw, "command", str, path, nullable=True)  # none where the data were built in Python
     error = raw.get("error")
     tests = raw.get("tests") if done else None
     tests = tests if isinstance(tests, dict) else {}

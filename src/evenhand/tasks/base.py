@@ -7,7 +7,6 @@ or selected), and where groups are known `group`, `attribute` and `alignment`, e
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from evenhand.batches import arrow_table
 from evenhand.models import BACKBONES, Kind
 from evenhand.training import FINE_TUNING, Training
-from evenhand.validation import UserError
+from evenhand.validation import UserError, plain_fields
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class TaskSource(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "data_dir"}  # type: ignore[arg-type]
+        return {name: value for name, value in plain_fields(self).items() if name != "data_dir"}
 
     def training_for(self, model: str) -> Training:
         """The settings shipped for a model on this task; those of transformers' examples for a checkpoint.
