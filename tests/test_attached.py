@@ -219,6 +219,7 @@ def test_attached_in_a_loop_is_the_trainer_step() -> None:
             "logits of sample 1 .* not finite",
         ),
         ({"bias_probs": torch.ones(4)}, "makes no use of bias_probs"),
+        ({"logits": {"logits": torch.zeros(4, 3)}}, "backward takes tensors: .* Got dict and Tensor"),
         ({"num_items": 0}, "'num_items' parameter of backward must be an integer of at least 1. Got 0"),
     ],
 )
@@ -235,6 +236,9 @@ def test_the_biased_signal_needs_its_probabilities() -> None:
             edge.backward(model(x), y)
         with pytest.raises(eh.UserError, match=r"must have shape \(8,\). Got \(3,\)"):
             edge.backward(model(x), y, bias_probs=torch.ones(3))
+        for wrong in (3.0, math.nan, -0.1):
+            with pytest.raises(eh.UserError, match=r"bias_probs must lie in \[0, 1\]"):
+                edge.backward(model(x), y, bias_probs=torch.full((8,), wrong))
 
 
 def test_what_cannot_be_attached_to_is_refused() -> None:
@@ -245,6 +249,8 @@ def test_what_cannot_be_attached_to_is_refused() -> None:
         eh.EDGE().attach(nn.DataParallel(model))
     with pytest.raises(eh.UserError, match=r"route='single' can't be taken.*scale"):
         eh.EDGE(route="single").attach(model)
+    with pytest.raises(eh.UserError, match=r"PGD trains in several stages.*use evenhand\.fit"):
+        eh.PGD().attach(model)
 
 
 def test_zeroed_gradients_forget_the_bias_gradient_too() -> None:

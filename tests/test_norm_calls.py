@@ -211,6 +211,15 @@ def test_the_model_is_as_before(source: str, fails: bool) -> None:
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize("source", ["head", "all"])
+def test_models_are_scored_in_eval_mode(source: str) -> None:
+    for name in ("bert", "resnet"):
+        model, inputs = made(name)
+        rows, collate = rows_of(inputs)
+        expected = gradient_norms(model, rows, source, collate_fn=collate)
+        np.testing.assert_array_equal(gradient_norms(model.train(), rows, source, collate_fn=collate), expected)
+
+
 def test_no_weight_gradient_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """FLOPs: a forward, gradients of inputs, and the small Gram products."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -108,7 +108,8 @@ def test_patterns_reach_frozen_parameters(source: Any, expected: str | None) -> 
 @pytest.mark.parametrize("kind", [Twice, RawUse, SharedInput, PositionsFirst, Checkpointed, InPlace, Tied])
 def test_unusual_models(kind: Any) -> None:
     model = kind().double().eval()
-    check(model, vector_rows(), stack, "all", list(model.parameters()), 1e-10)
+    disagree = kind in (RawUse, PositionsFirst)
+    check(model, vector_rows(), stack, "all", list(model.parameters()), 1e-10, disagree)
 
 
 def test_tied_tables_with_different_padding() -> None:

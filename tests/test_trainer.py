@@ -299,6 +299,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(tmp_path: Path)
     refused(tmp_path, "makes no use of signal_probs", method=eh.ERM(), signal_probs=np.ones(12))
     refused(tmp_path, "one weight for each of the 12 training samples. Got 3", sampling=np.ones(3))
     refused(tmp_path, "Got -1.0 for sample 0", sampling=-np.ones(12))
+    refused(tmp_path, "can't be run with torch_compile", method=eh.EDGE(), changes={"torch_compile": True})
     refused(tmp_path, "label_smoothing_factor", changes={"label_smoothing_factor": 0.1})
     refused(tmp_path, "compute_loss_func must be None", compute_loss_func=lambda *_args, **_kwargs: None)
 
@@ -308,6 +309,8 @@ def test_other_problems_than_single_label_classification_are_refused_by_name(tmp
     lists = image_data(12).remove_columns("labels").add_column("labels", [[0, 1, 0]] * 12)  # pyright: ignore[reportCallIssue]
     refused(tmp_path, "regression is refused", data=floats)
     refused(tmp_path, "multi-label data", data=lists)
+    words = image_data(12).remove_columns("labels").add_column("labels", ["a"] * 12)  # pyright: ignore[reportCallIssue]
+    refused(tmp_path, r"Labels must be integers.* Got 'a' first", data=words)
     regression = text_model()
     regression.config.problem_type = "regression"
     refused(tmp_path, "regression is not supported", model=regression, data=text_data())

@@ -63,3 +63,8 @@ def test_replaced_changes_what_is_given_and_nothing_else() -> None:
 def test_replaced_checks_zero_instead_of_ignoring_it(given: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"The '{next(iter(given))}' parameter of the training"):
         GOOD.replaced(**given)
+
+
+def test_the_step_schedule_has_no_adamw_form() -> None:
+    with pytest.raises(UserError, match="adam and sgd only"):
+        Training(epochs=1, lr=1.0, batch_size=1, optimizer="adamw", schedule="step")

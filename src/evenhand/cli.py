@@ -120,7 +120,7 @@ def _positionals(words: list[str]) -> list[str]:
     switches = {"--quiet", "--help", "-h"}
     found, value_expected = [], False
     for word in words:
-        if word.startswith("-"):
+        if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value
             value_expected = "=" not in word and word not in switches
         elif value_expected:
             value_expected = False

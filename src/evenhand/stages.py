@@ -91,6 +91,7 @@ def train_stage(
         report_to="none",
         disable_tqdm=True,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a stage trains on one GPU, however many there are
     trainer = Trainer(
         model,
         arguments,

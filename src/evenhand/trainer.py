@@ -212,6 +212,10 @@ class Trainer(transformers.Trainer):
             )
         if self.method.combination() is not None and self.args.world_size > 1:
             raise UserError(f"{self.method.title} runs in one process only so far. Got {self.args.world_size}.")
+        if self.method.combination() is not None and self.args.torch_compile:
+            raise UserError(
+                f"{self.method.title} can't be run with torch_compile=True, which hides the layers from it."
+            )
         if self.method.combination() is not None and self.is_deepspeed_enabled:
             raise UserError(f"{self.method.title} can't be run under DeepSpeed, which keeps the gradients to itself.")
 
@@ -268,6 +272,8 @@ def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
     """Raise `UserError` unless the labels are classes 0 … num_labels − 1, one a sample."""
     if label_N.ndim != 1:
         raise UserError("evenhand trains single-label classifiers; multi-label data (lists of labels) are refused.")
+    if label_N.dtype.kind in "OUS":
+        raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(label_N[0])!r} first.")
     if not np.issubdtype(label_N.dtype, np.integer):
         raise UserError(
             f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}."

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from evenhand.validation import check_choice, check_integer, check_number
+from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 Schedule = Literal["constant", "linear", "step"]
@@ -49,6 +49,8 @@ class Training:
         check_number(owner, "max_grad_norm", self.max_grad_norm, 0, float("inf"))
         check_choice(owner, "optimizer", self.optimizer, ("adam", "adamw", "sgd"))
         check_choice(owner, "schedule", self.schedule, ("constant", "linear", "step"))
+        if self.schedule == "step" and self.optimizer == "adamw":
+            raise UserError("The 'step' schedule of the training goes with the optimizers adam and sgd only.")
 
     def replaced(self, epochs: int | None = None, lr: float | None = None, batch_size: int | None = None) -> Training:
         """The same settings with those given here in their place."""

@@ -76,7 +76,8 @@ class Outer(SampleGradients):
         if T == 1:
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
         if T * (O + I) < O * I:
-            return ((left @ left.mT) * (right @ right.mT)).sum((1, 2)).clamp_min(0)
+            gram_B1S, gram_BS1 = (left @ left.mT).view(-1, 1, T * T), (right @ right.mT).view(-1, T * T, 1)
+            return (gram_B1S @ gram_BS1).flatten().clamp_min(0)
         return (left.mT @ right).square().sum((1, 2))
 
     def __getitem__(self, samples: slice) -> Outer:

@@ -146,9 +146,7 @@ class NormPass:
         own = {name: p for name, p in self._layers[layer].items() if p in self._ruled}
         for name, gradients in sample_gradients(layer, own, a, delta, self._batch).items():
             p = own[name]
-            if p in self._sums:  # a use that wasn't counted
-                self._misfits.add(layer)
-                continue
+            assert p not in self._sums, "a use that wasn't counted"
             self._uses.setdefault(p, []).append(gradients)
             if len(self._uses[p]) == self._calls.get(p):
                 self._reduce(p)

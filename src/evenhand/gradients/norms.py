@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from evenhand.batches import Collator
@@ -204,6 +203,8 @@ def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown:
         yield lambda _done: None
         return
+    from rich.progress import Progress  # when imported, rich draws from the global random numbers
+
     with Progress() as bar:
         task = bar.add_task("gradient norms", total=total)
         yield lambda done: bar.advance(task, done)

@@ -136,6 +136,11 @@ class Attached:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward(**kwargs)
 
     def _check_batch(self, logits: Tensor, labels: Tensor) -> None:
+        if not isinstance(logits, Tensor) or not isinstance(labels, Tensor):
+            raise UserError(
+                "backward takes tensors: the model's logits (outputs.logits of a transformers model) and the labels. "
+                f"Got {type(logits).__name__} and {type(labels).__name__}."
+            )
         if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels) or labels.is_floating_point():
             raise UserError(
                 "backward takes logits of shape (batch, classes) and integer labels of shape (batch,). "
@@ -163,8 +168,12 @@ class Attached:
             raise UserError(
                 f"{self.method.title} needs bias_probs, the biased model's probability of each sample's true class."
             )
+        if not isinstance(bias_probs, Tensor):
+            raise UserError(f"bias_probs must be a tensor. Got {type(bias_probs).__name__}.")
         if bias_probs.shape != labels.shape:
             raise UserError(f"bias_probs must have shape {tuple(labels.shape)}. Got {tuple(bias_probs.shape)}.")
+        if bias_probs.device.type == "cpu" and not bool(((bias_probs >= 0) & (bias_probs <= 1)).all()):
+            raise UserError("bias_probs must lie in [0, 1].")
         return bias_probs.detach().to(labels.device)
 
 

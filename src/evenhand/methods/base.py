@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from evenhand.gradients import Norm, Projection, Route, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
-from evenhand.validation import plain_fields
+from evenhand.validation import UserError, plain_fields
 
 Init = Literal["inherit", "random", "pretrained"]
 
@@ -82,6 +82,11 @@ class Method(ABC):
     @abstractmethod
     def fit(self, run: Run) -> nn.Module:
         """Train, stage by stage, and return the debiased model."""
+
+    def attach(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, verify: bool = True) -> Attached:
+        """Refused: only one-stage methods have a place in a loop."""
+        del model, scaler, verify
+        raise UserError(f"{self.title} trains in several stages, so it can't be attached to a loop: use evenhand.fit.")
 
 
 class OneStage(Method):
