@@ -135,7 +135,7 @@ def without_dropout(model: nn.Module) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if hasattr(module, "dropout_prob"):
-            module.dropout_prob = 0.0
+            module.dropout_prob = 0.0  # pyright: ignore[reportArgumentType]
     return model
 
 
