@@ -165,8 +165,8 @@ def batch_norm(
     """Scale and shift of each channel after standardising with the running statistics; not in train mode."""
     assert not layer.training, "in train mode batch normalisation mixes samples"
     if name == "weight":
-        a, mean, variance = (None if x is None else wide(x) for x in (a, layer.running_mean, layer.running_var))
-        delta = wide(delta) * F.batch_norm(a, mean, variance, training=False, eps=layer.eps)  # type: ignore[arg-type]
+        mean, variance = (None if x is None else wide(x) for x in (layer.running_mean, layer.running_var))
+        delta = wide(delta) * F.batch_norm(wide(a), mean, variance, training=False, eps=layer.eps)
     return Dense(_channels(delta, batch))
 
 
