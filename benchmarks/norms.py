@@ -314,7 +314,7 @@ def main() -> None:
     sections = [
         "# What per-sample gradient norms cost",
         "BERT 4×384, batch 16, length 64, all parameters, L2:",
-        "\n".join([*head, *table(bert, texts(512), 16, 1, given.rounds)]),
+        "\n".join([*head, *table(bert, texts(256), 16, 1, given.rounds)]),
         "digits-cnn, batch 256, all parameters, L2:",
         "\n".join([*head, *table(digits_cnn, images, 256, 4, given.rounds)]),
         "Head norms / a forward pass over the same rows, in time: "
