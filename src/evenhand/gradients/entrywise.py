@@ -42,7 +42,7 @@ def entry_sums(x_B: Tensor, power: float) -> Tensor:
     if math.isinf(power):
         return x_BN.abs().amax(1) if x_BN.shape[1] else x_BN.new_zeros(len(x_BN))
     terms = x_BN.square() if power == 2 else x_BN.abs() if power == 1 else x_BN.abs().pow_(power)
-    return terms.sum(1, dtype=x_B.dtype if x_B.device.type == "mps" else torch.float64)
+    return terms.sum(1, dtype=terms.dtype if x_B.device.type == "mps" else torch.float64)
 
 
 def _sums_of_entries(gradients: SampleGradients, power: float) -> Tensor:

@@ -262,6 +262,8 @@ class _Tap(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, delta: Tensor | None) -> tuple[None, Tensor | None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if delta is not None:
+            if delta.ndim == 3:  # attention gives it permuted; one copy here saves one in each use of it
+                delta = delta.contiguous()
             ctx.collect(ctx.layer, *ctx.saved_tensors, delta)
         return None, delta, None, None, None
 
