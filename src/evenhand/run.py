@@ -120,15 +120,20 @@ def fit(
             _check_space(folder, run)
             _make_folder(folder)
         run.finish()
-        scores = folder / "stages" / "scores" / "scores.npy"
-        record = read_json(folder / "record.json")
-        return Result(
-            model=ready(load_model(folder / "model"), place),
-            metrics=record["metrics"],
-            scores=np.load(scores) if scores.exists() else None,
-            record=record,
-            folder=folder,
-        )
+        return _result(folder, place)
+
+
+def _result(folder: Path, device: torch.device) -> Result:
+    """A finished run, read back from its folder."""
+    scores = folder / "stages" / "scores" / "scores.npy"
+    record = read_json(folder / "record.json")
+    return Result(
+        model=ready(load_model(folder / "model"), device),
+        metrics=record["metrics"],
+        scores=np.load(scores) if scores.exists() else None,
+        record=record,
+        folder=folder,
+    )
 
 
 def default_folder(configuration: Configuration) -> Path:
