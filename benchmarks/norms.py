@@ -1,13 +1,14 @@
 """What per-sample gradient norms cost beside a plain forward and backward, and beside other libraries.
 
 pip install --no-deps --target PEERS opacus opt_einsum backpack-for-pytorch einops unfoldNd
-python benchmarks/norms.py --peers PEERS                    # about 3 minutes on two cores
+python benchmarks/norms.py --peers PEERS                    # about 4 minutes on two cores
 
-L2 norms of the gradient of all parameters, of BERT 4×384 (batch 16, length 64, random weights) and of
-the offline model digits-cnn (batch 256). Sides alternate, each round gives the ratio of a side's time per sample to
-that of a plain forward and backward over the same batches, in eval mode. Ours is all of `evenhand.gradient_norms`:
-reading, collating, verifying the first batch. Every side's norms are compared with those of a loop over samples. A peer
-that fails is in the table with its error. Head norms are compared with a forward pass over the same rows.
+L2 norms of the gradient of all parameters, of BERT 4×384 (batch 16, length 64, random weights, 1,024 texts) and of the
+offline model digits-cnn (batch 256, 2,048 images). Sides alternate, each round gives the ratio of a side's time per
+sample to that of a plain forward and backward in eval mode; slow sides take fewer batches. Ours is all of
+`evenhand.gradient_norms`: reading, collating, verifying the first batch. Every side's norms are compared with those of
+a loop over samples. A peer that fails is in the table with its error. Head norms are compared with a forward pass over
+the same rows.
 
 Expected before measuring: BERT: ours 0.70–0.80, since the third of the work that goes to weight gradients is replaced
 by Gram products of a quarter of it; Opacus' hooks 5–15 (they write 16 gradients of 19 million entries); its ghost norms
@@ -310,13 +311,13 @@ def main() -> None:
         "| --- | ---: | ---: | ---: | --- |",
     ]
     few_memory, many_memory = peak_megabytes(1_000), peak_megabytes(8_000)
-    images = [Images(2048)[row] for row in range(2048)]
+    images = [Images(8192)[row] for row in range(8192)]
     sections = [
         "# What per-sample gradient norms cost",
         "BERT 4×384, batch 16, length 64, all parameters, L2:",
-        "\n".join([*head, *table(bert, texts(256), 16, 1, given.rounds)]),
+        "\n".join([*head, *table(bert, texts(1024), 16, 1, given.rounds)]),
         "digits-cnn, batch 256, all parameters, L2:",
-        "\n".join([*head, *table(digits_cnn, images, 256, 4, given.rounds)]),
+        "\n".join([*head, *table(digits_cnn, images[:2048], 256, 4, given.rounds)]),
         "Head norms / a forward pass over the same rows, in time: "
         f"BERT {head_line(bert, texts(256), 16, 2 * given.rounds)}, "
         f"digits-cnn {head_line(digits_cnn, images, 512, 2 * given.rounds)}.",

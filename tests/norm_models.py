@@ -121,6 +121,20 @@ class Vectors(nn.Module):
         return {"logits": self.head(self.features(x))}
 
 
+class Sequences(Vectors):
+    """Linear layers for which Gram matrices are cheaper: two that share their input, one that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.narrow = nn.Linear(1, 24), nn.Linear(24, 1)
+        self.query, self.key, self.twice = nn.Linear(24, 24), nn.Linear(24, 24, bias=False), nn.Linear(24, 24)
+
+    def features(self, x_BF: Tensor) -> Tensor:
+        a_BTI = self.widen(x_BF[..., None])
+        mixed_BTI = torch.tanh(self.query(a_BTI)) * self.key(a_BTI)
+        return self.narrow(self.twice(torch.tanh(self.twice(mixed_BTI))))[..., 0]
+
+
 class Twice(Vectors):
     """Each layer more than once: outer products, vectors, patches."""
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evenhand.gradients import gradient_norms, layers
+from evenhand.gradients import gradient_norms, layers, norm_pass
 from evenhand.gradients.forms import Outer
 from evenhand.validation import UserError
 from norm_models import (
@@ -20,6 +20,7 @@ from norm_models import (
     InPlace,
     PositionsFirst,
     RawUse,
+    Sequences,
     SharedInput,
     Tied,
     Twice,
@@ -105,11 +106,26 @@ def test_patterns_reach_frozen_parameters(source: Any, expected: str | None) -> 
 # ---- what structure alone doesn't show ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Twice, RawUse, SharedInput, PositionsFirst, Checkpointed, InPlace, Tied])
+@pytest.mark.parametrize("kind", [Sequences, Twice, RawUse, SharedInput, PositionsFirst, Checkpointed, InPlace, Tied])
 def test_unusual_models(kind: Any) -> None:
     model = kind().double().eval()
     disagree = kind in (RawUse, PositionsFirst)
     check(model, vector_rows(), stack, "all", list(model.parameters()), 1e-10, disagree)
+
+
+def test_layers_that_share_their_input_share_its_gram_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    gram = norm_pass.gram
+
+    def counted(x_BTX: Tensor) -> Tensor:
+        seen.append(x_BTX)
+        return gram(x_BTX)
+
+    monkeypatch.setattr(norm_pass, "gram", counted)
+    gradient_norms(Sequences().eval(), vector_rows(), ["query.*", "key.*", "twice.*"], collate_fn=stack)
+    # finding out that `twice` runs twice: one input of `query` and `key`, one of `twice`; then, for the pass that
+    # verifies and for the batch, one input and two δ
+    assert len(seen) == 2 + 2 * (1 + 2)
 
 
 def test_tied_tables_with_different_padding() -> None:

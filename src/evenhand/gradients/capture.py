@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
-from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
+from evenhand.gradients.coverage import by_sample, layers_with_rules, seen_by_rules_only
 from evenhand.gradients.layers import sample_gradients
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.sums import Sums, add, minus, norm_of
@@ -280,20 +280,13 @@ class WeightedGradients:
         if not self._armed:
             return None
         a: Tensor = args[0] if args else next(iter(kwargs.values()))
-        if self._batch is None:  # the model was called without a tensor
+        shown = None if self._batch is None else by_sample(layer, output, self._batch)
+        if shown is None:  # or the model was called without a tensor
             self._misfits.add(layer)
             return None
-        if output.shape[0] != self._batch:
-            table = isinstance(layer, nn.Embedding)
-            if table and output.shape[0] == 1:
-                # positions shared by all samples: their δ would be summed over the batch where they are added
-                output = output.expand(self._batch, *output.shape[1:])
-            elif table or output.shape[0] % self._batch:
-                self._misfits.add(layer)
-                return None
-        if not (torch.is_grad_enabled() and output.requires_grad):
-            return output
-        return cast(Tensor, _Tap.apply(output, a.detach(), layer, self))
+        if not (torch.is_grad_enabled() and shown.requires_grad):
+            return shown
+        return cast(Tensor, _Tap.apply(shown, a.detach(), layer, self))
 
     def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
         """Add what one use of a layer contributes to Σ w_i g_i."""

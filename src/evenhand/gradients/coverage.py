@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from evenhand.gradients.layers import rule_of
 
@@ -30,3 +30,14 @@ def seen_by_rules_only(model: nn.Module, layers: Mapping[nn.Module, Mapping[str,
         if isinstance(module, nn.MultiheadAttention):  # reads its output layer's weight without calling it
             held.update(module.parameters())
     return {p for own in layers.values() for p in own.values()} - held
+
+
+def by_sample(layer: nn.Module, output: Tensor, batch: int) -> Tensor | None:
+    """A layer's output with dim 0 = `batch` or a multiple of it; None where its rows can't be told apart by sample.
+
+    Positions that an embedding gives once for all samples are expanded: where they are added their δ would be summed.
+    """
+    table = isinstance(layer, nn.Embedding)
+    if table and output.shape[0] == 1:
+        return output.expand(batch, *output.shape[1:])
+    return None if output.shape[0] % batch or (table and output.shape[0] != batch) else output

@@ -53,6 +53,11 @@ def rule_of(layer: nn.Module) -> Rule | None:
     return None
 
 
+def is_affine(layer: nn.Module) -> bool:
+    """Whether it is W·a + b at every position, the weight stored either way round."""
+    return rule_of(layer) in (linear, transposed_linear)
+
+
 def sample_gradients(
     layer: nn.Module, names: Iterable[str], a: Tensor, delta: Tensor, batch: int
 ) -> dict[str, SampleGradients]:
@@ -75,16 +80,16 @@ def sample_gradients(
 def linear(layer: nn.Linear, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
     """W·a + b at every position."""
     del layer
-    delta_BTO = _positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(delta_BTO, _positions(a.to(delta.dtype), batch))
+    delta_BTO = positions(delta, batch)
+    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(delta_BTO, positions(a.to(delta.dtype), batch))
 
 
 @rule_for(Conv1D)
 def transposed_linear(layer: Conv1D, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
     """GPT-2's Linear, whose weight is (I, O)."""
     del layer
-    delta_BTO = _positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(_positions(a.to(delta.dtype), batch), delta_BTO)
+    delta_BTO = positions(delta, batch)
+    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(positions(a.to(delta.dtype), batch), delta_BTO)
 
 
 @rule_for(nn.Conv1d, nn.Conv2d)
@@ -119,7 +124,7 @@ def embedding(layer: nn.Embedding, name: str, a: Tensor, delta: Tensor, batch: i
     """Rows of a table by their ids; ids that all samples share (positions) may come once, with dim 0 = 1."""
     del name
     ids = a.expand(batch, *a.shape[1:]).reshape(batch, -1)
-    return Lookup(ids, _positions(delta, batch), layer.num_embeddings, layer.padding_idx)
+    return Lookup(ids, positions(delta, batch), layer.num_embeddings, layer.padding_idx)
 
 
 @rule_for(nn.LayerNorm)
@@ -127,7 +132,7 @@ def layer_norm(layer: nn.LayerNorm, name: str, a: Tensor, delta: Tensor, batch: 
     """Scale and shift after standardising the last dims."""
     shape = layer.normalized_shape
     if name == "weight":
-        delta = wide(delta) * F.layer_norm(wide(a), shape, eps=layer.eps)
+        delta = F.layer_norm(wide(a), shape, eps=layer.eps).mul_(delta)
     return Dense(_summed(delta.reshape(batch, -1, *shape)))
 
 
@@ -194,7 +199,7 @@ def _is_convnext_layer_norm(layer: nn.Module) -> bool:
 # ---- shapes ---------------------------------------------------------------------------------------------------------
 
 
-def _positions(x: Tensor, batch: int) -> Tensor:
+def positions(x: Tensor, batch: int) -> Tensor:
     """(B, …, D) or (B·k, …, D) as (B, T, D)."""
     return x.reshape(batch, -1, x.shape[-1])
 

@@ -4,14 +4,16 @@ Legend: B samples, C classes.
 
 No parameter requires gradients meanwhile. A tap on each selected layer's output starts the graph there, shows the
 layer's input a and its output's gradient δ in the backward, and their rule gives the norm: nothing below the first
-selected layer is differentiated, and of those above only their inputs. The backward starts from each sample's logit
+selected layer is differentiated, and of those above only their inputs. Where a linear layer's norm is cheaper from the
+Gram matrices of a and δ, that of a takes a's place: it is made in the forward, while a is in the cache, once for the
+layers that share a (query, key, value), and a isn't kept. The backward starts from each sample's logit
 gradient divided by its length, so that a sample the model is sure of doesn't underflow; the length multiplies the norm.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -19,11 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
+from evenhand.gradients.coverage import by_sample, layers_with_rules, seen_by_rules_only
 from evenhand.gradients.entrywise import entry_sums, power_sums
-from evenhand.gradients.forms import SampleGradients, joined
+from evenhand.gradients.forms import SampleGradients, gram, gram_is_cheaper, gram_product, joined
 from evenhand.gradients.head_norms import accurate, logit_gradients
-from evenhand.gradients.layers import sample_gradients
+from evenhand.gradients.layers import is_affine, positions, sample_gradients
 from evenhand.gradients.norm_batches import Batch
 from evenhand.validation import UserError
 
@@ -54,6 +56,7 @@ class NormPass:
         self.power = power
         self._layers = layers_with_rules(model, selected)
         self._ruled = seen_by_rules_only(model, self._layers)
+        self._several: set[nn.Parameter] = set()  # met more than once in a forward: their uses have cross terms
         self._verified = False
         self._told = False
         # the state of one batch
@@ -61,6 +64,7 @@ class NormPass:
         self._armed = False  # taps are set; in the backward too, where checkpointing runs forwards again
         self._counting = False
         self._calls: dict[nn.Parameter, int] = {}
+        self._last_gram: tuple[Tensor, Tensor] | None = None
         self._uses: dict[nn.Parameter, list[SampleGradients]] = {}
         self._sums: Sums = {}
         self._misfits: set[nn.Module] = set()
@@ -106,9 +110,12 @@ class NormPass:
         self._forget()
         self._batch = len(batch)
         self._armed = self._counting = True
+        met_again = len(self._several)
         try:
             logits_BC = batch.logits(self.model)
             self._counting = False
+            if len(self._several) > met_again:  # some may have been taken for used once
+                return self._by_rules(batch)
             unit_BC, scale_B = _unit_gradients(logits_BC, batch.label_B)
             if logits_BC.requires_grad and not self._misfits:
                 with torch.autocast(logits_BC.device.type, enabled=False):  # its backward runs outside it as well
@@ -118,7 +125,7 @@ class NormPass:
             return self._sums, scale_B
         finally:
             self._armed = self._counting = False
-            self._uses, self._sums = {}, {}
+            self._uses, self._sums, self._last_gram = {}, {}, None
 
     def _tap(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
         if not self._armed:
@@ -127,23 +134,46 @@ class NormPass:
         if self._counting:
             for p in own:
                 self._calls[p] = self._calls.get(p, 0) + 1
+                if self._calls[p] > 1:
+                    self._several.add(p)
         if not own or not torch.is_grad_enabled():
             return None
         a: Tensor = args[0] if args else next(iter(kwargs.values()))
-        if output.shape[0] != self._batch:
-            table = isinstance(layer, nn.Embedding)
-            if table and output.shape[0] == 1:
-                # positions shared by all samples: their δ would be summed over the batch where they are added
-                output = output.expand(self._batch, *output.shape[1:])
-            elif table or output.shape[0] % self._batch:
-                self._misfits.add(layer)
-                return None
+        shown = by_sample(layer, output, self._batch)
+        if shown is None:
+            self._misfits.add(layer)
+            return None
         switch = torch.zeros((), requires_grad=True)  # the output needs a gradient, whatever it was made of
-        return cast(Tensor, _Tap.apply(switch, output, a.detach(), layer, self.collect))
+        if self._from_gram(layer, a, shown):
+            return cast(Tensor, _Tap.apply(switch, shown, self._gram_of(a, shown.dtype), layer, self._collect_gram))
+        return cast(Tensor, _Tap.apply(switch, shown, a.detach(), layer, self._collect))
 
-    def collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
+    def _from_gram(self, layer: nn.Module, a: Tensor, output: Tensor) -> bool:
+        weight = cast(nn.Parameter, layer.weight)
+        if self.power != 2 or not is_affine(layer) or weight not in self._ruled or weight in self._several:
+            return False
+        return gram_is_cheaper(output[..., 0].numel() // self._batch, output.shape[-1], a.shape[-1])
+
+    def _gram_of(self, a: Tensor, dtype: torch.dtype) -> Tensor:
+        """The Gram matrices of a layer's input, shape (B, T, T), those of the last call if it had the same input."""
+        if self._last_gram is None or self._last_gram[0] is not a:
+            # held together, so that no other input can have the same identity
+            self._last_gram = a, gram(positions(a.detach().to(dtype), self._batch))
+        return self._last_gram[1]
+
+    def _collect_gram(self, layer: nn.Module, gram_BTT: Tensor, delta: Tensor) -> None:
+        """‖Σ_t δ_t ⊗ a_t‖² of a linear layer's weight from a's Gram matrices, and the rest of the layer by its rule."""
+        weight = self._layers[layer]["weight"]
+        assert weight not in self._sums, "a use that wasn't counted"
+        self._sums[weight] = accurate(gram_product(gram(positions(delta, self._batch)), gram_BTT))
+        self._keep(layer, [name for name in self._layers[layer] if name != "weight"], delta, delta)  # a is of no matter
+
+    def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
+        self._keep(layer, self._layers[layer], a, delta)
+
+    def _keep(self, layer: nn.Module, names: Iterable[str], a: Tensor, delta: Tensor) -> None:
         """Keep what one use of a layer adds to its parameters' gradients, until all their uses are there."""
-        own = {name: p for name, p in self._layers[layer].items() if p in self._ruled}
+        own = {name: p for name, p in self._layers[layer].items() if p in self._ruled and name in names}
         for name, gradients in sample_gradients(layer, own, a, delta, self._batch).items():
             p = own[name]
             assert p not in self._sums, "a use that wasn't counted"
@@ -233,14 +263,15 @@ class NormPass:
         self._told = True
 
     def _forget(self) -> None:
-        self._calls, self._uses, self._sums = {}, {}, {}
+        self._calls, self._uses, self._sums, self._last_gram = {}, {}, {}, None
         self._misfits.clear()
 
 
 class _Tap(torch.autograd.Function):
-    """Identity on a layer's output, which hands the layer's input and δ over in the backward.
+    """Identity on a layer's output, which hands the layer's input (or its Gram matrices) and δ over in the backward.
 
-    The input is kept by `save_for_backward`, so that checkpointing and hooks that move saved tensors apply to it.
+    What comes from the input is kept by `save_for_backward`, so that checkpointing and hooks that move saved tensors
+    apply to it.
     """
 
     @staticmethod
