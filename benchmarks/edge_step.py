@@ -226,8 +226,9 @@ def main() -> None:
     settings = (
         f"{given.layers} layers, batch {given.batch}, length {given.length}, {'bf16' if given.bf16 else 'float32'}"
     )
-    machine = f"{given.device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    note = f"RoBERTa-base width, {settings}; {given.repeats} repeats in turn; {machine}, transformers {transformers.__version__}"
+    machine = f"{given.device}, {torch.get_num_threads()} threads"
+    software = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    note = f"RoBERTa-base width, {settings}; {given.repeats} repeats in turn; {machine}, {software}"
     (Path(__file__).parent / f"edge-step-{given.device}.md").write_text(f"# A step of EDGE\n\n{table}\n\n{note}.\n")
 
 
