@@ -175,7 +175,7 @@ def test_gce_weights_what_is_fitted() -> None:
         (lambda: eh.PGD(floor=2.0), "The 'floor' parameter of PGD must be a float in the range [0, 1]. Got 2.0."),
         (
             lambda: eh.EDGE(signal="bias"),  # type: ignore[arg-type]
-            "The 'signal' parameter of EDGE must be one of self, biased. Got 'bias' (did you mean 'biased'?).",
+            "The 'signal' parameter of EDGE must be one of self, biased, ema. Got 'bias' (did you mean 'biased'?).",
         ),
         (
             lambda: eh.PGD(init="inherited"),  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ Legend: N training samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -14,24 +16,38 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import Sampler
 
 from evenhand.batches import IndexedDataset, IndexKeeping
-from evenhand.gradients import WeightedGradients
+from evenhand.gradients import GradientStatistics, WeightedGradients
 from evenhand.inference import logits_of
-from evenhand.losses import cross_entropy
+from evenhand.losses import cross_entropy, true_class_probability
 from evenhand.methods.base import Method, OneStage
 from evenhand.methods.erm import ERM
 from evenhand.sampling import ImportanceSampler, normalized
+from evenhand.signals import RunningProbabilities
+from evenhand.trainer_checks import (
+    check_combination,
+    check_model,
+    check_train_dataset,
+    checked_class_weights,
+    checked_signal,
+    has_index,
+    index_bound,
+    one_stage,
+)
 from evenhand.validation import UserError
+
+_SIGNAL_FILE = "signal.pt"  # the running average, beside the optimizer's state in a checkpoint
 
 
 class Trainer(transformers.Trainer):
     """transformers.Trainer that trains with `method`; everything else is as there.
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
-    gradient accumulation and a short last batch). Gradient methods combine their two gradients once per optimizer
-    step, on what has accumulated, before clipping.
+    gradient accumulation, a short last batch and several processes). Gradient methods combine their two gradients once
+    per optimizer step, on what has accumulated over micro-batches and processes, before clipping; the Trainer's logs
+    then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and `erm_bias_cosine`, means since the last log.
 
     Args:
         *args: As transformers.Trainer's.
@@ -40,6 +56,9 @@ class Trainer(transformers.Trainer):
             signal, by the sample's index (the data set's `index` column, or else the row number), shape (n,).
         sampling: Weight of every training sample, by row number, shape (N,): batches are drawn i.i.d. with
             replacement in proportion to it. None: uniform batches without replacement, as in transformers.Trainer.
+        class_weights: c of every class, shape (C,): the loss of sample i is c_{y_i}·l_i, and so are e = mean(c·g) and
+            b = mean(c·w·g). The mean is over samples, not divided by Σ c, so that micro-batches and processes add up;
+            weights with mean 1 over the samples keep the learning rate's meaning.
         **kwargs: As transformers.Trainer's.
 
     Raises:
@@ -52,30 +71,42 @@ class Trainer(transformers.Trainer):
         method: Method | None = None,
         signal_probs: NDArray[np.floating] | None = None,
         sampling: NDArray[np.floating] | None = None,
+        class_weights: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.method = _one_stage(ERM() if method is None else method)
+        self.method = one_stage(ERM() if method is None else method)
         super().__init__(*args, **kwargs)
         # Our loss is normalised over the optimizer step, so the number of samples in it is always needed.
         self.model_accepts_loss_kwargs = True
         # The model never sees the labels, so transformers can't find their name in its signature.
         self.label_names = self.args.label_names or ["labels"]
         self.can_return_loss = True
-        self._check_model()
-        self.sampling = sampling
+        check_model(self)
+        if self.method.combination() is not None:
+            check_combination(self, self.method, own_loss=type(self).compute_loss is not Trainer.compute_loss)
+        num_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
         if self.train_dataset is not None:
-            self._check_train_dataset()
-        self.signal_N = self._checked_signal(signal_probs)
-        if self.signal_N is not None:
+            check_train_dataset(self.train_dataset, num_labels, custom=not self.args.remove_unused_columns)
+        self.sampling = None if sampling is None else self._checked_sampling(sampling)
+        self.signal_N = checked_signal(self.method, signal_probs, self.train_dataset)
+        self.class_weight_C = checked_class_weights(class_weights, num_labels)
+        self.running: RunningProbabilities | None = None
+        if self.method.averaging is not None and self.train_dataset is not None:
+            self.running = RunningProbabilities(self.method.averaging, index_bound(self.train_dataset))
+        if self._wants_index:
             self.data_collator = IndexKeeping(self.data_collator)
         self.weighted_gradients: WeightedGradients | None = None
 
     # ---- what is trained on -----------------------------------------------------------------------------------------
 
+    @property
+    def _wants_index(self) -> bool:
+        return getattr(self, "signal_N", None) is not None or getattr(self, "running", None) is not None
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """As transformers', with each sample's index where the method needs it."""
         plain = self.train_dataset
-        if self.signal_N is not None and not _has_index(plain):
+        if self._wants_index and not has_index(plain):
             self.train_dataset = cast(TorchDataset[Any], IndexedDataset(self._remove_unused(plain)))
         try:
             return super().get_train_dataloader()
@@ -97,8 +128,8 @@ class Trainer(transformers.Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        wanted = getattr(self, "signal_N", None) is not None  # else a column of that name is the user's own affair
-        if wanted and self._signature_columns is not None and "index" not in self._signature_columns:
+        # without a signal a column of that name is the user's own affair
+        if self._wants_index and self._signature_columns is not None and "index" not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, "index"]
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -118,10 +149,11 @@ class Trainer(transformers.Trainer):
 
         Outside training it is plain cross-entropy, so that the evaluation losses of methods compare.
         """
-        outputs, labels_B, signal_B = self._forward(model, inputs)
+        outputs, labels_B, index_B = self._forward(model, inputs)
         logits_BC = logits_of(outputs, labels_B)
         if model.training:
-            loss_B = self.method.sample_losses(logits_BC, labels_B, signal_B)
+            signal_B = self._signal(logits_BC, labels_B, index_B)
+            loss_B = self._sample_losses(self._current_method(), logits_BC, labels_B, signal_B)
         else:
             loss_B = cross_entropy(logits_BC, labels_B)
         loss = self._step_mean(loss_B, num_items_in_batch)
@@ -131,27 +163,67 @@ class Trainer(transformers.Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch: backward, and for gradient methods the combination once the step is complete."""
-        projection = self.method.combination()
+        method = self._current_method()
+        projection = method.combination()
         if projection is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        if self.weighted_gradients is None:
-            self.weighted_gradients = WeightedGradients(model, route=self.method.gradient_route())
+        engine = self._engine()
         model.train()
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            with self.weighted_gradients.forward():
-                outputs, labels_B, signal_B = self._forward(model, inputs)
+            with engine.forward():
+                outputs, labels_B, index_B = self._forward(model, inputs)
             logits_BC = logits_of(outputs, labels_B)
             if num_items_in_batch is None:  # not called by the training loop, which always counts them
                 num_items_in_batch = len(labels_B) * self.args.gradient_accumulation_steps
-            loss_B = self.method.sample_losses(logits_BC, labels_B, signal_B)
-            weight_B = self.method.bias_weights(logits_BC, labels_B, signal_B)
-        loss = self.weighted_gradients.backward(
-            loss_B, weight_B, lambda value_B: self._step_mean(value_B, num_items_in_batch), self._backward
-        )
+            signal_B = self._signal(logits_BC, labels_B, index_B)
+            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
+            weight_B = method.bias_weights(logits_BC, labels_B, signal_B)
+
+        def mean(value_B: Tensor) -> Tensor:
+            return self._step_mean(value_B, num_items_in_batch)
+
+        if method.gradient_route() == "double":
+            loss = mean(loss_B)
+            self._backward(loss)
+            self._second_forward(engine, method, inputs, signal_B, mean)
+        else:
+            loss = engine.backward(loss_B, weight_B, mean, self._backward)
         if self.accelerator.sync_gradients:
-            self.weighted_gradients.combine_into_grad(projection)
-        return loss
+            if engine.statistics is not None and self.accelerator.scaler is not None:
+                engine.statistics.scale = self.accelerator.scaler.scale(torch.ones((), device=loss.device))
+            engine.combine_into_grad(projection)
+        return loss.detach()
+
+    def _second_forward(
+        self, engine: WeightedGradients, method: OneStage, inputs: dict[str, Any], signal_B: Tensor | None, mean: Any
+    ) -> None:
+        """Adds b from a forward of its own, whose dropout masks leave the stream of random numbers as it was."""
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
+            torch.manual_seed(int(torch.randint(2**62, ())))
+            # the model itself: the wrapper would get ready to average these gradients over the processes too
+            outputs, labels_B, _ = self._forward(self._unwrapped(), inputs)
+            logits_BC = logits_of(outputs, labels_B)
+            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
+            loss = mean(method.bias_weights(logits_BC, labels_B, signal_B) * loss_B)
+        engine.add_bias(loss, self._backward)
+
+    def _engine(self) -> WeightedGradients:
+        """Made at the first step, when the model is on its device."""
+        if self.weighted_gradients is None:
+            self.weighted_gradients = WeightedGradients(
+                self._unwrapped(),
+                route=self.method.gradient_route(),
+                scope=self.method.gradient_scope(),
+                distributed=self.args.world_size > 1,
+            )
+            self.weighted_gradients.statistics = GradientStatistics()
+        return self.weighted_gradients
+
+    def _unwrapped(self) -> nn.Module:
+        assert self.model is not None
+        return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
@@ -162,27 +234,57 @@ class Trainer(transformers.Trainer):
                 self.weighted_gradients.detach()
                 self.weighted_gradients = None
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers', with the means of ‖e‖, ‖b‖ and their cosine since the last training log."""
+        statistics = None if self.weighted_gradients is None else self.weighted_gradients.statistics
+        if statistics is not None and "loss" in logs:
+            logs |= statistics.read()
+        super().log(logs, start_time)
+
     def _backward(self, loss: Tensor, **kwargs: Any) -> None:
         # accelerate divides by its own accumulation steps, which the Trainer keeps at 1; it scales for fp16
         self.accelerator.backward(loss, **kwargs)
 
+    def _current_method(self) -> OneStage:
+        """The method with this step's hyper-parameters."""
+        return self.method.at_step(self.state.global_step)
+
+    def _sample_losses(self, method: OneStage, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
+        loss_B = method.sample_losses(logits_BC, labels_B, signal_B)
+        if self.class_weight_C is None:
+            return loss_B
+        self.class_weight_C = self.class_weight_C.to(loss_B.device)
+        return self.class_weight_C[labels_B] * loss_B
+
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor, Tensor | None]:
-        """The model's output without its own loss, the labels, and the bias signal of each sample."""
+        """The model's output without its own loss, the labels, and the samples' indices if the batch has them."""
         inputs = dict(inputs)
         if "labels" not in inputs:
             raise UserError("The batches hold no 'labels', so there is nothing to learn.")
         labels_B = inputs.pop("labels")
         index_B = inputs.pop("index", None)
-        # Outside training (evaluation) samples have no place in the training set, so no signal of its own model.
-        signal_B = None
-        if self.signal_N is not None and model.training:
-            if index_B is None:
-                raise UserError(
-                    "The batches hold no 'index', so the samples' signal_probs can't be found: the data set or its "
-                    "transform must keep the column."
-                )
-            signal_B = self.signal_N.to(labels_B.device)[index_B]
-        return model(**inputs), labels_B, signal_B
+        return model(**inputs), labels_B, index_B
+
+    def _signal(self, logits_BC: Tensor, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
+        """p_i of the bias signal where it isn't the model's own of now, shape (B,). In training only.
+
+        Samples of an evaluation have no place in the training set, so no signal.
+        """
+        if not self._wants_index:
+            return None
+        if index_B is None:
+            raise UserError(
+                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
+                "transform must keep the column."
+            )
+        if self.signal_N is not None:
+            return self.signal_N.to(labels_B.device)[index_B]
+        assert self.running is not None
+        visited = index_B, true_class_probability(logits_BC, labels_B)
+        if self.args.world_size > 1:  # every process keeps the averages of all samples
+            visited = self.accelerator.gather(visited)
+        self.running.update(*visited)
+        return self.running.value_N[index_B]
 
     def _step_mean(self, value_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Mean over the samples of the optimizer step, of which `value_B` are this micro-batch's; its own without."""
@@ -192,123 +294,28 @@ class Trainer(transformers.Trainer):
         # DDP averages gradients over processes, while the samples were counted over all of them.
         return total * self.accelerator.num_processes if self.args.average_tokens_across_devices else total
 
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.running is not None and self.args.should_save:
+            torch.save(self.running.value_N.cpu(), Path(output_dir) / _SIGNAL_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.running is not None and checkpoint is not None:
+            path = Path(checkpoint) / _SIGNAL_FILE
+            if not path.exists():
+                raise UserError(f"The checkpoint '{checkpoint}' holds no running averages for {self.method.title}.")
+            self.running.value_N = torch.load(path, weights_only=True)
+
     # ---- checks before training -------------------------------------------------------------------------------------
 
-    def _check_model(self) -> None:
-        config = getattr(self.model, "config", None)
-        problem = getattr(config, "problem_type", None)
-        if problem in ("regression", "multi_label_classification"):
-            raise UserError(f"evenhand trains single-label classifiers; {problem.replace('_', ' ')} is not supported.")
-        if type(self.model).__name__.endswith("ForTokenClassification"):
-            raise UserError("evenhand trains single-label classifiers; token classification is not supported.")
-        if self.args.label_smoothing_factor:
-            raise UserError("evenhand.Trainer does not support label_smoothing_factor: set it to 0.")
-        if self.compute_loss_func is not None:
-            raise UserError("evenhand.Trainer computes the loss by its method: compute_loss_func must be None.")
-        if self.args.n_gpu > 1:
+    def _checked_sampling(self, sampling: NDArray[np.floating]) -> NDArray[np.float64]:
+        probability_N = normalized(sampling)
+        rows = len(cast(Any, self.train_dataset))
+        if len(probability_N) != rows:
             raise UserError(
-                "evenhand.Trainer does not run under torch.nn.DataParallel: launch one process a GPU with torchrun, "
-                f"or show it one GPU by CUDA_VISIBLE_DEVICES. Got {self.args.n_gpu} GPUs in one process."
+                f"sampling must hold one weight for each of the {rows} training samples. Got {len(probability_N)}."
             )
-        if self.method.combination() is not None and self.args.world_size > 1:
-            raise UserError(f"{self.method.title} runs in one process only so far. Got {self.args.world_size}.")
-        if self.method.combination() is not None and self.args.torch_compile:
-            raise UserError(
-                f"{self.method.title} can't be run with torch_compile=True, which hides the layers from it."
-            )
-        if self.method.combination() is not None and self.is_deepspeed_enabled:
-            raise UserError(f"{self.method.title} can't be run under DeepSpeed, which keeps the gradients to itself.")
-
-    def _check_train_dataset(self) -> None:
-        dataset: Any = self.train_dataset
-        if isinstance(dataset, (IterableDataset, datasets.IterableDataset)):
-            raise UserError("evenhand.Trainer needs a data set with a length; streaming data sets are not supported.")
-        if self.sampling is not None:
-            self.sampling = normalized(self.sampling)
-            if len(self.sampling) != len(dataset):
-                raise UserError(
-                    f"sampling must hold one weight for each of the {len(dataset)} training samples. "
-                    f"Got {len(self.sampling)}."
-                )
-        num_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
-        if isinstance(dataset, datasets.Dataset) and num_labels is not None:
-            column = next((c for c in ("labels", "label") if c in dataset.column_names), None)
-            custom = not self.args.remove_unused_columns  # the collator sees every column and may make labels of any
-            if column is None:
-                if custom:
-                    return
-                raise UserError(f"The training data set has no 'labels' column; it has {dataset.column_names}.")
-            label_N = _column(dataset, column)
-            if custom and not np.issubdtype(label_N.dtype, np.integer):
-                return
-            check_labels(label_N, num_labels)
-
-    def _checked_signal(self, signal_probs: NDArray[np.floating] | None) -> Tensor | None:
-        if signal_probs is None:
-            if self.method.needs_signal:
-                raise UserError(
-                    f"{self.method.title} needs signal_probs, the biased model's probability of each training "
-                    "sample's true class; evenhand.fit trains that model as a first stage."
-                )
-            return None
-        if not self.method.needs_signal:
-            raise UserError(f"{self.method.title} makes no use of signal_probs: leave it out.")
-        probs = np.asarray(signal_probs, dtype=np.float32)
-        rows = _index_bound(self.train_dataset)
-        # with an `index` column the training set may be a part of what the probabilities were computed for
-        too_long = not _has_index(self.train_dataset) and len(probs) > rows
-        if probs.ndim != 1 or len(probs) < rows or too_long:
-            raise UserError(
-                f"signal_probs must have shape ({rows},), one value for each index 0…{rows - 1} of a training sample. "
-                f"Got {probs.shape}."
-            )
-        bad = np.flatnonzero(~((probs >= 0) & (probs <= 1)))
-        if len(bad):
-            raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
-        return torch.from_numpy(probs)
-
-
-def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
-    """Raise `UserError` unless the labels are classes 0 … num_labels − 1, one a sample."""
-    if label_N.ndim != 1:
-        raise UserError("evenhand trains single-label classifiers; multi-label data (lists of labels) are refused.")
-    if label_N.dtype.kind in "OUS":
-        raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(label_N[0])!r} first.")
-    if not np.issubdtype(label_N.dtype, np.integer):
-        raise UserError(
-            f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}."
-        )
-    outside = np.flatnonzero((label_N < 0) | (label_N >= num_labels))
-    if len(outside):
-        raise UserError(
-            f"Labels must lie in 0…{num_labels - 1} for this model. "
-            f"Got {label_N[outside[0]]} for sample {outside[0]} ({len(outside)} such samples)."
-        )
-
-
-def _one_stage(method: Method) -> OneStage:
-    if not isinstance(method, Method):
-        raise UserError(f"The 'method' parameter of Trainer must be a method such as evenhand.EDGE(). Got {method!r}.")
-    if not isinstance(method, OneStage):
-        raise UserError(f"{method.title} trains in several stages, so evenhand.Trainer can't run it: use evenhand.fit.")
-    return method
-
-
-def _has_index(dataset: Any) -> bool:
-    names = getattr(dataset, "column_names", None)
-    return "index" in names if names is not None else "index" in getattr(dataset, "views", {})
-
-
-def _index_bound(dataset: Any) -> int:
-    """One more than the largest index of a training sample."""
-    if isinstance(dataset, datasets.Dataset) and "index" in dataset.column_names:
-        index_N = _column(dataset, "index")
-        if not np.issubdtype(index_N.dtype, np.integer) or index_N.min() < 0:
-            raise UserError("The training data set's 'index' column must hold integers from 0 on: rename or remove it.")
-        return int(index_N.max()) + 1
-    return len(dataset)
-
-
-def _column(dataset: datasets.Dataset, name: str) -> NDArray[Any]:
-    """A column, read at once: `dataset[name]` of datasets 4 is read row by row."""
-    return np.asarray(dataset.select_columns([name]).with_format("numpy")[:][name])
+        return probability_N

@@ -3,16 +3,21 @@
 from evenhand.gradients.capture import Route, WeightedGradients
 from evenhand.gradients.norm_sources import Source, check_source
 from evenhand.gradients.norms import Norm, check_norm, gradient_norms
+from evenhand.gradients.patterns import Scope, check_scope
 from evenhand.gradients.projection import Projection, ProjectionKind
+from evenhand.gradients.statistics import GradientStatistics
 
 __all__ = [
+    "GradientStatistics",
     "Norm",
     "Projection",
     "ProjectionKind",
     "Route",
+    "Scope",
     "Source",
     "WeightedGradients",
     "check_norm",
+    "check_scope",
     "check_source",
     "gradient_norms",
 ]

@@ -11,7 +11,7 @@ against plain autograd, which finds what can't be seen in a model's structure.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
@@ -22,17 +22,21 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
+from evenhand.gradients.combination import combine_into_grad
 from evenhand.gradients.coverage import by_sample, layers_with_rules, seen_by_rules_only
 from evenhand.gradients.layers import sample_gradients
+from evenhand.gradients.patterns import Scope, parameters_in_scope
+from evenhand.gradients.processes import average_over_processes
 from evenhand.gradients.projection import Projection
+from evenhand.gradients.statistics import GradientStatistics
 from evenhand.gradients.sums import Sums, add, minus, norm_of
 from evenhand.gradients.two_backwards import Backward, gradients_beside
 from evenhand.validation import UserError, check_choice
 
 logger = logging.getLogger(__name__)
 
-Route = Literal["auto", "single", "retain"]
-SINGLE, SECOND = "single backward", "second backward"
+Route = Literal["auto", "single", "retain", "double"]
+SINGLE, SECOND, OWN = "single backward", "second backward", "forward and backward of its own"
 
 _CHECKS = 3  # batches: a parameter whose gradient is 0 on the first (LoRA's A) is checked on a later one
 
@@ -57,21 +61,35 @@ class WeightedGradients:
     Args:
         model: The model; its trainable parameters are those that require gradients now.
         route: `auto`: one backward where rules cover a parameter, a second one for the rest. `single`: one backward,
-            and an error if it doesn't reach everything. `retain`: two backwards for everything.
+            and an error if it doesn't reach everything. `retain`: two backwards for everything. `double`: b comes
+            from a forward of its own, whose loss `add_bias` takes.
+        scope: Which trainable parameters have a b: "all", "adapters" (of peft), or name patterns. The others keep e.
+        distributed: b is averaged over the processes before it is combined, as DistributedDataParallel averages e.
         verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient (two more
             backwards a batch, at most three batches); what disagrees moves to the second backward, with a warning.
 
     Raises:
-        UserError: If the route is unknown, or a trainable parameter can't take it.
+        UserError: If the route is unknown, a trainable parameter can't take it, or the scope is empty.
     """
 
-    def __init__(self, model: nn.Module, *, route: Route = "auto", verify: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        route: Route = "auto",
+        verify: bool = True,
+        scope: Scope | Sequence[str] = "all",
+        distributed: bool = False,
+    ) -> None:
         check_choice("WeightedGradients", "route", route, get_args(Route))
         self.model = model
         self.route: Route = route
-        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self.distributed = distributed
+        self.statistics: GradientStatistics | None = None  # shown every combination, if there is one
+        self.names = parameters_in_scope(model, scope)
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._refuse_sharded()
-        self._layers = {} if route == "retain" else layers_with_rules(model, self.names)
+        self._layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
         self._single = seen_by_rules_only(model, self._layers)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
@@ -161,46 +179,29 @@ class WeightedGradients:
         for k, weight_B in enumerate(weight_KB if second else ()):
             more = k + 1 < len(weight_KB)
             gradients = gradients_beside(
-                reduce(weight_B * loss_B), second, list(self.names), backward, retain_graph=more
+                reduce(weight_B * loss_B), second, self._trainable, backward, retain_graph=more
             )
             for p, gradient in zip(second, gradients, strict=True):
                 if gradient is not None:
                     add(self._bias[k], p, gradient)
 
+    def add_bias(self, loss: Tensor, backward: Backward = Tensor.backward) -> None:
+        """Add the gradient of reduce(w·l) of a forward of its own to b (`route="double"`), leaving `.grad` as it is."""
+        parameters = list(self.names)
+        for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
+            if gradient is not None:
+                add(self._bias[0], p, gradient)
+
     def combine_into_grad(self, projection: Projection) -> None:
         """Replace the accumulated e in `.grad` by the update with b (of the first weighting), and forget b."""
+        known = set(self._trainable)
         for name, p in self.model.named_parameters():
-            if p.requires_grad and p.grad is not None and p not in self.names:
+            if p.requires_grad and p.grad is not None and p not in known:
                 raise UserError(f"The parameter '{name}' became trainable after the method was attached: attach again.")
-        erm, bias, rows = [], [], []
-        for p in self.names:
-            e, b = p.grad, self._bias[0].get(p)
-            if e is None:
-                continue
-            if b is None:
-                if bool(norm_of(e) != 0):
-                    raise UserError(f"The parameter '{self.names[p]}' has a gradient that its layer's rule didn't see.")
-                continue
-            if b.is_sparse:
-                b = b.coalesce()
-                if e.is_sparse:
-                    p.grad = e = e.coalesce()
-                    if not torch.equal(e.indices(), b.indices()):
-                        raise UserError(
-                            f"The sparse gradient of '{self.names[p]}' can't be combined: use sparse=False."
-                        )
-                    e = e.values()
-                else:  # e is 0 outside these rows, as all its uses are lookups
-                    table, used = e, b.indices()[0]
-                    e = table[used]
-                    rows.append((table, used, e))
-                b = b.values()
-            turned = p in self._transposed
-            erm.append(e.mT if turned else e)
-            bias.append(b.mT if turned else b)
-        projection.combine(erm, bias)
-        for table, used, update in rows:
-            table.index_copy_(0, used, update)
+        bias = self._bias[0]
+        if self.distributed:
+            bias = average_over_processes(self.names, bias)
+        combine_into_grad(self.names, bias, self._transposed, projection, self.statistics)
         self.reset()
 
     def bias_gradients(self, weighting: int = 0) -> dict[str, Tensor]:
@@ -222,13 +223,16 @@ class WeightedGradients:
     # ---- which route each parameter takes ---------------------------------------------------------------------------
 
     def coverage(self) -> dict[str, str]:
-        """The route of each trainable parameter, by name: "single backward" or "second backward"."""
+        """The route of each trainable parameter in scope, by name, such as "single backward" or "second backward"."""
         single = set() if self._mixes_samples() else self._single
-        return {name: SINGLE if p in single else SECOND for p, name in self.names.items()}
+        other = OWN if self.route == "double" else SECOND
+        return {name: SINGLE if p in single else other for p, name in self.names.items()}
 
     def summary(self) -> str:
         """The coverage in one line."""
         routes = self.coverage()
+        if self.route == "double":
+            return f"{len(routes)} trainable parameters by a forward and backward of their own"
         second = [name for name, route in routes.items() if route == SECOND]
         line = f"{len(routes) - len(second)} of {len(routes)} trainable parameters in one backward"
         if not second:
@@ -326,8 +330,9 @@ class WeightedGradients:
         weight_B = torch.arange(1, len(loss_B) + 1, device=loss_B.device, dtype=loss_B.dtype) / len(loss_B)
         ours: Sums = {}
         with self._summing(weight_B[None], [ours]):
-            gradients_beside(loss, every, every, backward, retain_graph=True)
-        found = gradients_beside(reduce(weight_B * loss_B), every, every, backward, retain_graph=True)
+            gradients_beside(loss, every, self._trainable, backward, retain_graph=True)
+        weighted = reduce(weight_B * loss_B)
+        found = gradients_beside(weighted, every, self._trainable, backward, retain_graph=True)
         norms = [torch.zeros(()) if g is None else norm_of(g) for g in found]
         total = float(torch.stack([n.cpu() for n in norms]).norm())
         if not total < float("inf"):  # the gradient scaler is still looking for its scale

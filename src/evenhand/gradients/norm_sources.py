@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from evenhand.gradients.patterns import WILDCARDS, matching_parameters
 from evenhand.models import head_of
-from evenhand.validation import UserError, check_choice, nearest_names
+from evenhand.validation import UserError, check_choice
 
 Source = Literal["head", "extractor", "all"] | str
 """A part of the model, or a pattern: a parameter's or a module's name, with *, ? and [] as in file names."""
@@ -21,7 +21,7 @@ PARTS = ("head", "extractor", "all")
 def check_source(owner: str, source: Source | Sequence[str]) -> None:
     """Raise `UserError` unless the source is a part of a model, a name with a dot or a wildcard, or a list of names."""
     if isinstance(source, str):
-        if not any(sign in source for sign in ".*?["):
+        if not any(sign in source for sign in WILDCARDS):
             check_choice(owner, "source", source, (*PARTS, "a name pattern such as encoder.*"))
     elif not (isinstance(source, Sequence) and source and all(isinstance(s, str) and s for s in source)):
         raise UserError(f"The 'source' parameter of {owner} must be a name or a list of patterns. Got {source!r}.")
@@ -38,7 +38,7 @@ def selected_parameters(model: nn.Module, source: Source | Sequence[str]) -> dic
     if isinstance(source, str) and source in PARTS:
         chosen = _part(model, source)
     else:
-        chosen = _matching(model, [source] if isinstance(source, str) else list(source))
+        chosen = matching_parameters(model, [source] if isinstance(source, str) else list(source), "source")
     for p, name in chosen.items():
         if isinstance(p, DTensor) or p.is_meta:
             raise UserError(f"The parameter '{name}' is sharded, so its gradient norms can't be computed.")
@@ -59,17 +59,3 @@ def _part(model: nn.Module, part: str) -> dict[nn.Parameter, str]:
         beside = " beside its head" if part == "extractor" else ""
         raise UserError(f"The source '{part}' is empty: the model has no trainable parameters{beside}.")
     return trainable
-
-
-def _matching(model: nn.Module, patterns: Sequence[str]) -> dict[nn.Parameter, str]:
-    names = dict(model.named_parameters(remove_duplicate=False))  # a tied weight has several
-    chosen: dict[nn.Parameter, str] = {}
-    for pattern in patterns:
-        found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
-        if not found:
-            near = nearest_names(pattern, [*names, *(name for name, _ in model.named_modules() if name)])
-            meant = f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
-            raise UserError(f"The source '{pattern}' matches none of the model's {len(names)} parameters{meant}.")
-        for name in found:
-            chosen.setdefault(names[name], name)
-    return chosen

@@ -59,7 +59,7 @@ class Projection:
         if self.kind == "naive":
             torch._foreach_add_(list(erm), list(bias), alpha=-self.alpha)  # pyright: ignore[reportPrivateImportUsage]
             return
-        e_norms, b_norms = _norms(erm), _norms(bias)
+        e_norms, b_norms = tensor_norms(erm), tensor_norms(bias)
         e_total, b_total = torch.linalg.vector_norm(e_norms), torch.linalg.vector_norm(b_norms)
         overflow = 0 * (e_total + b_total)  # 0, or NaN if any gradient is not finite
         whole = [self.kind in ("tensor", "global") or e.ndim < 2 for e in erm]
@@ -113,7 +113,7 @@ def _wide(gradient: Tensor) -> Tensor:
     return gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
 
 
-def _norms(gradients: Sequence[Tensor]) -> Tensor:
+def tensor_norms(gradients: Sequence[Tensor]) -> Tensor:
     """The 2-norm of each tensor."""
     return torch.stack(torch._foreach_norm([_wide(g) for g in gradients]))  # pyright: ignore[reportPrivateImportUsage]
 

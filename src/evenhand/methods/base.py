@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenhand.gradients import Norm, Projection, Route, Source
+from evenhand.gradients import Norm, Projection, Route, Scope, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
 from evenhand.validation import UserError, plain_fields
@@ -101,6 +101,16 @@ class OneStage(Method):
         """Whether the loss or the weights need the true-class probabilities of another model."""
         return False
 
+    @property
+    def averaging(self) -> float | None:
+        """The decay of a running average of the model's own true-class probabilities that is the signal; None: none."""
+        return None
+
+    def at_step(self, step: int) -> OneStage:
+        """The method with the hyper-parameters that it has at an optimizer step, counted from 0."""
+        del step
+        return self
+
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """The loss of each sample, shape (B,); their mean is minimised. Plain cross-entropy unless overridden.
 
@@ -119,6 +129,10 @@ class OneStage(Method):
     def gradient_route(self) -> Route:
         """How both gradients are computed, for methods with a combination."""
         return "auto"
+
+    def gradient_scope(self) -> Scope:
+        """Which parameters' gradients are combined, for methods with a combination."""
+        return "all"
 
     def bias_weights(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
         """w_i of the bias gradient b = (1/B) Σ w_i g_i, detached, shape (B,). Only asked for with a combination."""

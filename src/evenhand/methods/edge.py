@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
-from evenhand.gradients import Projection, ProjectionKind, Route
+from evenhand.gradients import Projection, ProjectionKind, Route, Scope, check_scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
 from evenhand.methods.base import OneStage, Run
 from evenhand.methods.gce import GCE
-from evenhand.validation import check_choice, check_number
+from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 EdgeProjection = Literal[ProjectionKind, "reweight"]
-Signal = Literal["self", "biased"]
+Signal = Literal["self", "biased", "ema"]
+
+_OWNERS = {"self": "own", "biased": "biased", "ema": "averaged"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +33,30 @@ class EDGE(OneStage):
             tensor, all parameters), `naive` (e − αb), `reweight` (one backward of mean[(1 − α·w)·l], equal to naive).
             1-D tensors take the `tensor` form in `published` and `row`.
         signal: Whose p_i weighs b. `self`: the model being trained, as published. `biased`: a GCE model trained
-            before, with the run's own settings. On Colored MNIST only the latter separates from ERM.
-        route: How b is computed; the result is the same to rounding. `auto`: in e's backward where a layer's rule
-            allows, the rest by a second backward. `single`: an error where one backward isn't enough. `retain`: always
-            a second backward.
+            before, with the run's own settings. `ema`: a running average, by sample, of the model's own p_i. On Colored
+            MNIST only `biased` separates from ERM.
+        scope: Which parameters are changed: `all` that train, `adapters` (of peft; the released code does this),
+            or a name pattern such as `encoder.*`. The others take the ERM gradient.
+        route: How b is computed; but for `double` the result is the same to rounding. `auto`: in e's backward where a
+            layer's rule allows, the rest by a second backward. `single`: an error where one backward isn't enough.
+            `retain`: always a second backward. `double`: a forward of its own with its own dropout masks, as released.
+        ema_decay: d of the `ema` signal, p̄ ← d·p̄ + (1 − d)·p, in [0, 1); 0.7 as LfF averages its losses.
+        alpha_warmup: Optimizer steps over which α rises linearly to its value; 0 for none.
+        q_warmup: The same for q, whose small values make b small and alike for all samples.
 
     Raises:
-        UserError: If α is negative, NaN or infinite, q is outside (0, 1], or a name is unknown.
+        UserError: If a value is out of its range, a name is unknown, or two don't go together.
     """
 
     alpha: float = 1.0
     q: float = 0.7
     projection: EdgeProjection = "published"
     signal: Signal = "self"
+    scope: Scope = "all"
     route: Route = "auto"
+    ema_decay: float = 0.7
+    alpha_warmup: int = 0
+    q_warmup: int = 0
 
     name: ClassVar[str] = "edge"
     paper: ClassVar[str] = "EDGE: Enhanced Debiased Gradient Extraction for Robust Fine-tuning, CCL 2025"
@@ -55,20 +67,49 @@ class EDGE(OneStage):
         check_choice("EDGE", "projection", self.projection, (*get_args(ProjectionKind), "reweight"))
         check_choice("EDGE", "signal", self.signal, get_args(Signal))
         check_choice("EDGE", "route", self.route, get_args(Route))
+        check_scope("EDGE", self.scope)
+        check_number("EDGE", "ema_decay", self.ema_decay, 0, 1, high_open=True)
+        check_integer("EDGE", "alpha_warmup", self.alpha_warmup, 0)
+        check_integer("EDGE", "q_warmup", self.q_warmup, 0)
+        if self.projection == "reweight" and self.scope != "all":
+            raise UserError(
+                "The 'scope' parameter of EDGE must be 'all' with projection='reweight', whose one backward weighs "
+                f"every parameter's gradient alike; projection='naive' is equal and takes a scope. Got {self.scope!r}."
+            )
+        if self.projection == "reweight" and self.route != "auto":
+            raise UserError(
+                "The 'route' parameter of EDGE must be 'auto' with projection='reweight', which has one backward only. "
+                f"Got {self.route!r}."
+            )
 
     @property
     def title(self) -> str:
         """EDGE, with its signal, since that decides what it can do."""
-        return f"EDGE ({'own' if self.signal == 'self' else 'biased'} signal)"
+        return f"EDGE ({_OWNERS[self.signal]} signal)"
 
     @property
     def needs_signal(self) -> bool:
         """Whether the biased model's probabilities are needed."""
         return self.signal == "biased"
 
+    @property
+    def averaging(self) -> float | None:
+        """The decay of the `ema` signal."""
+        return self.ema_decay if self.signal == "ema" else None
+
     def models_trained(self) -> int:
         """Two with the biased signal, else one."""
         return 2 if self.needs_signal else 1
+
+    def at_step(self, step: int) -> EDGE:
+        """α and q at an optimizer step (from 0): their value times min(1, (step + 1) / warm-up)."""
+        if not (self.alpha_warmup or self.q_warmup):
+            return self
+        alpha, q = (
+            value * min(1.0, (step + 1) / warmup) if warmup else value
+            for value, warmup in ((self.alpha, self.alpha_warmup), (self.q, self.q_warmup))
+        )
+        return replace(self, alpha=alpha, q=q, alpha_warmup=0, q_warmup=0)
 
     def combination(self) -> Projection | None:
         """The projection, None for `reweight`, which needs one backward only."""
@@ -77,6 +118,10 @@ class EDGE(OneStage):
     def gradient_route(self) -> Route:
         """As asked for."""
         return self.route
+
+    def gradient_scope(self) -> Scope:
+        """As asked for."""
+        return self.scope
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """l_i, or (1 − α·w_i)·l_i for `reweight`; shape (B,)."""

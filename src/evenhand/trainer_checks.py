@@ -1,0 +1,181 @@
+"""What evenhand.Trainer refuses before the first step, each in one sentence.
+
+Legend: N training samples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from evenhand.methods.base import Method, OneStage
+from evenhand.validation import UserError
+
+
+def one_stage(method: Method) -> OneStage:
+    """The method, if the Trainer can run it."""
+    if not isinstance(method, Method):
+        raise UserError(f"The 'method' parameter of Trainer must be a method such as evenhand.EDGE(). Got {method!r}.")
+    if not isinstance(method, OneStage):
+        raise UserError(f"{method.title} trains in several stages, so evenhand.Trainer can't run it: use evenhand.fit.")
+    return method
+
+
+def check_model(trainer: transformers.Trainer) -> None:
+    """Refuse other problems than single-label classification, and other losses than the method's."""
+    config = getattr(trainer.model, "config", None)
+    problem = getattr(config, "problem_type", None)
+    if problem in ("regression", "multi_label_classification"):
+        raise UserError(f"evenhand trains single-label classifiers; {problem.replace('_', ' ')} is not supported.")
+    if type(trainer.model).__name__.endswith("ForTokenClassification"):
+        raise UserError("evenhand trains single-label classifiers; token classification is not supported.")
+    if trainer.args.label_smoothing_factor:
+        raise UserError("evenhand.Trainer does not support label_smoothing_factor: set it to 0.")
+    if trainer.compute_loss_func is not None:
+        raise UserError("evenhand.Trainer computes the loss by its method: compute_loss_func must be None.")
+    if trainer.args.n_gpu > 1:
+        raise UserError(
+            "evenhand.Trainer does not run under torch.nn.DataParallel: launch one process a GPU with torchrun, "
+            f"or show it one GPU by CUDA_VISIBLE_DEVICES. Got {trainer.args.n_gpu} GPUs in one process."
+        )
+
+
+def check_combination(trainer: transformers.Trainer, method: OneStage, own_loss: bool) -> None:
+    """Refuse what hides per-sample gradients from a method that combines two gradients.
+
+    Args:
+        trainer: The trainer.
+        method: Its method.
+        own_loss: Whether a subclass overrides `compute_loss`.
+    """
+    title, args, route = method.title, trainer.args, method.gradient_route()
+    if own_loss:
+        raise UserError(
+            f"{title} needs a loss for each sample, so compute_loss can't be overridden: override the method's "
+            "sample_losses."
+        )
+    if trainer.is_deepspeed_enabled:
+        raise UserError(f"{title} can't be run under DeepSpeed, which keeps the gradients to itself.")
+    if trainer.is_fsdp_enabled:
+        raise UserError(
+            f"{title} can't be run under FSDP, which shards the gradients that it combines: use DDP (torchrun without "
+            "fsdp)."
+        )
+    if args.torch_compile and route != "double":
+        raise UserError(
+            f"{title} can't be run with torch_compile=True, which hides the layers from it, but with route='double'."
+        )
+    if args.optim in ("lomo", "adalomo"):
+        raise UserError(f"{title} can't be run with optim='{args.optim}', which steps within the backward.")
+
+
+def check_train_dataset(dataset: Any, num_labels: int | None, custom: bool) -> None:
+    """Refuse data without a length, without labels, or whose labels are no classes.
+
+    Args:
+        dataset: The training set.
+        num_labels: C, None if the model doesn't say.
+        custom: Whether the collator sees every column, and so may make labels of any.
+    """
+    if isinstance(dataset, (IterableDataset, datasets.IterableDataset)):
+        raise UserError("evenhand.Trainer needs a data set with a length; streaming data sets are not supported.")
+    if not isinstance(dataset, datasets.Dataset) or num_labels is None:
+        return
+    name = next((c for c in ("labels", "label") if c in dataset.column_names), None)
+    if name is None:
+        if custom:
+            return
+        raise UserError(f"The training data set has no 'labels' column; it has {dataset.column_names}.")
+    label_N = column(dataset, name)
+    if custom and not np.issubdtype(label_N.dtype, np.integer):
+        return
+    check_labels(label_N, num_labels)
+
+
+def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
+    """Raise `UserError` unless the labels are classes 0 … num_labels − 1, one a sample."""
+    if label_N.ndim != 1:
+        raise UserError("evenhand trains single-label classifiers; multi-label data (lists of labels) are refused.")
+    if label_N.dtype.kind in "OUS":
+        raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(label_N[0])!r} first.")
+    if not np.issubdtype(label_N.dtype, np.integer):
+        raise UserError(
+            f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}."
+        )
+    outside = np.flatnonzero((label_N < 0) | (label_N >= num_labels))
+    if len(outside):
+        raise UserError(
+            f"Labels must lie in 0…{num_labels - 1} for this model. "
+            f"Got {label_N[outside[0]]} for sample {outside[0]} ({len(outside)} such samples)."
+        )
+
+
+def checked_signal(method: OneStage, signal_probs: Any, dataset: Any) -> Tensor | None:
+    """`signal_probs` as a float32 tensor by index; None for a method without it."""
+    if signal_probs is None:
+        if method.needs_signal:
+            raise UserError(
+                f"{method.title} needs signal_probs, the biased model's probability of each training "
+                "sample's true class; evenhand.fit trains that model as a first stage."
+            )
+        return None
+    if not method.needs_signal:
+        raise UserError(f"{method.title} makes no use of signal_probs: leave it out.")
+    probs = np.asarray(signal_probs, dtype=np.float32)
+    rows = index_bound(dataset)
+    # with an `index` column the training set may be a part of what the probabilities were computed for
+    too_long = not has_index(dataset) and len(probs) > rows
+    if probs.ndim != 1 or len(probs) < rows or too_long:
+        raise UserError(
+            f"signal_probs must have shape ({rows},), one value for each index 0…{rows - 1} of a training sample. "
+            f"Got {probs.shape}."
+        )
+    bad = np.flatnonzero(~((probs >= 0) & (probs <= 1)))
+    if len(bad):
+        raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
+    return torch.from_numpy(probs)
+
+
+def checked_class_weights(weights: Sequence[float] | None, num_labels: int | None) -> Tensor | None:
+    """Class weights as a float32 tensor of shape (C,)."""
+    if weights is None:
+        return None
+    weight_C = np.asarray(weights, dtype=np.float32)
+    if weight_C.ndim != 1 or (num_labels is not None and len(weight_C) != num_labels):
+        expected = "one weight a class" if num_labels is None else f"one weight for each of the {num_labels} classes"
+        raise UserError(f"class_weights must hold {expected}. Got shape {weight_C.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(weight_C) & (weight_C >= 0)))
+    if len(bad):
+        raise UserError(f"class_weights must be finite and not negative. Got {weight_C[bad[0]]} for class {bad[0]}.")
+    if not weight_C.any():
+        raise UserError("class_weights are all zero, so there is nothing to learn.")
+    return torch.from_numpy(weight_C)
+
+
+def has_index(dataset: Any) -> bool:
+    """Whether the data set brings its samples' indices."""
+    names = getattr(dataset, "column_names", None)
+    return "index" in names if names is not None else "index" in getattr(dataset, "views", {})
+
+
+def index_bound(dataset: Any) -> int:
+    """One more than the largest index of a training sample."""
+    if isinstance(dataset, datasets.Dataset) and "index" in dataset.column_names:
+        index_N = column(dataset, "index")
+        if not np.issubdtype(index_N.dtype, np.integer) or index_N.min() < 0:
+            raise UserError("The training data set's 'index' column must hold integers from 0 on: rename or remove it.")
+        return int(index_N.max()) + 1
+    return len(dataset)
+
+
+def column(dataset: datasets.Dataset, name: str) -> NDArray[Any]:
+    """A column, read at once: `dataset[name]` of datasets 4 is read row by row."""
+    return np.asarray(dataset.select_columns([name]).with_format("numpy")[:][name])
