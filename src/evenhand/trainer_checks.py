@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from evenhand.gradients import parameters_in_scope
 from evenhand.methods.base import Method, OneStage
 from evenhand.validation import UserError
 
@@ -73,6 +74,8 @@ def check_combination(trainer: transformers.Trainer, method: OneStage, own_loss:
         raise UserError(
             f"{title} can't be run with torch_compile=True, which hides the layers from it, but with route='double'."
         )
+    assert trainer.model is not None
+    parameters_in_scope(trainer.model, method.gradient_scope())
     if args.optim in ("lomo", "adalomo"):
         raise UserError(f"{title} can't be run with optim='{args.optim}', which steps within the backward.")
 
