@@ -69,6 +69,8 @@ def hooks_of(model: nn.Module) -> int:
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_backward_fills_grad_as_defined(projection: Any, signal: Any, route: Any) -> None:
     model, (x, y, probs) = net(), batch()
+    if projection == "reweight":
+        route = "auto"  # it has one backward only
     method = eh.EDGE(alpha=1.3, projection=projection, signal=signal, route=route)
     given = probs if signal == "biased" else None
     expected = expected_update(model, method, x, y, given)
@@ -247,6 +249,8 @@ def test_what_cannot_be_attached_to_is_refused() -> None:
         eh.EDGE().attach(model)
     with pytest.raises(eh.UserError, match="attached to a DataParallel model"):
         eh.EDGE().attach(nn.DataParallel(model))
+    with pytest.raises(eh.UserError, match="use route='retain', or"):
+        eh.EDGE(route="double").attach(model)
     with pytest.raises(eh.UserError, match=r"route='single' can't be taken.*scale"):
         eh.EDGE(route="single").attach(model)
     with pytest.raises(eh.UserError, match=r"PGD trains in several stages.*use evenhand\.fit"):
@@ -284,3 +288,50 @@ def test_a_parameter_that_becomes_trainable_later_is_an_error() -> None:
         model.head.requires_grad_(True)
         with pytest.raises(eh.UserError, match=r"'head\.weight' became trainable after"):
             edge.backward(model(x), y)
+
+
+def test_scope_leaves_the_others_to_erm() -> None:
+    model, (x, y, _) = net(), batch()
+    method = eh.EDGE(projection="naive", scope="layers.*")
+    plain, whole = (expected_update(model, m, x, y, None) for m in (eh.EDGE(alpha=0), eh.EDGE(projection="naive")))
+    with method.attach(model) as edge:
+        edge.backward(model(x), y)
+        assert {name.split(".")[0] for name in edge.coverage()} == {"layers"}
+    chosen = [name.startswith("layers.") for name, _ in model.named_parameters()]
+    assert_gradients(model, [w if c else p for w, p, c in zip(whole, plain, chosen, strict=True)])
+
+
+def test_warm_ups_count_optimizer_steps() -> None:
+    model, (x, y, _) = net(), batch()
+    method = eh.EDGE(projection="naive", alpha=1.2, alpha_warmup=2)
+    with method.attach(model) as edge:
+        for alpha in (0.6, 1.2, 1.2):
+            expected = expected_update(model, eh.EDGE(projection="naive", alpha=alpha), x, y, None)
+            edge.backward(model(x[:4]), y[:4], combine=False, num_items=8)
+            edge.backward(model(x[4:]), y[4:], num_items=8)
+            assert_gradients(model, expected)
+            model.zero_grad()
+
+
+@pytest.mark.parametrize("projection", ["naive", "reweight"])
+def test_the_averaged_signal_follows_the_index(projection: Any) -> None:
+    model, (x, y, _) = net(), batch()
+    method = eh.EDGE(projection=projection, signal="ema", ema_decay=0.5)
+    kept = torch.rand(20, dtype=torch.float64)
+    index = torch.tensor([3, 19, 0, 7, 5, 11, 2, 4])
+    with method.attach(model) as edge:
+        edge.backward(model(x), y, index=index)  # a first visit sets the average
+        own = torch.exp(-nn.functional.cross_entropy(model(x), y, reduction="none")).detach()
+        assert edge.running is not None
+        torch.testing.assert_close(edge.running.value_N[index], own.float())
+        edge.running.value_N = kept.float()
+        model.zero_grad()
+        expected = expected_update(model, method, x, y, 0.5 * kept[index] + 0.5 * own)
+        edge.backward(model(x), y, index=index)
+        assert_gradients(model, expected, 1e-6)  # averages are kept in float32
+        with pytest.raises(eh.UserError, match=r"needs index.*shape \(8,\)\. Got NoneType"):
+            edge.backward(model(x), y)
+        with pytest.raises(eh.UserError, match=r"must not be negative\. Got -1"):
+            edge.backward(model(x), y, index=index - 1)
+    with eh.EDGE().attach(model) as edge, pytest.raises(eh.UserError, match="makes no use of index"):
+        edge.backward(model(x), y, index=index)

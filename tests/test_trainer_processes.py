@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,41 @@ def _process(rank: int, folder: str, port: int) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
+    own_loop(Path(folder), rank)
     for case in CASES:
         weights = weights_after(case, Path(folder), 2)
         np.savez(Path(folder) / f"{'-'.join(case)}.{rank}.npz", **weights)  # type: ignore[arg-type]
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    torch.distributed.destroy_process_group()
+
+
+def own_loop(folder: Path, rank: int | None) -> list[torch.Tensor]:
+    """Gradients of two steps of two micro-batches; on a process its half of each, in DistributedDataParallel."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Embedding(9, 6), torch.nn.Flatten(), torch.nn.Linear(24, 3))
+    x, y = torch.randint(0, 9, (16, 4)), torch.arange(16) % 3
+    called: torch.nn.Module = model
+    rows = slice(None)
+    if rank is not None:
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+        called, rows = torch.nn.parallel.DistributedDataParallel(model), slice(4 * rank, 4 * rank + 4)
+    method = eh.EDGE(projection="tensor", alpha=4.0)
+    with method.attach(called) as edge:
+        for _ in range(2):
+            model.zero_grad()
+            with called.no_sync() if rank is not None else nullcontext():  # type: ignore[operator]
+                edge.backward(called(x[:8][rows]), y[:8][rows], combine=False)
+            edge.backward(called(x[8:][rows]), y[8:][rows])
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if rank is not None:
+        torch.save(gradients, folder / f"loop.{rank}.pt")
+    return gradients
+
+
+def test_a_loop_of_ones_own_in_ddp(from_two: Path, tmp_path: Path) -> None:
+    expected = own_loop(tmp_path, None)
+    assert len(expected) == 3
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(from_two / f"loop.{rank}.pt"), expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +137,6 @@ def from_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_two_processes_equal_one_on_the_joint_batch(case: tuple[str, str, str], from_two: Path, tmp_path: Path) -> None:
     one = weights_after(case, tmp_path, 1)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.gradients import WeightedGradients
-from evenhand.losses import cross_entropy
+from evenhand.losses import cross_entropy, true_class_probability
+from evenhand.signals import RunningProbabilities
 from evenhand.validation import UserError, check_integer
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Attached:
     or `with EDGE(alpha=1.0).attach(model) as edge:`, which detaches at the end. Nothing is captured in eval mode or
     without gradients, so evaluation between steps costs nothing.
 
+    A model in DistributedDataParallel is taken as it is: every process attaches the method to its own. b is averaged
+    over them before the combination, as e is by DistributedDataParallel.
+
     Args:
         method: The method.
         model: The model whose own call (`model(...)`) makes the logits.
@@ -47,20 +51,35 @@ class Attached:
         scaler: torch.amp.GradScaler | None = None,
         verify: bool = True,
     ) -> None:
+        distributed = isinstance(model, nn.parallel.DistributedDataParallel)
+        if isinstance(model, nn.parallel.DistributedDataParallel):
+            model = model.module  # whose call the wrapper makes
         if any(isinstance(hook, _BeforeForward) for hook in model._forward_pre_hooks.values()):
             raise UserError("A method is attached to this model already: detach it first.")
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            raise UserError(f"A method can't be attached to a {type(model).__name__} model: it runs in one process.")
+        if isinstance(model, nn.DataParallel):
+            raise UserError("A method can't be attached to a DataParallel model: use DistributedDataParallel.")
+        if method.gradient_route() == "double":
+            raise UserError(
+                "The route 'double' runs the model a second time, for which a loop of one's own gives no inputs: use "
+                "route='retain', or evenhand.Trainer."
+            )
         self.method = method
         self.model = model
         self.scaler = scaler
-        self.projection = method.combination()
+        self.steps = 0  # optimizer steps so far, for warm-ups
+        self.running = None if method.averaging is None else RunningProbabilities(method.averaging)
         self.engine: WeightedGradients | None = None
         self._capture = ExitStack()
         self._handles: list[Any] = []
         self._attached = True
-        if self.projection is not None:
-            self.engine = WeightedGradients(model, route=method.gradient_route(), verify=verify)
+        if method.combination() is not None:
+            self.engine = WeightedGradients(
+                model,
+                route=method.gradient_route(),
+                verify=verify,
+                scope=method.gradient_scope(),
+                distributed=distributed,
+            )
         # Before the engine's own hook, which looks at the batch.
         self._handles.append(model.register_forward_pre_hook(_BeforeForward(self), prepend=True))
         self._handles.append(model.register_forward_hook(_AfterForward(self), always_call=True))
@@ -72,6 +91,7 @@ class Attached:
         *,
         combine: bool = True,
         bias_probs: Tensor | None = None,
+        index: Tensor | None = None,
         num_items: int | None = None,
     ) -> Tensor:
         """Add this batch to the gradients, and combine them unless more micro-batches follow.
@@ -81,6 +101,7 @@ class Attached:
             labels: True classes, shape (B,).
             combine: False on all but the last micro-batch of an optimizer step.
             bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,).
+            index: For `signal="ema"`: which sample of the data set each is, shape (B,).
             num_items: Samples of the whole optimizer step, by which every micro-batch's sum is divided. By default
                 each batch is averaged over its own samples.
 
@@ -94,20 +115,26 @@ class Attached:
             raise UserError("This method was detached from its model: attach it again.")
         self._check_batch(logits, labels)
         signal_B = self._checked_signal(bias_probs, labels)
+        index_B = self._checked_index(index, labels)
         if num_items is not None:
             check_integer("backward", "num_items", num_items, 1)
 
         def reduce(value_B: Tensor) -> Tensor:
             return value_B.mean() if num_items is None else value_B.sum() / num_items
 
-        loss_B = self.method.sample_losses(logits, labels, signal_B)
-        if self.engine is None or self.projection is None:
+        if self.running is not None and index_B is not None:
+            signal_B = self.running.update(index_B, true_class_probability(logits, labels))
+        method = self.method.at_step(self.steps)
+        projection = method.combination()
+        loss_B = method.sample_losses(logits, labels, signal_B)
+        if self.engine is None or projection is None:
             self._scaled_backward(reduce(loss_B))
         else:
-            weight_B = self.method.bias_weights(logits, labels, signal_B)
+            weight_B = method.bias_weights(logits, labels, signal_B)
             self.engine.backward(loss_B, weight_B, reduce, self._scaled_backward)
             if combine:
-                self.engine.combine_into_grad(self.projection)
+                self.engine.combine_into_grad(projection)
+        self.steps += combine
         return cross_entropy(logits.detach(), labels).mean()
 
     def coverage(self) -> dict[str, str]:
@@ -131,6 +158,21 @@ class Attached:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    def _checked_index(self, index: Tensor | None, labels: Tensor) -> Tensor | None:
+        if self.running is None:
+            if index is not None:
+                raise UserError(f"{self.method.title} makes no use of index: leave it out.")
+            return None
+        if not isinstance(index, Tensor) or index.is_floating_point() or index.shape != labels.shape:
+            got = f"{tuple(index.shape)} of {index.dtype}" if isinstance(index, Tensor) else type(index).__name__
+            raise UserError(
+                f"{self.method.title} needs index, the number of each sample in the data set, shape "
+                f"{tuple(labels.shape)}. Got {got}."
+            )
+        if index.device.type == "cpu" and bool((index < 0).any()):
+            raise UserError(f"index must not be negative. Got {int(index.min())}.")
+        return index
 
     def _scaled_backward(self, loss: Tensor, **kwargs: Any) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward(**kwargs)
