@@ -85,7 +85,7 @@ def main() -> None:
     ]
     for kind in ("LoRA", "full"):
         times: dict[str, list[float]] = {name: [] for name in METHODS}
-        for name, method in METHODS.items():
+        for method in METHODS.values():
             trainer(kind, method, 3).train()  # warms up
         for _ in range(given.blocks):
             for name, method in METHODS.items():

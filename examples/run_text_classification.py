@@ -1,4 +1,4 @@
-r"""Fine-tune any sequence classifier of the Hub, or a folder, on a table of texts: an ordinary Trainer script with EDGE.
+r"""Fine-tune any sequence classifier of the Hub, or a folder, on a table of texts: a Trainer script with EDGE.
 
 The four lines marked EDGE are all that differs from a script for transformers.Trainer.
 
