@@ -116,7 +116,7 @@ def _check_words(words: list[str]) -> None:
 
 
 def _positionals(words: list[str]) -> list[str]:
-    """The words that are neither options nor an option's value; of train's options only --lora and --quiet take none."""
+    """The words that are neither options nor an option's value; --lora and --quiet take none."""
     switches = {"--lora", "--quiet", "--help", "-h"}
     found, value_expected = [], False
     for word in words:

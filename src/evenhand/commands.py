@@ -26,10 +26,9 @@ from evenhand.terminal import RunDisplay, metrics_table, output, percent
 from evenhand.training import Training
 from evenhand.validation import UserError, check_integer, unknown_name
 
-
 TASK_OPTIONS = (
     *("conflict", "test_conflict", "recipe", "severity", "data_dir"),
-    *("token", "prevalence", "strength", "test_prevalence", "test_strength", "target", "pairs"),
+    *("token", "prevalence", "strength", "test_prevalence", "test_strength", "target", "pairs", "test_pairs"),
 )
 """Options of `train` that are fields of some task."""
 
@@ -63,6 +62,7 @@ class Train:
         test_strength: The strength there.
         target: The class that the token points to.
         pairs: At most so many pairs from the beginning of biased-snli's training part.
+        test_pairs: The same of its test part.
         data_dir: Folder of the task's data files; without it they come from the hub.
         epochs: Epochs of each stage.
         lr: Learning rate.
@@ -93,6 +93,7 @@ class Train:
     test_strength: Annotated[float | None, _left_to_task("FLOAT")] = None
     target: Annotated[NLILabel | None, _left_to_task("{entailment,neutral,contradiction}")] = None
     pairs: Annotated[int | None, _left_to_task("INT")] = None
+    test_pairs: Annotated[int | None, _left_to_task("INT")] = None
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     epochs: Annotated[int | None, _left_to_task("INT")] = None
     lr: Annotated[float | None, _left_to_task("FLOAT")] = None

@@ -7,6 +7,7 @@ know.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
 from evenhand.adapters import Adapters, load_adapters
 from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
@@ -46,6 +48,8 @@ NAMED = (*BACKBONES, MINILM)
 BACKBONE_SEED = 0
 """Draws what a checkpoint lacks of a frozen backbone, so that adapters meet the same one when they are read back."""
 
+logger = logging.getLogger(__name__)
+
 _NO_LIMIT = 1_000_000  # a tokenizer that knows no longest text has a model_max_length far above it
 
 
@@ -56,6 +60,17 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _without_loading_report() -> Iterator[None]:
+    """Transformers says at length that the head is new, which it always is."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 @dataclass(frozen=True)
@@ -124,8 +139,9 @@ class ModelSource:
         near = self.name != MINILM and nearest_names(self.name, NAMED)
         if near and "/" not in self.name and not Path(self.name).exists():
             raise unknown_name("model", self.name, NAMED)
+        location = self._location
         try:
-            config = AutoConfig.from_pretrained(self._location, **labels)
+            config = AutoConfig.from_pretrained(location, **labels)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
@@ -166,13 +182,24 @@ class ModelSource:
         if self.is_small:
             return self._fresh(seed)
         config = self.config()
+        loader: Any = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
         try:
-            with seeded(seed):
+            with seeded(seed), _without_loading_report():
                 # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
-                loader = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
-                return loader.from_pretrained(self._location, config=config, ignore_mismatched_sizes=True)
+                model, report = loader.from_pretrained(
+                    self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+                )
         except OSError as error:
             raise UserError(f"The weights of '{self.name}' could not be loaded ({_first_line(error)}).") from error
+        lacking = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head_modules(model))
+        if lacking:
+            logger.warning(
+                "The checkpoint '%s' lacks %d tensors of the backbone, such as %s, which start from random values.",
+                self.name,
+                len(lacking),
+                lacking[0],
+            )
+        return model
 
     def _fresh(self, seed: int) -> PreTrainedModel:
         with seeded(seed):
@@ -207,11 +234,12 @@ class ModelSource:
         """
         if self._small_architecture() is not None:
             return pixels, None
+        location = self._location
         try:
             if self.kind == "image":
-                processor = AutoImageProcessor.from_pretrained(self._location)
+                processor = AutoImageProcessor.from_pretrained(location)
                 return partial(processed_images, processor), processor
-            tokenizer = AutoTokenizer.from_pretrained(self._location)
+            tokenizer = AutoTokenizer.from_pretrained(location)
             if len(tokenizer) <= len(tokenizer.all_special_ids):  # made by transformers where no file was found
                 raise ValueError("it has no vocabulary")
         except (OSError, ValueError) as error:

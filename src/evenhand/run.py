@@ -78,7 +78,7 @@ def fit(
         epochs: Epochs a stage, in place of those shipped with the task and model.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
-        peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with its settings.
+        peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings.
             The final `model/` has them merged into its weights; `adapter/` holds them alone.
         device: `auto` takes a GPU if there is one.
         progress: Is told how far each stage is.
@@ -198,7 +198,7 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
 
 
 def _check_space(folder: Path, run: StoredRun) -> None:
-    """What the run will write must fit on the disk: what each stage trains, the final model twice, and some megabytes."""
+    """What the run will write must fit on the disk: what each stage trains, the final model twice, some megabytes."""
     stages = run.configuration.method.models_trained() * run.parameters
     needed = 4 * (stages + 2 * run.source.parameter_count(trainable=False)) + 10_000_000
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())

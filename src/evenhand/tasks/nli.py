@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -67,8 +67,9 @@ class BiasedSNLI(TaskSource):
         test_prevalence: The prevalence in `test`.
         test_strength: The strength in `test`; near the target's share it says nothing about the label.
         target: The label that the token points to.
-        pairs: At most so many labelled pairs are taken, from the beginning of the training part; the released code's
-            number.
+        pairs: At most so many labelled pairs are taken, from the beginning of the training part (as many as the
+            released code); None takes all.
+        test_pairs: Likewise of dev.tsv, which makes every test set; None takes all.
         data_dir: Folder of train.tsv, dev.tsv and perhaps train_holdout.tsv (validation; without it a tenth of each
             class of train.tsv, drawn by the data seed), with the columns premise, hypothesis and label (names, or 0, 1,
             2 for entailment, neutral, contradiction). None takes SNLI's train and validation parts from the hub.
@@ -80,7 +81,8 @@ class BiasedSNLI(TaskSource):
     test_prevalence: float = 0.95
     test_strength: float = 0.33
     target: NLILabel = "neutral"
-    pairs: int = 100_000
+    pairs: int | None = 100_000
+    test_pairs: int | None = None
     data_dir: Path | str | None = None
 
     name: ClassVar[str] = "biased-snli"
@@ -101,6 +103,7 @@ class BiasedSNLI(TaskSource):
             max_grad_norm=1.0,
             max_length=128,
         ),
+        "roberta-base": replace(FINE_TUNING, max_length=128),
     }
     adapter_training: ClassVar[dict[str, Training]] = {
         # EDGE's released settings, for LoRA; schedule and clipping are the defaults of transformers' Trainer
@@ -114,7 +117,7 @@ class BiasedSNLI(TaskSource):
             max_grad_norm=1.0,
             max_length=128,
         ),
-        # learns the token only, in two epochs of 18,000 pairs: it needs far more than the whole model does
+        # on 18,000 pairs two epochs of this learn the token and little else
         "MiniLM": Training(
             epochs=2,
             lr=1e-3,
@@ -134,7 +137,9 @@ class BiasedSNLI(TaskSource):
         for field in ("prevalence", "strength", "test_prevalence", "test_strength"):
             check_number(self.name, field, getattr(self, field), 0, 1)
         check_choice(self.name, "target", self.target, LABELS)
-        check_integer(self.name, "pairs", self.pairs, 1)
+        for field in ("pairs", "test_pairs"):
+            if getattr(self, field) is not None:
+                check_integer(self.name, field, getattr(self, field), 1)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits; equal seeds put the token on the same pairs.
@@ -145,15 +150,14 @@ class BiasedSNLI(TaskSource):
         """
         parts, notes = _from_hub() if self.data_dir is None else _from_files(Path(self.data_dir))
         train, validation, dev = parts["train"], parts.get("validation"), parts["dev"]
-        train = train.take(np.arange(min(self.pairs, len(train.label_N))))
+        train = train.take(np.arange(len(train.label_N))[: self.pairs])
+        dev = dev.take(np.arange(len(dev.label_N))[: self.test_pairs])
         if validation is None:
             train, validation = _held_out(train, np.random.default_rng([data_seed, 0]))
-        recipe = (self.prevalence, self.strength)
+        recipe, test_recipe = (self.prevalence, self.strength), (self.test_prevalence, self.test_strength)
         everywhere = np.ones(len(dev.label_N), dtype=bool)
         tests = {
-            "test": self._split(
-                dev, self._draw(dev, (self.test_prevalence, self.test_strength), (data_seed, 3), "test")
-            ),
+            "test": self._split(dev, self._draw(dev, test_recipe, (data_seed, 3), "test")),
             "in-distribution": self._split(dev, self._draw(dev, recipe, (data_seed, 4), "in-distribution")),
             "clean": self._split(dev, ~everywhere),
             "token-everywhere": self._split(dev, everywhere),
@@ -213,7 +217,7 @@ class BiasedSNLI(TaskSource):
 
 
 def token_probabilities(target_share: float, prevalence: float, strength: float) -> tuple[float, float]:
-    """P(token | target) and P(token | other class), by Bayes' rule; infinite where such pairs are needed and missing."""
+    """P(token | target) and P(token | other class), by Bayes' rule; infinite where such pairs are missing."""
 
     def of_class(joint: float, share: float) -> float:
         return joint / share if share > 0 else (float("inf") if joint > 0 else 0.0)
@@ -245,9 +249,7 @@ def read_pairs(path: Path) -> tuple[Pairs, int]:
                 )
             for row in reader:
                 if None in row or any(row[name] is None for name in _COLUMNS):
-                    raise UserError(
-                        f"Line {reader.line_num} of '{path}' has not {len(found)} fields, as the first has."
-                    )
+                    raise UserError(f"Line {reader.line_num} of '{path}' hasn't the {len(found)} fields of the first.")
                 label = row["label"].strip()
                 if label in _UNLABELLED:
                     unlabelled += 1
