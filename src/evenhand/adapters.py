@@ -70,8 +70,9 @@ class Adapters:
         return [] if self.targets is None else [name.strip() for name in self.targets.split(",")]
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the kind has, by name."""
-        return {name: value for name, value in plain_fields(self).items() if value is not None}
+        """The settings that the kind has, by the names that records and the command line call them."""
+        given = {name: value for name, value in plain_fields(self).items() if value is not None}
+        return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
 
     def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PeftModel:
         """Freeze the model and put fresh adapters into it, drawn from torch's random numbers.

@@ -56,7 +56,7 @@ class Configuration:
         if self.training.max_length is None:
             del described["training"]["max_length"]
         if self.adapters is not None:
-            described["adapters"] = self.adapters.settings()
+            described["model"] |= self.adapters.settings()
         return described
 
     @property
@@ -81,9 +81,10 @@ class Configuration:
             words += ["--model", self.model]
         if self.adapters is not None:
             words += ["--lora"] if self.adapters.kind == "lora" else ["--peft", self.adapters.kind]
+            defaults = Adapters(kind=self.adapters.kind).settings()
             for name, value in self.adapters.settings().items():
-                if value != getattr(Adapters(kind=self.adapters.kind), name):
-                    words += [_flag(f"peft_{name}"), str(value)]
+                if value != defaults.get(name):
+                    words += [_flag(name), str(value)]
         shipped = self.task.training_for(self.model, self.adapters is not None)
         for name in ("epochs", "lr", "batch_size"):
             if getattr(self.training, name) != getattr(shipped, name):
