@@ -210,6 +210,10 @@ def test_a_run_in_full_on_texts(method: Any, bert: Path, task: eh.BiasedSNLI, tm
         (eh.PGD(source="extractor", init="random"), "lora"),
         (eh.PGD(init="pretrained"), "dora"),
         (eh.EDGE(signal="biased", projection="tensor"), "lora"),
+        (eh.PGD(source="all"), "dora"),
+        (eh.PGD(source="extractor", norm="l1"), "ia3"),
+        (eh.EDGE(), "dora"),
+        (eh.EDGE(), "ia3"),
     ],
 )
 def test_a_run_with_adapters(method: Any, adapters: Any, bert: Path, task: eh.BiasedSNLI, tmp_path: Path) -> None:

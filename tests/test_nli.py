@@ -210,6 +210,17 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"The folder '{tmp_path / 'none'}' given as --data-dir does not exist."
 
 
+def test_classes_that_are_uneven_by_chance_are_no_mistake(tmp_path: Path) -> None:
+    folder = write_snli(tmp_path / "snli")
+    write_pairs(folder / "dev.tsv", ["neutral"] * 30 + ["entailment"] * 35 + ["contradiction"] * 35)
+    test = BiasedSNLI(data_dir=folder).build(0).tests["test"]  # 0.95 · 0.33 / 0.3 = 1.045
+    token_N = column_values(test, "attribute") == 1
+    assert token_N[:30].all()
+    assert not token_N[30:].all()
+    write_pairs(folder / "dev.tsv", ["neutral"] * 20 + ["entailment"] * 40 + ["contradiction"] * 40)
+    assert "in the split 'test', where 20.0 %" in refusal(folder)
+
+
 def test_what_the_data_cannot_give_is_refused(tmp_path: Path) -> None:
     folder = write_snli(tmp_path / "snli")
     message = refusal(folder, test_strength=0.5)
