@@ -90,14 +90,15 @@ def _one_thread() -> Iterator[None]:
         (
             "train erm --task colored-digit",
             "Unknown task 'colored-digit' (did you mean 'colored-digits' or 'colored-mnist'?); "
-            "known are colored-digits, colored-mnist.",
+            "known are colored-digits, colored-mnist, biased-snli.",
         ),
         (
             "train erm --model digits-cn",
-            "Unknown model 'digits-cn' (did you mean 'digits-cnn' or 'pgd-cnn'?); known are mlp, pgd-cnn, digits-cnn.",
+            "Unknown model 'digits-cn' (did you mean 'digits-cnn' or 'pgd-cnn'?); "
+            "known are mlp, pgd-cnn, digits-cnn, MiniLM.",
         ),
         ("methods edg", "Unknown method 'edg' (did you mean 'edge'?); known are erm, gce, edge, pgd."),
-        ("tasks zzz", "Unknown task 'zzz'; known are colored-digits, colored-mnist."),
+        ("tasks zzz", "Unknown task 'zzz'; known are colored-digits, colored-mnist, biased-snli."),
     ],
 )
 def test_misspelt_names_are_answered_with_the_one_meant(

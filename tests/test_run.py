@@ -21,6 +21,7 @@ import evenhand as eh
 from conftest import make_task
 from evenhand import run as run_module
 from evenhand import stored_run
+from evenhand.models import load_model
 from evenhand.record import write_json
 from evenhand.report import write_report
 from evenhand.stages import StageError
@@ -84,7 +85,7 @@ def test_record_says_what_was_run(tmp_path: Path) -> None:
 
 def test_metrics_are_those_of_the_saved_model(tiny_task: Task, tmp_path: Path) -> None:
     result = fit(eh.ERM(), tiny_task, tmp_path / "run")
-    model: Any = stored_run.load_model(tmp_path / "run/model").eval()
+    model: Any = load_model(tmp_path / "run/model").eval()
     test = tiny_task.tests["test"]
     images = torch.tensor(test["pixel_values"], dtype=torch.uint8)
     with torch.no_grad():
@@ -275,7 +276,7 @@ def test_fit_leaves_the_random_states_as_they_were(tiny_task: Task, tmp_path: Pa
 def test_pgd_starts(tiny_task: Task, tmp_path: Path) -> None:
     runs = {init: fit(eh.PGD(init=init), tiny_task, tmp_path / init, lr=1e-9) for init in ("inherit", "random")}
     # at a learning rate near 0 a model stays where it started
-    biased: Any = stored_run.load_model(tmp_path / "inherit/stages/biased/model")
+    biased: Any = load_model(tmp_path / "inherit/stages/biased/model")
     for p, q in zip(runs["inherit"].model.parameters(), biased.parameters(), strict=True):
         torch.testing.assert_close(p, q, atol=1e-6, rtol=0)
     pairs = zip(runs["random"].model.parameters(), biased.parameters(), strict=True)

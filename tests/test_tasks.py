@@ -481,6 +481,7 @@ def test_tasks_are_known_by_their_names() -> None:
     assert {name: source.name for name, source in TASKS.items()} == {
         "colored-digits": "colored-digits",
         "colored-mnist": "colored-mnist",
+        "biased-snli": "biased-snli",
     }
     for source in TASKS.values():
         assert source.default_model in source.training

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from evenhand.version import __version__
 
 if TYPE_CHECKING:
+    from evenhand.adapters import Adapters
     from evenhand.gradients import gradient_norms
     from evenhand.methods import EDGE, ERM, GCE, METHODS, PGD
     from evenhand.run import Result, fit
-    from evenhand.tasks import TASKS, ColoredDigits, ColoredMNIST, Task
+    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
 
 _HOMES = {
+    "Adapters": "evenhand.adapters",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -26,6 +28,7 @@ _HOMES = {
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "TASKS": "evenhand.tasks",
+    "BiasedSNLI": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
     "Task": "evenhand.tasks",
@@ -40,6 +43,8 @@ __all__ = [
     "METHODS",
     "PGD",
     "TASKS",
+    "Adapters",
+    "BiasedSNLI",
     "ColoredDigits",
     "ColoredMNIST",
     "Result",

@@ -6,6 +6,7 @@ Legend: B rows of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import datasets
@@ -60,6 +61,61 @@ class Rows(TorchDataset[Any]):
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         return {name: values[0] for name, values in self.__getitems__([row]).items()}
+
+
+class TokenRows(TorchDataset[Any]):
+    """Texts of a `datasets.Dataset` as tokens, made once, when first asked for; `labels` and `index` beside them.
+
+    A batch is a dict: the tokens as a list of arrays (`evenhand.preprocess.Tokenizing` pads them), the rest as arrays.
+    A row is a dict too, so that lengths can be seen (`gradient_norms` batches texts of like length).
+
+    Args:
+        dataset: The rows, with `text` and perhaps `text_pair`.
+        tokenize: Makes lists of tokens of a dict of columns (`evenhand.preprocess.Tokenizing.tokens`).
+    """
+
+    def __init__(
+        self, dataset: datasets.Dataset, tokenize: Callable[[dict[str, Any]], dict[str, list[list[int]]]]
+    ) -> None:
+        names = dataset.column_names
+        self.texts = dataset.select_columns([name for name in ("text", "text_pair") if name in names])
+        self.views = Rows(dataset, [name for name in ("labels", "index") if name in names]).views
+        self.tokenize = tokenize
+
+    @cached_property
+    def tokens(self) -> dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """For each input all rows' tokens one after the other, and where each row starts (with the end: n + 1)."""
+        parts: dict[str, list[list[int]]] = {}
+        for start in range(0, len(self.texts), 1000):
+            for name, values in self.tokenize(dict(self.texts[start : start + 1000])).items():
+                parts.setdefault(name, []).extend(values)
+        return {
+            name: (
+                np.concatenate([np.asarray(v, dtype=np.int32) for v in values]),
+                np.cumsum([0, *map(len, values)], dtype=np.int64),
+            )
+            for name, values in parts.items()
+        }
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, shape (n,)."""
+        return np.diff(self.tokens["input_ids"][1])
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitems__(self, rows: Sequence[int]) -> dict[str, Any]:
+        batch: dict[str, Any] = {
+            name: [flat[start[row] : start[row + 1]] for row in rows] for name, (flat, start) in self.tokens.items()
+        }
+        return batch | {name: view[rows] for name, view in self.views.items()}
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: values[0] for name, values in self.__getitems__([row]).items()}
+
+
+AnyRows = Rows | TokenRows
 
 
 def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:

@@ -116,8 +116,8 @@ def _check_words(words: list[str]) -> None:
 
 
 def _positionals(words: list[str]) -> list[str]:
-    """The words that are neither options nor an option's value; of train's options only --quiet takes none."""
-    switches = {"--quiet", "--help", "-h"}
+    """The words that are neither options nor an option's value; --lora and --quiet take none."""
+    switches = {"--lora", "--quiet", "--help", "-h"}
     found, value_expected = [], False
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value

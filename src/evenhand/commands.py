@@ -15,19 +15,31 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.adapters import AdapterKind, Adapters
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
 from evenhand.report import write_report
 from evenhand.run import Device, Result, fit
 from evenhand.stages import StageError
 from evenhand.tasks import TASKS, TaskSource
+from evenhand.tasks.nli import NLILabel
 from evenhand.terminal import RunDisplay, metrics_table, output, percent
 from evenhand.training import Training
 from evenhand.validation import UserError, check_integer, unknown_name
 
+TASK_OPTIONS = (
+    *("conflict", "test_conflict", "recipe", "severity", "data_dir"),
+    *("token", "prevalence", "strength", "test_prevalence", "test_strength", "target", "pairs", "test_pairs"),
+)
+"""Options of `train` that are fields of some task."""
+
 
 def _left_to_task(metavar: str) -> Any:
     """An option that is the task's own unless given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: the task's)")
+    return _default(metavar, "the task's")
+
+
+def _default(metavar: str, default: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +50,29 @@ class Train:
 
     Attributes:
         task: The task; `evenhand tasks` lists them.
-        model: `mlp`, `pgd-cnn`, `digits-cnn`, a folder, or a name on the Hugging Face hub.
+        model: `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, a folder, or a name on the Hugging Face hub.
         conflict: Share of training samples whose colour conflicts with their label, in [0, 1].
         test_conflict: The same share in test; 0.9 makes colour and label independent of each other.
         recipe: Construction of colored-mnist: PGD's or LfF's.
         severity: Colour noise of LfF's recipe, 1 (most) to 5 (least).
+        token: What biased-snli appends to premises.
+        prevalence: Share of biased-snli's training pairs with the token.
+        strength: Share of those whose label is the target.
+        test_prevalence: The prevalence in the primary test set.
+        test_strength: The strength there.
+        target: The class that the token points to.
+        pairs: At most so many pairs from the beginning of biased-snli's training part.
+        test_pairs: The same of its test part.
         data_dir: Folder of the task's data files; without it they come from the hub.
         epochs: Epochs of each stage.
         lr: Learning rate.
         batch_size: Samples a step.
+        lora: Train LoRA adapters and the head instead of the whole model; short for --peft lora.
+        peft: Adapters to train with the head instead of the whole model.
+        peft_r: Rank of lora and dora.
+        peft_alpha: Their update is scaled by alpha / r.
+        peft_dropout: Their dropout.
+        peft_targets: Layers to adapt, separated by commas, or all-linear.
         seed: Drives initialisation, order and dropout.
         data_seed: Drives the data's construction; equal to the seed unless given.
         output_dir: The run's folder; runs/TASK/… unless given.
@@ -60,10 +86,24 @@ class Train:
     test_conflict: Annotated[float | None, _left_to_task("FLOAT")] = None
     recipe: Annotated[Literal["pgd", "lff"] | None, _left_to_task("{pgd,lff}")] = None
     severity: Annotated[int | None, _left_to_task("INT")] = None
+    token: Annotated[str | None, _left_to_task("TEXT")] = None
+    prevalence: Annotated[float | None, _left_to_task("FLOAT")] = None
+    strength: Annotated[float | None, _left_to_task("FLOAT")] = None
+    test_prevalence: Annotated[float | None, _left_to_task("FLOAT")] = None
+    test_strength: Annotated[float | None, _left_to_task("FLOAT")] = None
+    target: Annotated[NLILabel | None, _left_to_task("{entailment,neutral,contradiction}")] = None
+    pairs: Annotated[int | None, _left_to_task("INT")] = None
+    test_pairs: Annotated[int | None, _left_to_task("INT")] = None
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     epochs: Annotated[int | None, _left_to_task("INT")] = None
     lr: Annotated[float | None, _left_to_task("FLOAT")] = None
     batch_size: Annotated[int | None, _left_to_task("INT")] = None
+    lora: bool = False
+    peft: Annotated[AdapterKind | None, _default("{lora,dora,ia3}", "none: the whole model trains")] = None
+    peft_r: Annotated[int | None, _default("INT", "8")] = None
+    peft_alpha: Annotated[float | None, _default("FLOAT", "16")] = None
+    peft_dropout: Annotated[float | None, _default("FLOAT", "0.1")] = None
+    peft_targets: Annotated[str | None, _default("NAMES", "peft's for the architecture")] = None
     seed: int = 0
     data_seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the seed)")] = None
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/TASK/…)")] = None
@@ -73,6 +113,7 @@ class Train:
     def run(self, method: Method) -> int:
         """Train, and say where the result lies."""
         task = self.task_source()
+        adapters = self.adapters()
         with RunDisplay(self.quiet) as display:
             display.begin(method.title)
             result = fit(
@@ -85,6 +126,7 @@ class Train:
                 epochs=self.epochs,
                 lr=self.lr,
                 batch_size=self.batch_size,
+                peft=adapters,
                 device=self.device,
                 progress=display,
             )
@@ -102,7 +144,7 @@ class Train:
         source = TASKS[self.task]
         known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
         settings = {}
-        for name in ("conflict", "test_conflict", "recipe", "severity", "data_dir"):
+        for name in TASK_OPTIONS:
             value = getattr(self, name)
             if value is None:
                 continue
@@ -110,6 +152,23 @@ class Train:
                 raise UserError(f"The task '{self.task}' has no option '--{name.replace('_', '-')}'.")
             settings[name] = value
         return source(**settings)
+
+    def adapters(self) -> Adapters | None:
+        """The adapters asked for by --lora or --peft; None trains the whole model.
+
+        Raises:
+            UserError: If the flags contradict each other, or an option of adapters is given without any.
+        """
+        kind = self.peft or ("lora" if self.lora else None)
+        if self.lora and kind != "lora":
+            raise UserError(f"--lora is short for --peft lora, so it can't be given beside --peft {kind}.")
+        options = {name: getattr(self, f"peft_{name}") for name in ("r", "alpha", "dropout", "targets")}
+        given = {name: value for name, value in options.items() if value is not None}
+        if kind is None:
+            if given:
+                raise UserError(f"The option --peft-{next(iter(given))} needs --lora or --peft.")
+            return None
+        return Adapters(kind=kind, **given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +294,8 @@ class Tasks:
         for model, training in task.training.items():
             label = f"{model} (default)" if model == task.default_model else model
             console.print(f"  {label}: {_described(training)}", markup=False)
+        for model, training in task.adapter_training.items():
+            console.print(f"  {model} with adapters (--lora, --peft): {_described(training)}", markup=False)
         return 0
 
 
@@ -279,6 +340,8 @@ def _show_result(method: Method, result: Result) -> None:
     left_out = record["groups_not_counted"][record["primary_test"]]
     if left_out:
         console.print(f"Groups under 20 samples are not counted as the worst one: {', '.join(left_out)}.")
+    for note in record.get("notes", []):
+        console.print(note, markup=False)
     console.print(f"Result: {result.folder} (record.json, model/, stages/)", markup=False)
 
 

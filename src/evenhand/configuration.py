@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from evenhand.adapters import Adapters
 from evenhand.batches import arrow_table
 from evenhand.methods.base import Method
 from evenhand.models import ModelSource
@@ -30,6 +31,7 @@ class Configuration:
         training: Settings of every stage.
         seed: Drives initialisation, order and dropout.
         data_seed: Drives the data's construction.
+        adapters: What trains beside the head; None trains the whole model.
     """
 
     method: Method
@@ -38,10 +40,11 @@ class Configuration:
     training: Training
     seed: int
     data_seed: int
+    adapters: Adapters | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as it stands in the record."""
-        return {
+        described = {
             "method": {"name": self.method.name, "title": self.method.title, "settings": self.method.settings()},
             "task": {"name": self.task.name, "settings": _task_settings(self.task)},
             "model": {"name": self.model},
@@ -49,6 +52,12 @@ class Configuration:
             "seed": int(self.seed),
             "data_seed": int(self.data_seed),
         }
+        # what came later is left out where it isn't used, so that older runs keep their hashes
+        if self.training.max_length is None:
+            del described["training"]["max_length"]
+        if self.adapters is not None:
+            described["model"] |= self.adapters.settings()
+        return described
 
     @property
     def run_hash(self) -> str:
@@ -70,7 +79,13 @@ class Configuration:
             words += ["--data-dir", "DATA_DIR"]  # a path means nothing on another machine
         if self.model != self.task.default_model:
             words += ["--model", self.model]
-        shipped = self.task.training_for(self.model)
+        if self.adapters is not None:
+            words += ["--lora"] if self.adapters.kind == "lora" else ["--peft", self.adapters.kind]
+            defaults = Adapters(kind=self.adapters.kind).settings()
+            for name, value in self.adapters.settings().items():
+                if value != defaults.get(name):
+                    words += [_flag(name), str(value)]
+        shipped = self.task.training_for(self.model, self.adapters is not None)
         for name in ("epochs", "lr", "batch_size"):
             if getattr(self.training, name) != getattr(shipped, name):
                 words += [_flag(name), str(getattr(self.training, name))]
@@ -80,9 +95,9 @@ class Configuration:
         return shlex.join(words)
 
 
-def model_source(model: str, task: Task) -> ModelSource:
+def model_source(model: str, task: Task, adapters: Adapters | None = None) -> ModelSource:
     """Where a run's models come from, for a task's inputs and classes."""
-    return ModelSource(model, task.kind, task.label_names, task.image_shape)
+    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters)
 
 
 def _task_settings(task: TaskSource | Task) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from evenhand.batches import Collator, Rows
+from evenhand.batches import AnyRows, Collator
 from evenhand.inference import logits_and_labels
 from evenhand.metrics import Metrics, group_metrics, groups_not_counted
 from evenhand.tasks.base import Task, membership
@@ -43,7 +43,7 @@ class SplitResult:
 
 
 def evaluate(
-    model: nn.Module, split: datasets.Dataset, rows: Rows, collate: Collator, train: datasets.Dataset
+    model: nn.Module, split: datasets.Dataset, rows: AnyRows, collate: Collator, train: datasets.Dataset
 ) -> SplitResult:
     """Predict a split in eval mode and measure it.
 

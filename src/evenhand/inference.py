@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
-from evenhand.batches import Collator
+from evenhand.batches import Collator, TokenRows
 from evenhand.losses import true_class_probability
 from evenhand.validation import UserError
 
@@ -41,10 +41,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def batches_on_device(
-    dataset: Any, batch_size: int, device: torch.device, collate_fn: Collator | None = None
+    dataset: Any,
+    batch_size: int,
+    device: torch.device,
+    collate_fn: Collator | None = None,
+    order: NDArray[np.int64] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """The dataset in order, batch by batch, without `index`; labels are under `labels`."""
-    loader = DataLoader(dataset, batch_size=batch_size, shuffle=False, collate_fn=collate_fn or default_data_collator)
+    """The dataset in order (or in the one given), batch by batch, without `index`; labels are under `labels`."""
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=None if order is None else order.tolist(),
+        collate_fn=collate_fn or default_data_collator,
+    )
     for batch in loader:
         yield {name: value.to(device) for name, value in batch.items() if name != "index"}
 
@@ -58,12 +67,18 @@ def logits_and_labels(
     """Logits of shape (N, C) and labels of shape (N,) of a dataset, in its order, in eval mode."""
     device = next(model.parameters()).device
     logits, labels = [], []
+    # texts of like length together, longest first, so that little is padded
+    order = np.argsort(-dataset.lengths, kind="stable") if isinstance(dataset, TokenRows) else None
     with evaluating(model):
-        for batch in batches_on_device(dataset, batch_size, device, collate_fn):
+        for batch in batches_on_device(dataset, batch_size, device, collate_fn, order):
             label_B = batch.pop("labels")
             logits.append(logits_of(model(**batch), label_B).float().cpu())
             labels.append(label_B.cpu())
-    return torch.cat(logits).numpy(), torch.cat(labels).numpy()
+    logits_NC, label_N = torch.cat(logits).numpy(), torch.cat(labels).numpy()
+    if order is None:
+        return logits_NC, label_N
+    place_N = np.argsort(order)
+    return logits_NC[place_N], label_N[place_N]
 
 
 def true_class_probabilities(

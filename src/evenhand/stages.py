@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from evenhand.batches import Collator, Rows
+from evenhand.batches import AnyRows, Collator
 from evenhand.methods.base import OneStage
 from evenhand.trainer import Trainer
 from evenhand.training import Training
@@ -40,7 +40,7 @@ def train_stage(
     model: nn.Module,
     method: OneStage,
     training: Training,
-    rows: Rows,
+    rows: AnyRows,
     collate: Collator,
     *,
     seed: int,

@@ -12,25 +12,31 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from evenhand.batches import Rows, collator_for
+from evenhand.adapters import merged, save_adapters
+from evenhand.batches import AnyRows, Rows, TokenRows, collator_for
 from evenhand.configuration import Configuration
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import true_class_probabilities
 from evenhand.methods.base import Init, OneStage
-from evenhand.models import ModelSource, load_model
+from evenhand.models import ModelSource
+from evenhand.preprocess import Tokenizing
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
 from evenhand.tasks.base import membership
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 SELECTION = "last epoch"
 
@@ -50,7 +56,8 @@ class StoredRun:
         configuration: What is run.
         task: The task, built.
         source: Where models come from.
-        folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there.
+        folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there, and with
+            adapters `adapter/`.
         device: Where to train.
         progress: Is told how far each stage is.
     """
@@ -70,10 +77,15 @@ class StoredRun:
         self.folder = folder
         self.device = device
         self.progress = progress
-        preprocess, self.processor = source.preprocessor()
+        preprocess, self.processor = source.preprocessor(configuration.training.max_length)
         self.collate = collator_for(preprocess)
-        columns = [c for c in ("pixel_values", "text", "text_pair", "labels", "index") if c in task.train.column_names]
-        self.rows = {name: Rows(split, columns) for name, split in task.splits.items()}
+
+        def rows_of(split: datasets.Dataset) -> AnyRows:
+            if isinstance(preprocess, Tokenizing):
+                return TokenRows(split, preprocess.tokens)
+            return Rows(split, [c for c in ("pixel_values", "labels", "index") if c in split.column_names])
+
+        self.rows = {name: rows_of(split) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
         self.parameters = source.parameter_count()
@@ -88,7 +100,7 @@ class StoredRun:
         start: nn.Module | None = None,
         sampling: NDArray[np.float64] | None = None,
         signal_probs: NDArray[np.float32] | None = None,
-    ) -> PreTrainedModel:
+    ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
 
         def work(partial: Path) -> dict[str, Any]:
@@ -112,7 +124,7 @@ class StoredRun:
             return {"steps": report.steps, "epochs": self.configuration.training.epochs, "losses": report.losses}
 
         stage = self._stage(name, work)
-        return ready(load_model(stage / "model"), self.device)
+        return ready(self.source.load(stage / "model"), self.device)
 
     def gradient_norms(self, model: nn.Module, source: Source, norm: Norm) -> NDArray[np.float64]:
         """Norm of each training sample's cross-entropy gradient, shape (N,)."""
@@ -142,7 +154,8 @@ class StoredRun:
             return biased
         if init == "pretrained":
             return self.source.pretrained(self.configuration.seed)
-        # Other weights than the biased model started from: a second draw of the same seed.
+        # Other weights than the biased model started from: a second draw of the same seed. With adapters theirs and
+        # the head's, on the checkpoint's backbone, which is frozen.
         return self.source.random(int(np.random.SeedSequence([self.configuration.seed, 1]).generate_state(1)[0]))
 
     # ---- the run ----------------------------------------------------------------------------------------------------
@@ -161,8 +174,13 @@ class StoredRun:
         self._write("running")
         try:
             model = self.configuration.method.fit(self)
-            results = self._evaluate(model)
-            self._save_final(model, results)
+            final = merged(model)
+            results = self._evaluate(final)
+            if final is not model:  # adapters, for who has the backbone already
+                self._save_whole(model, "adapter")
+            self._save_whole(final, "model")
+            predicted_N = results[self.task.primary_test].predicted_N
+            write_json(self.folder / "samples.json", {"samples": sample_predictions(self.task, predicted_N)})
         except BaseException as error:
             kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             # The folder may be what failed (a full disk), and the error itself matters more than its record.
@@ -182,19 +200,20 @@ class StoredRun:
         self.durations["evaluation"] = time.perf_counter() - clock
         return results
 
-    def _save_final(self, model: nn.Module, results: dict[str, SplitResult]) -> None:
-        partial = fresh_folder(self.folder / ".model.partial")
+    def _save_whole(self, model: nn.Module, name: str) -> None:
+        """Write a model into a folder that appears whole or not at all."""
+        partial = fresh_folder(self.folder / f".{name}.partial")
         self._save_model(model, partial)
-        final = self.folder / "model"
+        final = self.folder / name
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
-        predicted = results[self.task.primary_test].predicted_N
-        write_json(self.folder / "samples.json", {"samples": sample_predictions(self.task, predicted)})
 
     def _save_model(self, model: nn.Module, folder: Path) -> None:
-        assert isinstance(model, PreTrainedModel)
-        model.save_pretrained(folder)
+        if isinstance(model, PreTrainedModel):
+            model.save_pretrained(folder)
+        else:
+            save_adapters(cast("PeftModel", model), folder)
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 
@@ -243,6 +262,7 @@ class StoredRun:
             "selection": SELECTION,
             "label_access": self.configuration.method.label_access,
             "primary_test": self.task.primary_test,
+            "notes": list(self.task.notes),
             "data": {name: _counts(split) for name, split in self.task.splits.items()},
             "metrics": dict(primary.metrics) if primary else None,
             "tests": {name: dict(result.metrics) for name, result in results.items()},
@@ -261,9 +281,12 @@ class StoredRun:
         write_json(self.folder / "record.json", record)
 
 
-def ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+
+
+def ready(model: AnyModel, device: torch.device) -> AnyModel:
     """The model on its device, in eval mode."""
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     return model.eval()
 
 

@@ -26,6 +26,7 @@ class Training:
         schedule: `constant`, `linear` (to 0), or `step` (×0.1 every `step_epochs`).
         step_epochs: Epochs between two steps of the `step` schedule.
         max_grad_norm: The gradient is clipped to this norm; 0 switches clipping off.
+        max_length: Tokens that a text is cut to; None: as many as the model takes. Images have none.
     """
 
     epochs: int
@@ -37,6 +38,7 @@ class Training:
     schedule: Schedule = "constant"
     step_epochs: int = 40
     max_grad_norm: float = 0.0
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         owner = "the training"
@@ -47,6 +49,8 @@ class Training:
         check_number(owner, "weight_decay", self.weight_decay, 0, float("inf"))
         check_number(owner, "momentum", self.momentum, 0, 1, high_open=True)
         check_number(owner, "max_grad_norm", self.max_grad_norm, 0, float("inf"))
+        if self.max_length is not None:
+            check_integer(owner, "max_length", self.max_length, 8)
         check_choice(owner, "optimizer", self.optimizer, ("adam", "adamw", "sgd"))
         check_choice(owner, "schedule", self.schedule, ("constant", "linear", "step"))
         if self.schedule == "step" and self.optimizer == "adamw":
@@ -60,3 +64,6 @@ class Training:
 
 FINE_TUNING = Training(epochs=3, lr=5e-5, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
 """For a pretrained checkpoint on a task that ships no settings for it: the defaults of transformers' examples."""
+
+ADAPTER_TUNING = Training(epochs=3, lr=3e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
+"""The same for adapters, which take larger steps: with the learning rate of EDGE's code for LoRA."""

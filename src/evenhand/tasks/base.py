@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
 from evenhand.models import BACKBONES, Kind
-from evenhand.training import FINE_TUNING, Training
+from evenhand.training import ADAPTER_TUNING, FINE_TUNING, Training
 from evenhand.validation import UserError, plain_fields
 
 
@@ -32,6 +32,7 @@ class Task:
         validation: Validation split, drawn like the training split (so it is biased if that is).
         tests: Test sets by name.
         primary_test: Name of the test set whose metrics head every report.
+        notes: What a reader of the result must know about the data, one sentence each.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Task:
     validation: datasets.Dataset
     tests: dict[str, datasets.Dataset]
     primary_test: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:
@@ -87,6 +89,7 @@ class TaskSource(ABC):
     origin: ClassVar[str]
     default_model: ClassVar[str]
     training: ClassVar[dict[str, Training]]
+    adapter_training: ClassVar[dict[str, Training]] = {}
 
     @abstractmethod
     def build(self, data_seed: int) -> Task:
@@ -96,20 +99,21 @@ class TaskSource(ABC):
         """The construction's settings, without paths (which differ between machines)."""
         return {name: value for name, value in plain_fields(self).items() if name != "data_dir"}
 
-    def training_for(self, model: str) -> Training:
-        """The settings shipped for a model on this task; those of transformers' examples for a checkpoint.
+    def training_for(self, model: str, adapters: bool = False) -> Training:
+        """The settings shipped for a model on this task, trained whole or with adapters; general ones for a checkpoint.
 
         Raises:
             UserError: If the model is a small one for which this task ships no settings.
         """
-        if model in self.training:
-            return self.training[model]
+        shipped = self.adapter_training if adapters else self.training
+        if model in shipped:
+            return shipped[model]
         if model in BACKBONES:
             raise UserError(
                 f"The task '{self.name}' ships no training settings for the model '{model}', "
                 f"only for {', '.join(self.training)} and pretrained checkpoints."
             )
-        return FINE_TUNING
+        return ADAPTER_TUNING if adapters else FINE_TUNING
 
 
 def _check_split(task: str, kind: Kind, name: str, split: datasets.Dataset) -> None:

@@ -1,0 +1,165 @@
+"""Parameter-efficient fine-tuning: which adapters a run trains in place of the whole model.
+
+peft does the work. The backbone stays frozen, the adapters and the classification head train.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from transformers import PreTrainedModel
+
+from evenhand.validation import UserError, check_choice, check_integer, check_number, plain_fields
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+AdapterKind = Literal["lora", "dora", "ia3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapters:
+    """What is trained beside the head, the rest of the model being frozen.
+
+    Attributes:
+        kind: `lora`, `dora` (LoRA with learned magnitudes) or `ia3` (rescaled activations).
+        r: Rank of lora and dora, at least 1; 8 unless given, as EDGE's code has it.
+        alpha: Their update is scaled by alpha / r; 16 unless given, likewise.
+        dropout: Their dropout in [0, 1); 0.1 unless given, likewise.
+        targets: Names of the layers to adapt, separated by commas, or `all-linear`; peft's own choice for the
+            architecture unless given (query and value of BERT and RoBERTa for lora).
+
+    Raises:
+        UserError: If a value is out of range, a name is unknown, or ia3 is given what it doesn't have.
+    """
+
+    kind: AdapterKind = "lora"
+    r: int | None = None
+    alpha: float | None = None
+    dropout: float | None = None
+    targets: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("the adapters", "kind", self.kind, get_args(AdapterKind))
+        if self.kind == "ia3":
+            given = [name for name in ("r", "alpha", "dropout") if getattr(self, name) is not None]
+            if given:
+                raise UserError(f"The adapters 'ia3' have no '{given[0]}': leave it out.")
+        else:
+            for name, default in (("r", 8), ("alpha", 16.0), ("dropout", 0.1)):
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, default)  # so that giving a default and leaving it out are one run
+            check_integer("the adapters", "r", self.r, 1)
+            check_number("the adapters", "alpha", self.alpha, 0, float("inf"), low_open=True)
+            check_number("the adapters", "dropout", self.dropout, 0, 1, high_open=True)
+        if self.targets is not None and (not isinstance(self.targets, str) or not all(self.target_names)):
+            raise UserError(
+                "The 'targets' parameter of the adapters must be layer names separated by commas, such as "
+                f"query,value. Got {self.targets!r}."
+            )
+
+    @property
+    def target_names(self) -> list[str]:
+        """The layers named by `targets`."""
+        return [] if self.targets is None else [name.strip() for name in self.targets.split(",")]
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the kind has, by the names that records and the command line call them."""
+        given = {name: value for name, value in plain_fields(self).items() if value is not None}
+        return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
+
+    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PeftModel:
+        """Freeze the model and put fresh adapters into it, drawn from torch's random numbers.
+
+        Args:
+            model: The model; it is changed in place.
+            name: What the user calls it.
+            heads: Modules that train whole: the classification head.
+
+        Raises:
+            UserError: If the model has no such layers.
+        """
+        import peft  # takes more than a second, which runs without adapters needn't pay
+
+        model_type = str(model.config.model_type)
+        with _without_warnings():
+            try:
+                adapted = peft.get_peft_model(model, self._peft_config(model_type, list(heads)))
+            except ValueError as error:
+                if self.targets is None:
+                    raise UserError(
+                        f"peft has no default layers for the adapters '{self.kind}' of the model '{name}' "
+                        f"({model_type}): name its layers with targets."
+                    ) from error
+                raise UserError(
+                    f"The adapters' targets '{self.targets}' are no layers of the model '{name}' that "
+                    f"'{self.kind}' can adapt."
+                ) from error
+        # a folder of this machine means nothing elsewhere
+        adapted.peft_config["default"].base_model_name_or_path = Path(name).name if Path(name).exists() else name
+        return adapted
+
+    def _peft_config(self, model_type: str, heads: list[str]) -> Any:
+        import peft
+        from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
+
+        names = self.target_names
+        targets = names[0] if names == ["all-linear"] else names or None
+        if self.kind == "ia3":
+            # those whose input is scaled instead of their output
+            inputs = None if targets is None else [n for n in FEEDFORWARD.get(model_type, []) if n in names]
+            return peft.IA3Config(target_modules=targets, feedforward_modules=inputs, modules_to_save=heads)
+        return peft.LoraConfig(
+            r=self.r,  # pyright: ignore[reportArgumentType]
+            lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType]
+            lora_dropout=self.dropout,  # pyright: ignore[reportArgumentType]
+            use_dora=self.kind == "dora",
+            target_modules=targets,
+            modules_to_save=heads,
+        )
+
+
+def adapters_of(given: Adapters | str | None) -> Adapters | None:
+    """Adapters by name or with their settings; None stays None.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
+    if isinstance(given, str):
+        return Adapters(kind=given)  # type: ignore[arg-type]
+    if given is not None and not isinstance(given, Adapters):
+        raise UserError(f"The 'peft' parameter of fit must be lora, dora, ia3 or evenhand.Adapters(). Got {given!r}.")
+    return given
+
+
+def save_adapters(model: PeftModel, folder: Path) -> None:
+    """Write adapters and head as peft does, without its template of a model card."""
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def load_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The frozen model with the saved adapters and head, which train as they did when they were saved."""
+    import peft
+
+    with _without_warnings():
+        return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True, torch_device="cpu")
+
+
+def merged(model: Any) -> Any:
+    """A copy as a plain model of transformers, the adapters added to its weights; a model without any as it is."""
+    return model if isinstance(model, PreTrainedModel) else copy.deepcopy(model).merge_and_unload()
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """What transformers says about a name that peft's own code uses is nothing that a user could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        yield

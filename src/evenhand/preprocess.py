@@ -1,0 +1,85 @@
+"""From the columns of a batch of rows to the keyword arguments of a model's forward.
+
+Legend: B rows of a batch, T tokens of its longest text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
+"""Turns the columns of a batch of rows into the keyword arguments of the model's forward."""
+
+
+def pixels(rows: dict[str, Any]) -> dict[str, Tensor]:
+    """Images as they are: what the small models read."""
+    return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
+
+
+def processed_images(processor: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
+    """Images as a checkpoint's image processor prepares them."""
+    # processors take channels last: (B, C, H, W) → B × (H, W, C)
+    images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
+    return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))
+
+
+@dataclass(frozen=True)
+class Tokenizing:
+    """Texts, or tokens of them made before, as a padded batch.
+
+    Attributes:
+        tokenizer: transformers' tokenizer.
+        max_length: Longer texts are cut to so many tokens; None cuts none.
+    """
+
+    tokenizer: Any
+    max_length: int | None
+
+    def tokens(self, rows: dict[str, Any]) -> dict[str, list[list[int]]]:
+        """Each text's (or pair's) tokens, unpadded, under the names of the model's inputs but `attention_mask`."""
+        pairs = [list(rows[column]) for column in ("text", "text_pair") if column in rows]
+        return dict(
+            self.tokenizer(
+                *pairs,
+                truncation=self.max_length is not None,
+                max_length=self.max_length,
+                padding=False,
+                return_attention_mask=False,
+            )
+        )
+
+    def __call__(self, rows: dict[str, Any]) -> dict[str, Tensor]:
+        """The batch's tensors, of shape (B, T)."""
+        tokens = {n: rows[n] for n in self.names if n in rows} if "input_ids" in rows else self.tokens(rows)
+        length_B = np.array([len(ids) for ids in tokens["input_ids"]])
+        position_T = np.arange(length_B.max())
+        if self.tokenizer.padding_side == "left":
+            position_T = position_T[::-1]
+        present_BT = position_T < length_B[:, None]
+        batch = {name: _padded(values, present_BT, self._filling(name)) for name, values in tokens.items()}
+        if "attention_mask" in self.names:
+            batch["attention_mask"] = torch.from_numpy(present_BT.astype(np.int64))
+        return batch
+
+    @property
+    def names(self) -> list[str]:
+        """What the model is given."""
+        return self.tokenizer.model_input_names
+
+    def _filling(self, name: str) -> int:
+        return {"input_ids": self.tokenizer.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id}.get(
+            name, 0
+        )
+
+
+def _padded(values: Sequence[Sequence[int]], present_BT: NDArray[np.bool_], filling: int) -> Tensor:
+    padded_BT = np.full(present_BT.shape, filling, dtype=np.int64)
+    padded_BT[present_BT] = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in values])
+    return torch.from_numpy(padded_BT)
