@@ -342,7 +342,11 @@ def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "q": 0.7,
         "projection": "naive",
         "signal": "self",
+        "scope": "all",
         "route": "auto",
+        "ema_decay": 0.7,
+        "alpha_warmup": 0,
+        "q_warmup": 0,
     }
     assert record["task"]["settings"] == {"conflict": 0.1, "test_conflict": 0.9}
     assert record["model"]["name"] == "mlp"
