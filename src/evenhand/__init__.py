@@ -10,7 +10,7 @@ from evenhand.version import __version__
 
 if TYPE_CHECKING:
     from evenhand.gradients import gradient_norms
-    from evenhand.methods import EDGE, ERM, GCE, METHODS, PGD
+    from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
     from evenhand.tasks import TASKS, ColoredDigits, ColoredMNIST, Task
     from evenhand.trainer import Trainer
@@ -23,6 +23,12 @@ _HOMES = {
     "GCE": "evenhand.methods",
     "METHODS": "evenhand.methods",
     "PGD": "evenhand.methods",
+    "DPR": "evenhand.methods",
+    "Even": "evenhand.methods",
+    "Focal": "evenhand.methods",
+    "JTT": "evenhand.methods",
+    "LfF": "evenhand.methods",
+    "Reweight": "evenhand.methods",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "TASKS": "evenhand.tasks",
@@ -34,15 +40,21 @@ _HOMES = {
 }
 
 __all__ = [
+    "DPR",
     "EDGE",
     "ERM",
     "GCE",
+    "JTT",
     "METHODS",
     "PGD",
     "TASKS",
     "ColoredDigits",
     "ColoredMNIST",
+    "Even",
+    "Focal",
+    "LfF",
     "Result",
+    "Reweight",
     "Task",
     "Trainer",
     "UserError",

@@ -101,6 +101,7 @@ def fit(
     source = model_source(model, built)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.is_small)
+    method.check_inputs(built.kind)
     shipped = FINE_TUNING if isinstance(recipe, Task) else recipe.training_for(model)
     configuration = Configuration(
         method=method,

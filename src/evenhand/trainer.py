@@ -5,6 +5,7 @@ Legend: N training samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import datasets
@@ -22,6 +23,7 @@ from evenhand.inference import logits_of
 from evenhand.losses import cross_entropy
 from evenhand.methods.base import Method, OneStage
 from evenhand.methods.erm import ERM
+from evenhand.methods.objective import Companion, Objective, TrainingBatch
 from evenhand.sampling import ImportanceSampler, normalized
 from evenhand.validation import UserError
 
@@ -40,6 +42,8 @@ class Trainer(transformers.Trainer):
             signal, by the sample's index (the data set's `index` column, or else the row number), shape (n,).
         sampling: Weight of every training sample, by row number, shape (N,): batches are drawn i.i.d. with
             replacement in proportion to it. None: uniform batches without replacement, as in transformers.Trainer.
+        companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
+            None.
         **kwargs: As transformers.Trainer's.
 
     Raises:
@@ -52,6 +56,7 @@ class Trainer(transformers.Trainer):
         method: Method | None = None,
         signal_probs: NDArray[np.floating] | None = None,
         sampling: NDArray[np.floating] | None = None,
+        companion: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         self.method = _one_stage(ERM() if method is None else method)
@@ -66,7 +71,9 @@ class Trainer(transformers.Trainer):
         if self.train_dataset is not None:
             self._check_train_dataset()
         self.signal_N = self._checked_signal(signal_probs)
-        if self.signal_N is not None:
+        self.companion = companion
+        self.objective: Objective | None = None
+        if self._needs_index:
             self.data_collator = IndexKeeping(self.data_collator)
         self.weighted_gradients: WeightedGradients | None = None
 
@@ -75,7 +82,7 @@ class Trainer(transformers.Trainer):
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """As transformers', with each sample's index where the method needs it."""
         plain = self.train_dataset
-        if self.signal_N is not None and not _has_index(plain):
+        if self._needs_index and not _has_index(plain):
             self.train_dataset = cast(TorchDataset[Any], IndexedDataset(self._remove_unused(plain)))
         try:
             return super().get_train_dataloader()
@@ -95,10 +102,14 @@ class Trainer(transformers.Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return ImportanceSampler(self.sampling, seed=seed)
 
+    @property
+    def _needs_index(self) -> bool:
+        return self.method.needs_index or getattr(self, "signal_N", None) is not None
+
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        wanted = getattr(self, "signal_N", None) is not None  # else a column of that name is the user's own affair
-        if wanted and self._signature_columns is not None and "index" not in self._signature_columns:
+        # without need a column of that name is the user's own affair
+        if self._needs_index and self._signature_columns is not None and "index" not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, "index"]
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -118,6 +129,9 @@ class Trainer(transformers.Trainer):
 
         Outside training it is plain cross-entropy, so that the evaluation losses of methods compare.
         """
+        if model.training and self.method.needs_companion:
+            loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
         outputs, labels_B, signal_B = self._forward(model, inputs)
         logits_BC = logits_of(outputs, labels_B)
         if model.training:
@@ -153,8 +167,43 @@ class Trainer(transformers.Trainer):
             self.weighted_gradients.combine_into_grad(projection)
         return loss
 
+    def _objective_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, Any]:
+        """The loss of a method with a companion, which learns first, and the model's output."""
+        if self.objective is None:
+            assert self.companion is not None  # train() saw to it
+            leader = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
+            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
+            self.objective = self.method.objective(second, _index_bound(self.train_dataset))
+        inputs = dict(inputs)
+        labels_B, index_B = inputs.pop("labels"), inputs.pop("index", None)
+        if self.method.needs_index and index_B is None:
+            raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
+        batch = self.objective.prepare(
+            TrainingBatch(
+                inputs,
+                labels_B,
+                index_B,
+                mean=lambda value_B: self._step_mean(value_B, num_items_in_batch),
+                last=self.accelerator.sync_gradients,
+            )
+        )
+        outputs = model(**batch.inputs)
+        loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
+        return self._step_mean(loss_B, num_items_in_batch), outputs
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
+        if self.method.needs_companion:
+            if (args and args[0]) or kwargs.get("resume_from_checkpoint"):
+                raise UserError(
+                    f"{self.method.title} can't go on from a checkpoint in mid-training, which doesn't hold its second "
+                    "model; evenhand.fit repeats the stage."
+                )
+            # before accelerate changes the model's forward
+            self.companion = copy.deepcopy(self.model if self.companion is None else self.companion)
+            self.objective = None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -212,6 +261,11 @@ class Trainer(transformers.Trainer):
             )
         if self.method.combination() is not None and self.args.world_size > 1:
             raise UserError(f"{self.method.title} runs in one process only so far. Got {self.args.world_size}.")
+        if self.method.needs_companion and (self.args.world_size > 1 or self.is_deepspeed_enabled):
+            raise UserError(
+                f"{self.method.title} trains a second model beside the first, which runs in one process and without "
+                f"DeepSpeed only. Got {self.args.world_size} processes."
+            )
         if self.method.combination() is not None and self.args.torch_compile:
             raise UserError(
                 f"{self.method.title} can't be run with torch_compile=True, which hides the layers from it."

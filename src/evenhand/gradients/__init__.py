@@ -2,7 +2,7 @@
 
 from evenhand.gradients.capture import Route, WeightedGradients
 from evenhand.gradients.norm_sources import Source, check_source
-from evenhand.gradients.norms import Norm, check_norm, gradient_norms
+from evenhand.gradients.norms import Norm, check_norm, gradient_norms, norm_power
 from evenhand.gradients.projection import Projection, ProjectionKind
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "check_norm",
     "check_source",
     "gradient_norms",
+    "norm_power",
 ]
