@@ -60,6 +60,8 @@ class Trainer(transformers.Trainer):
         **kwargs: Any,
     ) -> None:
         self.method = _one_stage(ERM() if method is None else method)
+        self.companion = companion
+        self.objective: Objective | None = None
         super().__init__(*args, **kwargs)
         # Our loss is normalised over the optimizer step, so the number of samples in it is always needed.
         self.model_accepts_loss_kwargs = True
@@ -71,8 +73,6 @@ class Trainer(transformers.Trainer):
         if self.train_dataset is not None:
             self._check_train_dataset()
         self.signal_N = self._checked_signal(signal_probs)
-        self.companion = companion
-        self.objective: Objective | None = None
         if self._needs_index:
             self.data_collator = IndexKeeping(self.data_collator)
         self.weighted_gradients: WeightedGradients | None = None
@@ -100,7 +100,10 @@ class Trainer(transformers.Trainer):
         if self.sampling is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ImportanceSampler(self.sampling, seed=seed)
+        sampler = ImportanceSampler(self.sampling, seed=seed)
+        self.remove_callback(_TellsEpoch)
+        self.add_callback(_TellsEpoch(sampler))
+        return sampler
 
     @property
     def _needs_index(self) -> bool:
@@ -261,6 +264,10 @@ class Trainer(transformers.Trainer):
             )
         if self.method.combination() is not None and self.args.world_size > 1:
             raise UserError(f"{self.method.title} runs in one process only so far. Got {self.args.world_size}.")
+        if self.companion is not None and not self.method.needs_companion:
+            raise UserError(
+                f"{self.method.title} trains no second model, so it makes no use of companion: leave it out."
+            )
         if self.method.needs_companion and (self.args.world_size > 1 or self.is_deepspeed_enabled):
             raise UserError(
                 f"{self.method.title} trains a second model beside the first, which runs in one process and without "
@@ -320,6 +327,16 @@ class Trainer(transformers.Trainer):
         if len(bad):
             raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
         return torch.from_numpy(probs)
+
+
+class _TellsEpoch(transformers.TrainerCallback):
+    """Tells the sampler the epoch, which transformers can't when it goes on in mid-epoch on several processes."""
+
+    def __init__(self, sampler: ImportanceSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))  # 1.4 where training goes on in the second epoch
 
 
 def check_labels(label_N: NDArray[Any], num_labels: int) -> None:

@@ -102,7 +102,7 @@ class ClassScaledAverage:
             seen_B, self.ema * self.average_N[index_B] + (1 - self.ema) * loss_B, loss_B
         )
         self.label_N[index_B] = label_B
-        largest_C = loss_B.new_zeros(int(self.label_N.max()) + 1)
+        largest_C = loss_B.new_zeros(1 + int(torch.maximum(self.label_N.max(), label_B.max())))
         seen_N = self.label_N >= 0
         largest_C.scatter_reduce_(0, self.label_N[seen_N], self.average_N[seen_N], "amax")
         # where a class has no loss at all its averages are 0, and stay so

@@ -54,8 +54,6 @@ class _JointObjective(Objective):
         if self.method.sampling == "reweight":
             self.weight_B = len(batch) * probability_B
             return batch
-        if not bool(torch.isfinite(probability_B).all()):
-            raise UserError("The biased model of PGD has diverged: its scores are no longer finite.")
         drawn_B = torch.multinomial(probability_B, len(batch), replacement=True)
         self.weight_B = torch.ones_like(probability_B)
         index_B = None if batch.index_B is None else batch.index_B[drawn_B]
@@ -73,6 +71,8 @@ class _JointObjective(Objective):
         with evaluating(model), watching(head) as calls:
             logits_BC = logits_of(model(**batch.inputs), batch.label_B)
             features_BF = head_input(calls, logits_BC)
+        if not bool(torch.isfinite(logits_BC).all()):
+            raise UserError("The biased model of PGD has diverged: its scores are no longer finite.")
         if features_BF is None:
             raise UserError(
                 "PGD with stages='single' needs a model whose last operation is its Linear head; "
