@@ -197,6 +197,8 @@ def watched_training(folder: str, rank: int, ranks: int, resume: str | None) -> 
 
 def in_processes(folder: Path, ranks: int, resume: str | None = None) -> list[tuple[list[list[int]], dict[str, Any]]]:
     folder.mkdir(exist_ok=True)
+    if ranks == 1:
+        return [watched_training(str(folder), 0, 1, resume)]
     (folder / "meet").unlink(missing_ok=True)
     with ProcessPoolExecutor(ranks, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(watched_training, str(folder), rank, ranks, resume) for rank in range(ranks)]

@@ -70,7 +70,7 @@ def crop_boxes(batch: int, height: int, width: int, generator: torch.Generator) 
     whole image. (torchvision's fall-back differs from that only for images beyond its ratios of 3:4 and 4:3.)
     """
     area = height * width * _uniform((batch, ATTEMPTS), *AREA, generator)
-    ratio = torch.exp(_uniform((batch, ATTEMPTS), *map(math.log, RATIO), generator))
+    ratio = torch.exp(_uniform((batch, ATTEMPTS), math.log(RATIO[0]), math.log(RATIO[1]), generator))
     crop_width, crop_height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (crop_width > 0) & (crop_width <= width) & (crop_height > 0) & (crop_height <= height)
     first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits

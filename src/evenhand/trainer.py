@@ -176,7 +176,7 @@ class Trainer(transformers.Trainer):
         """The loss of a method with a companion, which learns first, and the model's output."""
         if self.objective is None:
             assert self.companion is not None  # train() saw to it
-            leader = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
+            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
             second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
             self.objective = self.method.objective(second, _index_bound(self.train_dataset))
         inputs = dict(inputs)
