@@ -257,18 +257,14 @@ def test_nothing_is_mixed_in_at_zero() -> None:
     assert mixture(np.zeros(2), 0, 1e-8) is None  # the scores don't matter then
 
 
-@pytest.mark.parametrize(
-    ("n", "batch_size", "limit"), [(54_000, 256, 256.0), (1_000_000, 256, 1000.0), (1_000, 64, 64.0), (96, 32, 9.6)]
-)
-def test_a_collapse_is_warned_of_below_its_limit(
-    n: int, batch_size: int, limit: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert collapse_limit(n, batch_size) == limit
+@pytest.mark.parametrize(("n", "limit"), [(54_000, 54.0), (1_000_000, 1000.0), (1_100, 10.0), (96, 9.6), (30, 3.0)])
+def test_a_collapse_is_warned_of_below_its_limit(n: int, limit: float, caplog: pytest.LogCaptureFixture) -> None:
+    assert collapse_limit(n) == limit
     for drawn, warned in ((math.ceil(limit) + 1, False), (math.ceil(limit) - 1, True)):
         caplog.clear()
         weights = np.zeros(n)
         weights[:drawn] = 1 / drawn
-        warn_of_collapse(weights, batch_size)
+        warn_of_collapse(weights)
         assert bool(caplog.records) is warned
     assert caplog.records[0].message.startswith(f"The sampling has collapsed: draws from {n} samples are worth")
 

@@ -88,20 +88,21 @@ def effective_sample_size(probability_N: NDArray[np.floating]) -> float:
     return float(probability_N.sum() ** 2 / np.square(probability_N).sum())
 
 
-def collapse_limit(n: int, batch_size: int) -> float:
-    """The effective sample size below which draws count as collapsed: one batch, or N/1000 where that is more.
+def collapse_limit(n: int) -> float:
+    """The effective sample size below which draws count as collapsed: N/1000, at least 10 (N/10 if N is below 100).
 
-    Draws that find their samples well are worth about as many as there are conflicting ones, which may be 0.5 % of
-    the data, so a higher share of N would warn of success. Of small data sets (N below ten batches) it is N/10.
+    Draws that find their samples well are worth about as many as there are conflicting ones: 13–22 of 1,100 on
+    colored-digits, 364 of 54,000 on colored-mnist with 1 %. A higher limit, such as 1 % of N or a batch, would warn of
+    success.
     """
-    return max(n / 1000, min(batch_size, n / 10))
+    return max(n / 1000, min(10, n / 10))
 
 
-def warn_of_collapse(probability_N: NDArray[np.floating], batch_size: int) -> None:
+def warn_of_collapse(probability_N: NDArray[np.floating]) -> None:
     """Warn when the draws are worth fewer samples than `collapse_limit`."""
     n = len(probability_N)
     effective = effective_sample_size(probability_N)
-    if effective < collapse_limit(n, batch_size):
+    if effective < collapse_limit(n):
         logger.warning(
             "The sampling has collapsed: draws from %d samples are worth %.1f equally likely ones, so the model sees "
             "hardly any others; mixing with uniform draws (a smaller mix) spreads them.",

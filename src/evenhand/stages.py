@@ -75,7 +75,7 @@ def train_stage(
         StageError: If the weights or the loss are no longer finite.
     """
     if sampling is not None:
-        warn_of_collapse(normalized(sampling), training.batch_size)
+        warn_of_collapse(normalized(sampling))
     steps_per_epoch = math.ceil(len(rows) / training.batch_size)
     arguments = TrainingArguments(
         output_dir=str(scratch),
