@@ -131,3 +131,41 @@ def model_gradients(
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         gradients.append([torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)])
     return gradients
+
+
+def focal_loss(logits: Tensor, label: int, gamma: float) -> float:
+    """(1 − p)^γ · −log p of one sample."""
+    p = probability(logits, label)
+    return (1 - p) ** gamma * -math.log(p)
+
+
+class LfFWeights:
+    """LfF's weights W = L_b / (L_b + L_d + 1e-8), one sample at a time, from the released code."""
+
+    def __init__(self, ema: float) -> None:
+        self.ema = ema
+        self.averages: dict[str, dict[int, float]] = {"biased": {}, "debiased": {}}
+        self.label_of: dict[int, int] = {}
+
+    def update(self, losses: dict[str, list[float]], labels: list[int], indices: list[int]) -> list[float]:
+        """Take in the losses that both models give a batch; the weight of each of its samples."""
+        for i, index in enumerate(indices):
+            self.label_of[index] = labels[i]
+            for model, averages in self.averages.items():
+                new = losses[model][i]
+                averages[index] = self.ema * averages[index] + (1 - self.ema) * new if index in averages else new
+        weights = []
+        for label, index in zip(labels, indices, strict=True):
+            scaled = {}
+            for model, averages in self.averages.items():
+                largest = max(value for other, value in averages.items() if self.label_of[other] == label)
+                scaled[model] = averages[index] / largest if largest > 0 else 0.0
+            weights.append(scaled["biased"] / (scaled["biased"] + scaled["debiased"] + 1e-8))
+        return weights
+
+
+def batch_probabilities(scores: Sequence[float], mix: float, floor: float) -> list[float]:
+    """Single-stage PGD's probabilities over a batch."""
+    n, total = len(scores), sum(scores)
+    mixed = [mix * max(s / total if total > 0 else 1 / n, floor) + (1 - mix) / n for s in scores]
+    return [m / sum(mixed) for m in mixed]

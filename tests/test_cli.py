@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from evenhand.cli import main
+from evenhand.methods import METHODS
 from evenhand.version import __version__
 
 
@@ -73,10 +74,10 @@ def _one_thread() -> Iterator[None]:
             "trian erm",
             "Unknown command 'trian' (did you mean 'train'?); known are demo, train, report, methods, tasks.",
         ),
-        ("train", "`evenhand train` needs a method: one of erm, gce, edge, pgd."),
+        ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (
             "train pdg",
-            "Unknown method 'pdg' (did you mean 'pgd' or 'edge'?); known are erm, gce, edge, pgd.",
+            "Unknown method 'pdg' (did you mean 'pgd' or 'edge'?); known are " + ", ".join(METHODS) + ".",
         ),
         (
             "train erm --epoch 1",
@@ -97,7 +98,10 @@ def _one_thread() -> Iterator[None]:
             "Unknown model 'digits-cn' (did you mean 'digits-cnn' or 'pgd-cnn'?); "
             "known are mlp, pgd-cnn, digits-cnn, MiniLM.",
         ),
-        ("methods edg", "Unknown method 'edg' (did you mean 'edge'?); known are erm, gce, edge, pgd."),
+        (
+            "methods edg",
+            "Unknown method 'edg' (did you mean 'edge'?); known are " + ", ".join(METHODS) + ".",
+        ),
         ("tasks zzz", "Unknown task 'zzz'; known are colored-digits, colored-mnist, biased-snli."),
     ],
 )
@@ -250,8 +254,9 @@ def test_help_of_a_method_shows_its_own_options(capsys: pytest.CaptureFixture[st
 def test_methods_are_listed_with_the_labels_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown("methods", capsys)
     rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
-    assert [name for name in rows if name] == ["erm", "gce", "edge", "pgd"]
-    assert out.count("none (groups are used for") == 4
+    assert [name for name in rows if name] == list(METHODS)
+    assert out.count("none (groups are used for") == len(METHODS) - 1
+    assert out.count("none (the paper chooses T and") == 1
 
 
 def test_one_method_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,6 +361,18 @@ def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "evenhand train edge --alpha 2.0 --projection naive --task colored-digits --conflict 0.1 --model mlp "
         "--epochs 1 --lr 0.002 --batch-size 128 --seed 3 --data-seed 4"
     )
+
+
+def test_a_switch_of_a_method_reaches_the_run_and_its_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown("train pgd --augment --score-on augmented --norm 0.7 --epochs 1 --quiet --output-dir out", capsys)
+    record = record_of(tmp_path / "out")
+    assert record["method"]["settings"]["augment"] is True
+    assert record["command"] == (
+        "evenhand train pgd --augment --norm 0.7 --score-on augmented --task colored-digits --epochs 1 --seed 0"
+    )
+    assert shown(f"{record['command'].removeprefix('evenhand ')} --quiet --output-dir out", capsys)
 
 
 def test_a_run_that_diverges_ends_with_1_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 import evenhand as eh
+import reference
 from evenhand.methods import METHODS, Method, OneStage
 from evenhand.methods.base import Init
 from evenhand.run import Result, fit
 from evenhand.tasks import Task
+from evenhand.validation import UserError
 
 VARIANTS: dict[str, Method] = {
     **{name: method() for name, method in METHODS.items()},
     "edge-biased": eh.EDGE(signal="biased", projection="tensor"),
     "edge-reweight": eh.EDGE(signal="biased", projection="reweight"),
     "pgd-random": eh.PGD(init="random", norm=0.7),
+    "pgd-released": eh.PGD(augment=True, score_on="augmented", norm=0.7),
+    "pgd-reweight": eh.PGD(sampling="reweight", loss="ce", mix=0.5),
+    "pgd-single-resample": eh.PGD(stages="single", init="random"),
+    "pgd-single-reweight": eh.PGD(stages="single", sampling="reweight", augment=True, score_on="augmented", mix=0.7),
+    "even-tensor": eh.Even(projection="tensor", alpha=4.0, init="random", source="all"),
 }
 
 
@@ -57,7 +64,8 @@ def test_contract(name: str, tiny_task: Task, tmp_path: Path) -> None:
     }
     trained = [stage for stage in result.record["stages"] if "steps" in stage]
     assert len(trained) == method.models_trained()
-    assert all(stage["steps"] == 2 * math.ceil(96 / 16) for stage in trained)
+    assert all(stage["steps"] == stage["epochs"] * math.ceil(96 / 16) for stage in trained)
+    assert trained[-1]["epochs"] == 2
     # same seed, same numbers; the model learns; every parameter moved
     assert result.metrics == again.metrics
     for p, q in zip(result.model.parameters(), again.model.parameters(), strict=True):
@@ -87,9 +95,18 @@ class RecordedRun:
         model.stage = name  # type: ignore[assignment]
         return model
 
-    def gradient_norms(self, model: nn.Module, source: Any, norm: Any) -> NDArray[np.float64]:
-        self.calls.append(("scores", {"of": model.stage, "source": source, "norm": norm}))
+    def gradient_norms(self, model: nn.Module, source: Any, norm: Any, **options: Any) -> NDArray[np.float64]:
+        self.calls.append(("scores", {"of": model.stage, "source": source, "norm": norm, **options}))
         return self.scores
+
+    def errors(self, model: nn.Module) -> NDArray[np.bool_]:
+        self.calls.append(("errors", {"of": model.stage}))
+        return self.scores > 1
+
+    def initial(self, draw: int = 0) -> nn.Module:
+        model = nn.Identity()
+        model.stage = f"initial {draw}"  # type: ignore[assignment]
+        return model
 
     def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
         self.calls.append(("probabilities", {"of": model.stage}))
@@ -105,13 +122,203 @@ def test_pgd_is_algorithm_1() -> None:
     final: Any = eh.PGD(q=0.6, norm="l1", init="random").fit(recorded)
     names = [name for name, _ in recorded.calls]
     assert names == ["biased", "scores", "start", "debiased"]
-    assert recorded.calls[0][1] == {"method": eh.GCE(q=0.6)}
-    assert recorded.calls[1][1] == {"of": "biased", "source": "head", "norm": "l1"}
+    assert recorded.calls[0][1] == {"method": eh.GCE(q=0.6), "augment": False}
+    assert recorded.calls[1][1] == {"of": "biased", "source": "head", "norm": "l1", "augment": False}
     assert recorded.calls[2][1] == {"init": "random", "biased": "biased"}
     last = recorded.calls[3][1]
     assert last["method"] == eh.ERM()
     np.testing.assert_allclose(last["sampling"], [0.75, 1e-8, 0.25])
     assert final.stage == "debiased"
+
+
+def test_pgd_augments_what_it_is_told_to() -> None:
+    recorded = RecordedRun(np.array([3.0, 1.0]))
+    eh.PGD(augment=True, loss="ce").fit(recorded)
+    assert [options.get("augment") for _, options in recorded.calls] == [True, False, None, True]
+    assert recorded.calls[0][1]["method"] == eh.ERM()
+    recorded = RecordedRun(np.array([3.0, 1.0]))
+    eh.PGD(score_on="augmented").fit(recorded)
+    assert [options.get("augment") for _, options in recorded.calls] == [False, True, None, False]
+
+
+def test_pgd_reweights_by_n_times_the_probabilities_it_would_draw_with() -> None:
+    recorded = RecordedRun(np.array([3.0, 0.0, 1.0, 0.0]))
+    eh.PGD(sampling="reweight", mix=0.5).fit(recorded)
+    last = recorded.calls[-1][1]
+    assert "sampling" not in last
+    p = torch.from_numpy(last["signal_probs"])
+    torch.testing.assert_close(p.double(), torch.tensor([0.5, 0.125, 0.25, 0.125]).double(), atol=1e-7, rtol=0)
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = [4 * float(p[i]) * -math.log(reference.probability(logits[i], int(labels[i]))) for i in range(4)]
+    ours = last["method"].sample_losses(logits, labels, p)
+    torch.testing.assert_close(ours, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("init", ["inherit", "random"])
+def test_single_stage_pgd_starts_its_biased_model_from_the_initial_weights(init: Init) -> None:
+    recorded = RecordedRun(np.ones(2))
+    eh.PGD(stages="single", init=init).fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["start", "debiased"]
+    assert recorded.calls[0][1] == {"init": init, "biased": "initial 0"}
+    assert recorded.calls[1][1]["companion"].stage == "initial 0"
+
+
+def test_even_composes_the_draws_of_pgd_with_the_gradient_of_edge() -> None:
+    recorded = RecordedRun(np.array([3.0, 1.0]))
+    eh.Even(mix=0.5, alpha=1.2, q=0.8, projection="reweight", source="all", norm="l1", init="random").fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["biased", "scores", "probabilities", "start", "debiased"]
+    assert recorded.calls[0][1] == {"method": eh.GCE(q=0.8)}
+    assert recorded.calls[1][1] == {"of": "biased", "source": "all", "norm": "l1"}
+    assert recorded.calls[3][1] == {"init": "random", "biased": "biased"}
+    last = recorded.calls[4][1]
+    assert last["method"] == eh.EDGE(alpha=1.2, q=0.8, projection="reweight", signal="biased")
+    np.testing.assert_allclose(last["sampling"], [0.625, 0.375])
+    np.testing.assert_array_equal(last["signal_probs"], np.array([0.25, 0.5], dtype=np.float32))
+
+
+def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
+    recorded = RecordedRun(np.array([0.0, 2.0, 0.0]))  # the second is an error
+    eh.JTT(identification_epochs=3, upweight=6).fit(recorded)
+    assert recorded.calls[0] == ("identification", {"method": eh.ERM(), "epochs": 3})
+    assert recorded.calls[1] == ("errors", {"of": "identification"})
+    assert set(recorded.calls[2][1]) == {"method", "sampling"}
+    assert recorded.calls[2][1]["sampling"].tolist() == [1.0, 6.0, 1.0]
+
+
+def test_an_empty_error_set_is_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"^JTT's error set is empty: after 1 epochs every training sample is"):
+        eh.JTT().fit(RecordedRun(np.zeros(3)))
+
+
+def test_dpr_draws_by_disagreement() -> None:
+    recorded = RecordedRun(np.ones(2))  # whose probabilities are 1/4 and 1/2
+    eh.DPR(init="random").fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "start", "debiased"]
+    np.testing.assert_allclose(recorded.calls[-1][1]["sampling"], [0.6, 0.4])
+
+
+@pytest.mark.parametrize("method", [eh.PGD(), eh.PGD(sampling="reweight"), eh.Even()])
+def test_a_biased_model_that_is_certain_of_everything_is_one_sentence(method: Method) -> None:
+    with pytest.raises(UserError, match=r"^All scores are 0: the biased model is certain of every training sample"):
+        method.fit(RecordedRun(np.zeros(3)))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0])
+def test_scores_that_are_none_are_one_sentence(bad: float) -> None:
+    with pytest.raises(UserError, match=r"^The score weights must be finite and not negative\. Got .* for sample 1"):
+        eh.PGD().fit(RecordedRun(np.array([1.0, bad])))
+
+
+@pytest.mark.parametrize("scores", [np.full(3, 0.9), np.array([0.9, 0.9001, 0.9])])
+def test_a_biased_model_that_learned_nothing_is_warned_of(scores: Any, caplog: pytest.LogCaptureFixture) -> None:
+    eh.PGD().fit(RecordedRun(scores))
+    assert [r.message for r in caplog.records] == [
+        "The biased model gives every training sample the same score, so it tells no sample from another: "
+        "it learned nothing, or everything."
+    ]
+    caplog.clear()
+    eh.PGD().fit(RecordedRun(np.array([0.9, 0.8, 0.9])))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("projection", ["naive", "reweight", "tensor", "published"])
+def test_even_without_alpha_is_pgd_with_that_mix(projection: Any, tiny_task: Task, tmp_path: Path) -> None:
+    for mix in (0.8, 0.0):
+        pgd = run(eh.PGD(mix=mix, q=0.6), tiny_task, tmp_path / f"pgd{mix}")
+        even = run(eh.Even(mix=mix, q=0.6, alpha=0.0, projection=projection), tiny_task, tmp_path / f"even{mix}")
+        assert_same_bits(pgd, even)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StartedFrom(Method):
+    """A one-stage method from a start of PGD's."""
+
+    inner: Any
+    init: Init
+
+    name = "started-from"
+    paper = "this test"
+
+    def settings(self) -> dict[str, Any]:
+        return {"inner": repr(self.inner), "init": self.init}
+
+    def fit(self, run: Any) -> nn.Module:
+        biased = run.train("biased", eh.GCE())
+        signal = {"signal_probs": run.probabilities(biased)} if self.inner.needs_signal else {}
+        return run.train("debiased", self.inner, start=run.start_from(self.init, biased), **signal)
+
+
+@pytest.mark.parametrize("init", ["inherit", "random"])
+def test_even_without_mix_is_edge_from_that_start(init: Init, tiny_task: Task, tmp_path: Path) -> None:
+    for projection, alpha in (("naive", 1.4), ("tensor", 16.0), ("published", 1.0)):
+        inner = eh.EDGE(alpha=alpha, projection=projection, signal="biased")  # type: ignore[arg-type]
+        edge = run(StartedFrom(inner=inner, init=init), tiny_task, tmp_path / f"edge-{projection}")
+        method = eh.Even(mix=0, alpha=alpha, projection=projection, init=init)  # type: ignore[arg-type]
+        assert_same_bits(edge, run(method, tiny_task, tmp_path / f"even-{projection}"))
+
+
+def test_even_without_mix_that_reweights_is_reweighting_from_that_start(tiny_task: Task, tmp_path: Path) -> None:
+    weighed = run(StartedFrom(inner=eh.Reweight(alpha=1.4), init="inherit"), tiny_task, tmp_path / "reweight")
+    even = run(eh.Even(mix=0, alpha=1.4, projection="reweight"), tiny_task, tmp_path / "even")
+    assert_same_bits(weighed, even)
+
+
+def test_even_without_both_is_erm_from_that_start(tiny_task: Task, tmp_path: Path) -> None:
+    erm = run(StartedFrom(inner=eh.ERM(), init="random"), tiny_task, tmp_path / "random")
+    assert_same_bits(erm, run(eh.Even(mix=0, alpha=0, init="random"), tiny_task, tmp_path / "even-random"))
+    # from a checkpoint the start is the run's own, so that ERM itself is meant
+    checkpoint = {"model": str(tmp_path / "random" / "model")}
+    plain = fit(eh.ERM(), tiny_task, output_dir=tmp_path / "erm", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
+    method = eh.Even(mix=0, alpha=0, init="pretrained")
+    even = fit(method, tiny_task, output_dir=tmp_path / "even", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
+    assert_same_bits(plain, even)
+    edge = eh.EDGE(alpha=1.2, signal="biased", projection="naive")
+    published = fit(edge, tiny_task, output_dir=tmp_path / "edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
+    method = eh.Even(mix=0, alpha=1.2, init="pretrained")
+    even = fit(method, tiny_task, output_dir=tmp_path / "even-edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
+    assert_same_bits(published, even)
+
+
+def test_pgd_without_mix_that_reweights_is_erm_from_that_start(tiny_task: Task, tmp_path: Path) -> None:
+    erm = run(StartedFrom(inner=eh.ERM(), init="random"), tiny_task, tmp_path / "erm")
+    for sampling in ("resample", "reweight"):
+        method = eh.PGD(mix=0, sampling=sampling, init="random")  # type: ignore[arg-type]
+        assert_same_bits(erm, run(method, tiny_task, tmp_path / sampling))
+
+
+def test_the_effective_sample_size_is_in_the_record(tiny_task: Task, tmp_path: Path) -> None:
+    for sampling in ("resample", "reweight"):
+        result = run(eh.PGD(sampling=sampling), tiny_task, tmp_path / sampling)  # type: ignore[arg-type]
+        biased, _, debiased = result.record["stages"]
+        assert result.scores is not None
+        expected = result.scores.sum() ** 2 / (result.scores**2).sum()
+        assert debiased["effective_sample_size"] == pytest.approx(expected, rel=1e-4)
+        assert "effective_sample_size" not in biased
+
+
+def test_augmentation_and_initialisation_change_what_is_trained(tiny_task: Task, tmp_path: Path) -> None:
+    variants = {
+        "plain": eh.PGD(),
+        "augmented": eh.PGD(augment=True),
+        "single": eh.PGD(stages="single"),
+        "single-random": eh.PGD(stages="single", init="random"),
+        "single-reweight": eh.PGD(stages="single", sampling="reweight"),
+        "single-mixed": eh.PGD(stages="single", mix=0.5),
+        "single-ce": eh.PGD(stages="single", loss="ce"),
+    }
+    weights = {}
+    for name, method in variants.items():
+        model = run(method, tiny_task, tmp_path / name).model
+        weights[name] = torch.cat([p.detach().flatten() for p in model.parameters()])
+    names = list(weights)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            assert float((weights[first] - weights[second]).abs().max()) > 1e-5, (first, second)
+
+
+def test_methods_with_a_companion_are_no_part_of_a_loop(tiny_task: Task) -> None:
+    with pytest.raises(UserError, match=r"^LfF trains a second model beside yours, so it can't be attached to a loop"):
+        eh.LfF().attach(nn.Linear(2, 2))
 
 
 def test_edge_with_the_biased_signal_trains_a_gce_model_first() -> None:
@@ -149,6 +356,47 @@ def test_reweight_is_naive_to_rounding(tiny_task: Task, tmp_path: Path) -> None:
         assert float((p - q).detach().norm()) <= 1e-3 * float(p.detach().norm())
 
 
+def assert_same_bits(one: Result, other: Result) -> None:
+    for p, q in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_focal_loss_is_the_reference_and_its_gradient_finite_everywhere() -> None:
+    logits, labels = torch.randn(6, 4) * 3, torch.tensor([0, 1, 2, 3, 0, 1])
+    for gamma in (0.0, 0.5, 2.0):
+        expected = torch.tensor([reference.focal_loss(z, int(y), gamma) for z, y in zip(logits, labels, strict=True)])
+        torch.testing.assert_close(eh.Focal(gamma=gamma).sample_losses(logits, labels), expected)
+        certain = torch.tensor([[200.0, 0.0], [-200.0, 0.0]], requires_grad=True)
+        eh.Focal(gamma=gamma).sample_losses(certain, torch.tensor([0, 0])).sum().backward()
+        assert certain.grad is not None
+        assert torch.isfinite(certain.grad).all()
+        assert certain.grad[0].abs().max() == 0
+        torch.testing.assert_close(certain.grad[1], torch.tensor([-1.0, 1.0]))
+
+
+def test_focal_loss_without_gamma_is_cross_entropy_and_goes_through_its_factor() -> None:
+    logits = torch.tensor([[0.3, -0.2, 1.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: eh.Focal(gamma=2).sample_losses(z, torch.tensor([1])), logits)
+    numeric = [
+        (reference.focal_loss(logits[0] + h, 1, 2.0) - reference.focal_loss(logits[0] - h, 1, 2.0)) / 2e-5
+        for h in 1e-5 * torch.eye(3, dtype=torch.float64)
+    ]
+    eh.Focal(gamma=2).sample_losses(logits, torch.tensor([1])).backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[0], torch.tensor(numeric).double(), atol=1e-6, rtol=1e-6)
+
+
+def test_reweighting_is_the_reference() -> None:
+    logits, labels, p = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([0.0, 0.2, 0.9, 1.0, 0.5])
+    ours = eh.Reweight(alpha=1.4, q=0.7).sample_losses(logits, labels, p)
+    expected = [
+        (1 - 1.4 * 0.7 * float(p[i]) ** 0.7) * -math.log(reference.probability(logits[i], int(labels[i])))
+        for i in range(5)
+    ]
+    torch.testing.assert_close(ours, torch.tensor(expected))
+    assert (eh.Reweight(alpha=1 / 0.7, q=0.7).sample_losses(logits, labels, p) >= 0).all()
+
+
 def test_gce_weights_what_is_fitted() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]], requires_grad=True)
     labels = torch.tensor([0, 0])
@@ -172,6 +420,41 @@ def test_gce_weights_what_is_fitted() -> None:
         (lambda: eh.GCE(q=1.5), "The 'q' parameter of GCE must be a float in the range (0, 1]. Got 1.5."),
         (lambda: eh.PGD(q=-0.1), "The 'q' parameter of PGD must be a float in the range (0, 1]. Got -0.1."),
         (lambda: eh.PGD(norm=0.0), "The 'norm' parameter of PGD must be a float in the range (0, inf). Got 0.0."),
+        (lambda: eh.PGD(mix=1.1), "The 'mix' parameter of PGD must be a float in the range [0, 1]. Got 1.1."),
+        (lambda: eh.Even(mix=-0.1), "The 'mix' parameter of Even must be a float in the range [0, 1]. Got -0.1."),
+        (lambda: eh.PGD(augment=1), "The 'augment' parameter of PGD must be True or False. Got 1."),  # type: ignore[arg-type]
+        (
+            lambda: eh.PGD(stages="single", source="all"),
+            "PGD with stages='single' scores by the head, so its source must be 'head'. Got 'all'.",
+        ),
+        (
+            lambda: eh.PGD(stages="single", augment=True),
+            "PGD with stages='single' scores the very images it trains on, so score_on must be 'augmented' with "
+            "augment=True and 'clean' without. Got 'clean'.",
+        ),
+        (
+            lambda: eh.Even(alpha=1.5),
+            "The 'alpha' parameter of Even must be at most 1/q = 1.429 without a projection: beyond it the weight "
+            "1 − α·q·p^q of samples with p near 1 is negative, so their loss is maximised and training diverges. "
+            "Got 1.5.",
+        ),
+        (
+            lambda: eh.Reweight(alpha=2.0, q=1.0),
+            "The 'alpha' parameter of Reweight must be at most 1/q = 1 without a projection: beyond it the weight "
+            "1 − α·q·p^q of samples with p near 1 is negative, so their loss is maximised and training diverges. "
+            "Got 2.0.",
+        ),
+        (
+            lambda: eh.JTT(identification_epochs=0),
+            "The 'identification_epochs' parameter of JTT must be an integer of at least 1. Got 0.",
+        ),
+        (
+            lambda: eh.JTT(upweight=0.5),
+            "The 'upweight' parameter of JTT must be a float in the range [1, inf). Got 0.5.",
+        ),
+        (lambda: eh.LfF(ema=1), "The 'ema' parameter of LfF must be a float in the range [0, 1). Got 1."),
+        (lambda: eh.Focal(gamma=-1), "The 'gamma' parameter of Focal must be a float in the range [0, inf). Got -1."),
+        (lambda: eh.DPR(q=2), "The 'q' parameter of DPR must be a float in the range (0, 1]. Got 2."),
         (lambda: eh.PGD(floor=2.0), "The 'floor' parameter of PGD must be a float in the range [0, 1]. Got 2.0."),
         (
             lambda: eh.EDGE(signal="bias"),  # type: ignore[arg-type]

@@ -389,7 +389,9 @@ def bert_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", [eh.ERM(), eh.EDGE(), eh.PGD()])
+@pytest.mark.parametrize(
+    "method", [eh.ERM(), eh.EDGE(), eh.PGD(), eh.LfF(), eh.PGD(stages="single", sampling="reweight", mix=0.5)]
+)
 def test_a_text_checkpoint_on_a_task_of_ones_own(method: Any, bert_folder: Path, tmp_path: Path) -> None:
     result = fit(method, text_task(), tmp_path / "run", model=str(bert_folder), epochs=15, lr=1e-2)
     assert result.metrics["average"] == 1.0
@@ -409,6 +411,11 @@ def nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.chdir(folder)
     yield folder
     assert list(folder.iterdir()) == []
+
+
+def test_augmenting_text_is_refused_before_anything_is_written(bert_folder: Path, nothing_written: Path) -> None:
+    with pytest.raises(eh.UserError, match=r"^PGD's augmentation is made for images, but the task's inputs are text"):
+        fit(eh.PGD(augment=True), text_task(), nothing_written / "run", model=str(bert_folder))
 
 
 def test_a_checkpoint_without_weights_is_refused(vit_folder: Path, tiny_task: Task, tmp_path: Path) -> None:

@@ -1,14 +1,33 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import datasets
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from scipy import stats
+from transformers import TrainingArguments
 
-from evenhand.sampling import ImportanceSampler, effective_sample_size, normalized
+import evenhand as eh
+from evenhand import sampling
+from evenhand.models import ModelSource
+from evenhand.run import fit
+from evenhand.sampling import (
+    ImportanceSampler,
+    collapse_limit,
+    effective_sample_size,
+    mixture,
+    normalized,
+    warn_of_collapse,
+)
 from evenhand.validation import UserError
 
 
@@ -129,3 +148,134 @@ def test_effective_sample_size() -> None:
     assert effective_sample_size(np.full(8, 1 / 8)) == pytest.approx(8)
     assert effective_sample_size(np.array([1.0, 0.0, 0.0])) == 1.0
     assert effective_sample_size(np.array([0.5, 0.25, 0.25])) == pytest.approx(1 / (0.25 + 0.0625 + 0.0625))
+
+
+# ---- in a Trainer, on one process and on two ------------------------------------------------------------------------
+
+N, BATCH = 50, 4
+STEP = 10  # of 13 steps an epoch on one process and 7 on two: in mid-epoch on both
+
+
+class Watching(eh.Trainer):
+    """Remembers which samples each of its steps saw."""
+
+    rows: list[list[int]]
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        self.rows.append((inputs["pixel_values"][:, 0, 0, 0] * N).round().int().tolist())
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+def watched_training(folder: str, rank: int, ranks: int, resume: str | None) -> tuple[list[list[int]], dict[str, Any]]:
+    """The rows of each step of this process, and the weights at the end."""
+    if ranks > 1:
+        # accelerate asks for the address, though the processes meet by a file
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+        os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
+    pixels = np.broadcast_to(np.arange(N, dtype=np.float32)[:, None, None, None] / N, (N, 3, 8, 8))
+    data = datasets.Dataset.from_dict({"pixel_values": pixels.tolist(), "labels": (np.arange(N) % 3).tolist()})
+    arguments = TrainingArguments(
+        output_dir=f"{folder}/out",
+        per_device_train_batch_size=BATCH,
+        num_train_epochs=3,
+        save_steps=STEP,
+        learning_rate=1e-2,
+        seed=3,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        ddp_backend="gloo" if ranks > 1 else None,
+        ddp_find_unused_parameters=False,
+    )
+    model = ModelSource("mlp", "image", tuple("012"), (3, 8, 8)).random(0)
+    trainer = Watching(model, arguments, train_dataset=data, sampling=np.arange(N) + 1.0)
+    trainer.rows = []
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.rows, {name: p.detach().numpy() for name, p in model.named_parameters()}
+
+
+def in_processes(folder: Path, ranks: int, resume: str | None = None) -> list[tuple[list[list[int]], dict[str, Any]]]:
+    folder.mkdir(exist_ok=True)
+    if ranks == 1:
+        return [watched_training(str(folder), 0, 1, resume)]
+    (folder / "meet").unlink(missing_ok=True)
+    with ProcessPoolExecutor(ranks, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(watched_training, str(folder), rank, ranks, resume) for rank in range(ranks)]
+        return [future.result(timeout=120) for future in futures]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_every_process_takes_its_part_of_the_same_draws_and_goes_on_in_mid_epoch(ranks: int, tmp_path: Path) -> None:
+    whole = in_processes(tmp_path / "run", ranks)
+    sampler = ImportanceSampler(np.arange(N) + 1.0, seed=3)
+    steps = math.ceil(math.ceil(N / BATCH) / ranks)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        draws = list(sampler)
+        for step in range(steps - 1):  # accelerate fills up an epoch's last batches
+            for rank, (rows, _) in enumerate(whole):
+                start = BATCH * (step * ranks + rank)
+                assert rows[epoch * steps + step] == draws[start : start + BATCH]
+    resumed = in_processes(tmp_path / "run", ranks, str(tmp_path / "run" / "out" / f"checkpoint-{STEP}"))
+    for (rows, weights), (rows_after, weights_after) in zip(whole, resumed, strict=True):
+        assert rows_after == rows[STEP:]
+        for name, value in weights.items():
+            np.testing.assert_array_equal(weights_after[name], value)
+
+
+# ---- what scores become ---------------------------------------------------------------------------------------------
+
+
+def test_chunks_are_one_search_for_all_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.random.default_rng(0).random(1000) ** 8
+    whole = ImportanceSampler(weights, num_draws=777, seed=4).draws()
+    uniform = np.random.default_rng([4, 0]).random(777)
+    cumulative = np.cumsum(weights / weights.sum())
+    np.testing.assert_array_equal(whole, np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    monkeypatch.setattr(sampling, "CHUNK", 100)
+    assert list(ImportanceSampler(weights, num_draws=777, seed=4)) == whole.tolist()
+    assert ImportanceSampler(weights, num_draws=0).draws().tolist() == []
+
+
+@given(
+    scores=st.lists(st.floats(0, 1e6), min_size=1, max_size=20).filter(any),
+    mix=st.floats(0.01, 1),
+    floor=st.floats(0, 0.2),
+)
+@settings(max_examples=50, deadline=None)
+def test_mixture_by_hand(scores: list[float], mix: float, floor: float) -> None:
+    ours = mixture(np.array(scores), mix, floor)
+    expected = [mix * max(s / sum(scores), floor) + (1 - mix) / len(scores) for s in scores]
+    assert ours is not None
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-300)
+
+
+def test_nothing_is_mixed_in_at_zero() -> None:
+    assert mixture(np.array([1.0, 2.0]), 0, 1e-8) is None
+    assert mixture(np.zeros(2), 0, 1e-8) is None  # the scores don't matter then
+
+
+@pytest.mark.parametrize(("n", "limit"), [(54_000, 54.0), (1_000_000, 1000.0), (1_100, 10.0), (96, 9.6), (30, 3.0)])
+def test_a_collapse_is_warned_of_below_its_limit(n: int, limit: float, caplog: pytest.LogCaptureFixture) -> None:
+    assert collapse_limit(n) == limit
+    for drawn, warned in ((math.ceil(limit) + 1, False), (math.ceil(limit) - 1, True)):
+        caplog.clear()
+        weights = np.zeros(n)
+        weights[:drawn] = 1 / drawn
+        warn_of_collapse(weights)
+        assert bool(caplog.records) is warned
+    assert caplog.records[0].message.startswith(f"The sampling has collapsed: draws from {n} samples are worth")
+
+
+def test_a_stage_that_draws_warns_of_a_collapse(
+    tiny_task: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Collapsed(eh.PGD):
+        def fit(self, run: Any) -> Any:
+            return run.train("debiased", eh.ERM(), sampling=np.arange(96) == 5)
+
+    fit(Collapsed(), tiny_task, "mlp", output_dir=tmp_path / "run", epochs=1, batch_size=16, lr=1e-3)
+    message = "The sampling has collapsed: draws from 96 samples are worth 1.0 equally likely ones"
+    assert [r.message.startswith(message) for r in caplog.records if r.name == "evenhand.sampling"] == [True]

@@ -11,7 +11,7 @@ from evenhand.version import __version__
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
     from evenhand.gradients import gradient_norms
-    from evenhand.methods import EDGE, ERM, GCE, METHODS, PGD
+    from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
     from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
     from evenhand.trainer import Trainer
@@ -25,6 +25,12 @@ _HOMES = {
     "GCE": "evenhand.methods",
     "METHODS": "evenhand.methods",
     "PGD": "evenhand.methods",
+    "DPR": "evenhand.methods",
+    "Even": "evenhand.methods",
+    "Focal": "evenhand.methods",
+    "JTT": "evenhand.methods",
+    "LfF": "evenhand.methods",
+    "Reweight": "evenhand.methods",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "TASKS": "evenhand.tasks",
@@ -37,9 +43,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "DPR",
     "EDGE",
     "ERM",
     "GCE",
+    "JTT",
     "METHODS",
     "PGD",
     "TASKS",
@@ -47,7 +55,11 @@ __all__ = [
     "BiasedSNLI",
     "ColoredDigits",
     "ColoredMNIST",
+    "Even",
+    "Focal",
+    "LfF",
     "Result",
+    "Reweight",
     "Task",
     "Trainer",
     "UserError",

@@ -116,8 +116,13 @@ def _check_words(words: list[str]) -> None:
 
 
 def _positionals(words: list[str]) -> list[str]:
-    """The words that are neither options nor an option's value; --lora and --quiet take none."""
-    switches = {"--lora", "--quiet", "--help", "-h"}
+    """The words that are neither options nor an option's value; switches take none."""
+    switches = {"--lora", "--quiet", "--help", "-h"} | {
+        _flag(f.name)
+        for method in METHODS.values()
+        for f in dataclasses.fields(method)  # type: ignore[arg-type]
+        if f.default is False
+    }
     found, value_expected = [], False
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value

@@ -119,7 +119,7 @@ def _changed_fields(settings: Any) -> list[str]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name != "data_dir" and value != field.default:
-            words += [_flag(field.name), str(value)]
+            words += [_flag(field.name)] if value is True else [_flag(field.name), str(value)]
     return words
 
 

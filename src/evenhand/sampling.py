@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from evenhand.validation import UserError
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 65_536  # draws made at once
 
 
 def normalized(weights_N: NDArray[np.floating], owner: str = "sampling") -> NDArray[np.float64]:
@@ -42,17 +46,78 @@ def normalized(weights_N: NDArray[np.floating], owner: str = "sampling") -> NDAr
     return weights_N / total
 
 
-def effective_sample_size(probability_N: NDArray[np.float64]) -> float:
-    """1 / Σ p², the number of equally likely samples that a draw is worth; N for uniform probabilities."""
-    return float(1.0 / np.square(probability_N).sum())
+def mixture(score_N: NDArray[np.floating], mix: float, floor: float) -> NDArray[np.float64] | None:
+    """Sampling probabilities λ·max(s_i / Σ s, floor) + (1 − λ)/N, shape (N,).
+
+    At λ = 0 they are None, which is read as uniform batches without replacement, the ordinary epoch.
+
+    Args:
+        score_N: One score a sample, shape (N,).
+        mix: λ in [0, 1].
+        floor: Lowest probability that a score gives.
+
+    Raises:
+        UserError: If a score is negative or not finite, or all are 0: then nothing tells the samples apart.
+    """
+    if mix == 0:
+        return None
+    if len(score_N) and not np.any(score_N):
+        raise UserError(
+            "All scores are 0: the biased model is certain of every training sample, so nothing tells them apart; "
+            "train it for fewer epochs."
+        )
+    probability_N = normalized(score_N, "score")
+    warn_if_equal(probability_N, "score")
+    return mix * probability_N.clip(min=floor) + (1 - mix) / len(probability_N)
+
+
+def warn_if_equal(value_N: NDArray[np.floating], what: str) -> None:
+    """Warn when a biased model gives all samples the same value, to 0.1 %: it learned nothing, or everything."""
+    low, high = float(value_N.min()), float(value_N.max())
+    if high - low <= 1e-3 * high:
+        logger.warning(
+            "The biased model gives every training sample the same %s, so it tells no sample from another: "
+            "it learned nothing, or everything.",
+            what,
+        )
+
+
+def effective_sample_size(probability_N: NDArray[np.floating]) -> float:
+    """(Σ p)² / Σ p², the number of equally likely samples that a draw is worth; N for uniform probabilities."""
+    probability_N = np.asarray(probability_N, dtype=np.float64)
+    return float(probability_N.sum() ** 2 / np.square(probability_N).sum())
+
+
+def collapse_limit(n: int) -> float:
+    """The effective sample size below which draws count as collapsed: N/1000, at least 10 (N/10 if N is below 100).
+
+    Draws that find their samples well are worth about as many as there are conflicting ones: 13–22 of 1,100 on
+    colored-digits, 364 of 54,000 on colored-mnist with 1 %. A higher limit, such as 1 % of N or a batch, would warn of
+    success.
+    """
+    return max(n / 1000, min(10, n / 10))
+
+
+def warn_of_collapse(probability_N: NDArray[np.floating]) -> None:
+    """Warn when the draws are worth fewer samples than `collapse_limit`."""
+    n = len(probability_N)
+    effective = effective_sample_size(probability_N)
+    if effective < collapse_limit(n):
+        logger.warning(
+            "The sampling has collapsed: draws from %d samples are worth %.1f equally likely ones, so the model sees "
+            "hardly any others; mixing with uniform draws (a smaller mix) spreads them.",
+            n,
+            effective,
+        )
 
 
 class ImportanceSampler(Sampler[int]):
     """Draws `num_draws` indices an epoch, i.i.d. with replacement, with given probabilities.
 
-    Set-up is O(n) (one cumulative sum in float64), an epoch's draws are one vectorised binary search,
-    O(log n) a draw. The draws depend on `seed` and the epoch alone, so every process of a distributed run
-    makes the same ones and a resumed epoch makes them again.
+    Set-up is O(n) (one cumulative sum in float64). A draw is a binary search, O(log n); draws are made by the chunk,
+    sorted, so that neighbours in a chunk find what they read in the cache (five times faster at n = 10 million), and
+    memory beside the cumulative sum is that of a chunk. The draws depend on `seed` and the epoch alone, so every
+    process of a distributed run makes the same ones and a resumed epoch makes them again.
 
     Args:
         probability_N: Sampling probabilities, shape (N,); they are normalised.
@@ -73,11 +138,21 @@ class ImportanceSampler(Sampler[int]):
     def __len__(self) -> int:
         return self.num_draws
 
+    def chunks(self) -> Iterator[NDArray[np.int64]]:
+        """All draws of the current epoch, in arrays of at most `CHUNK`."""
+        generator = np.random.default_rng([self.seed, self.epoch])
+        for start in range(0, self.num_draws, CHUNK):
+            # Scaling by the last sum absorbs its rounding error. "right" skips samples of probability 0.
+            wanted = generator.random(min(CHUNK, self.num_draws - start)) * self.cumulative_N[-1]
+            order = np.argsort(wanted)
+            drawn = np.empty(len(wanted), dtype=np.int64)
+            drawn[order] = np.searchsorted(self.cumulative_N, wanted[order], side="right")
+            yield drawn
+
     def draws(self) -> NDArray[np.int64]:
         """All draws of the current epoch, shape (num_draws,)."""
-        uniform = np.random.default_rng([self.seed, self.epoch]).random(self.num_draws)
-        # Scaling by the last sum absorbs its rounding error. "right" skips samples of probability 0.
-        return np.searchsorted(self.cumulative_N, uniform * self.cumulative_N[-1], side="right")
+        return np.concatenate([np.empty(0, dtype=np.int64), *self.chunks()])
 
     def __iter__(self) -> Iterator[int]:
-        return iter(torch.from_numpy(self.draws()).tolist())
+        for chunk in self.chunks():
+            yield from chunk.tolist()

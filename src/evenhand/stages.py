@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from evenhand.batches import AnyRows, Collator
 from evenhand.methods.base import OneStage
+from evenhand.sampling import normalized, warn_of_collapse
 from evenhand.trainer import Trainer
 from evenhand.training import Training
 
@@ -48,6 +49,7 @@ def train_stage(
     scratch: Path,
     sampling: NDArray[np.float64] | None = None,
     signal_probs: NDArray[np.float32] | None = None,
+    companion: nn.Module | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> StageReport:
     """Train `model` in place.
@@ -66,11 +68,14 @@ def train_stage(
         scratch: A folder for the Trainer, which writes nothing into it.
         sampling: Sampling probabilities, shape (N,).
         signal_probs: EDGE's biased signal, shape (N,).
+        companion: The weights that a method's second model starts from; a copy of `model`'s if None.
         on_step: Called after each step with the steps done and all steps.
 
     Raises:
         StageError: If the weights or the loss are no longer finite.
     """
+    if sampling is not None:
+        warn_of_collapse(normalized(sampling))
     steps_per_epoch = math.ceil(len(rows) / training.batch_size)
     arguments = TrainingArguments(
         output_dir=str(scratch),
@@ -100,6 +105,7 @@ def train_stage(
         method=method,
         sampling=sampling,
         signal_probs=signal_probs,
+        companion=companion,
         optimizers=_optimizer(model.to(device), training, steps_per_epoch),
         callbacks=[_StepCallback(on_step)] if on_step else None,
     )

@@ -22,15 +22,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from evenhand.adapters import merged, save_adapters
-from evenhand.batches import AnyRows, Rows, TokenRows, collator_for
+from evenhand.augmentation import Augmenting
+from evenhand.batches import AnyRows, Collator, Rows, TokenRows, collator_for
 from evenhand.configuration import Configuration
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
-from evenhand.inference import true_class_probabilities
+from evenhand.inference import logits_and_labels, true_class_probabilities
 from evenhand.methods.base import Init, OneStage
+from evenhand.methods.weighted import Weighted
 from evenhand.models import ModelSource
 from evenhand.preprocess import Tokenizing
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.sampling import effective_sample_size
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
 from evenhand.tasks.base import membership
@@ -100,8 +103,12 @@ class StoredRun:
         start: nn.Module | None = None,
         sampling: NDArray[np.float64] | None = None,
         signal_probs: NDArray[np.float32] | None = None,
+        companion: nn.Module | None = None,
+        augment: bool = False,
+        epochs: int | None = None,
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
+        training = self.configuration.training.replaced(epochs=epochs)
 
         def work(partial: Path) -> dict[str, Any]:
             seed = self.configuration.seed
@@ -110,27 +117,32 @@ class StoredRun:
                 name,
                 model,
                 method,
-                self.configuration.training,
+                training,
                 self.rows["train"],
-                self.collate,
+                self._collator(augment),
                 seed=seed,
                 device=self.device,
                 scratch=partial,
                 sampling=sampling,
                 signal_probs=signal_probs,
+                companion=companion,
                 on_step=self._on_step(name),
             )
             self._save_model(model, partial / "model")
-            return {"steps": report.steps, "epochs": self.configuration.training.epochs, "losses": report.losses}
+            weights = signal_probs if isinstance(method, Weighted) else sampling
+            effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
+            return {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
 
         stage = self._stage(name, work)
         return ready(self.source.load(stage / "model"), self.device)
 
-    def gradient_norms(self, model: nn.Module, source: Source, norm: Norm) -> NDArray[np.float64]:
-        """Norm of each training sample's cross-entropy gradient, shape (N,)."""
+    def gradient_norms(
+        self, model: nn.Module, source: Source, norm: Norm, *, augment: bool = False
+    ) -> NDArray[np.float64]:
+        """Norm of each training sample's cross-entropy gradient, shape (N,); of augmented images if asked."""
 
         def work(partial: Path) -> dict[str, Any]:
-            scores = gradient_norms(model, self.rows["train"], source, norm, collate_fn=self.collate)
+            scores = gradient_norms(model, self.rows["train"], source, norm, collate_fn=self._collator(augment))
             np.save(partial / "scores.npy", scores)
             return {}
 
@@ -148,15 +160,38 @@ class StoredRun:
 
         return np.load(self._stage("probabilities", work) / "probabilities.npy")
 
+    def errors(self, model: nn.Module) -> NDArray[np.bool_]:
+        """Whether the model classifies each training sample wrongly, shape (N,)."""
+
+        def work(partial: Path) -> dict[str, Any]:
+            logits_NC, label_N = logits_and_labels(model, self.rows["train"], collate_fn=self.collate)
+            wrong_N = logits_NC.argmax(1) != label_N
+            np.save(partial / "errors.npy", wrong_N)
+            return {"wrong": int(wrong_N.sum())}
+
+        return np.load(self._stage("errors", work) / "errors.npy")
+
+    def initial(self, draw: int = 0) -> nn.Module:
+        """The weights that a run starts from; other draws of the same seed differ in what is drawn (a new head)."""
+        return self.source.pretrained(self._seed(draw))
+
     def start_from(self, init: Init, biased: nn.Module) -> nn.Module:
         """The weights that a debiased model starts from."""
         if init == "inherit":
             return biased
         if init == "pretrained":
-            return self.source.pretrained(self.configuration.seed)
-        # Other weights than the biased model started from: a second draw of the same seed. With adapters theirs and
-        # the head's, on the checkpoint's backbone, which is frozen.
-        return self.source.random(int(np.random.SeedSequence([self.configuration.seed, 1]).generate_state(1)[0]))
+            return self.initial()
+        # Other weights than the biased model started from. With adapters theirs and the head's, on the checkpoint's
+        # backbone, which is frozen.
+        return self.source.random(self._seed(1))
+
+    def _seed(self, draw: int) -> int:
+        """The run's seed, or one of the others that it gives."""
+        seed = self.configuration.seed
+        return seed if draw == 0 else int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+
+    def _collator(self, augment: bool) -> Collator:
+        return Augmenting(self.collate, self.configuration.seed) if augment else self.collate
 
     # ---- the run ----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Legend: N training samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,12 @@ from evenhand.inference import logits_of
 from evenhand.losses import cross_entropy, true_class_probability
 from evenhand.methods.base import Method, OneStage
 from evenhand.methods.erm import ERM
+from evenhand.methods.objective import Companion, Objective, TrainingBatch
 from evenhand.sampling import ImportanceSampler, normalized
 from evenhand.signals import RunningProbabilities
 from evenhand.trainer_checks import (
     check_combination,
+    check_companion,
     check_model,
     check_train_dataset,
     checked_class_weights,
@@ -59,6 +62,8 @@ class Trainer(transformers.Trainer):
         class_weights: c of every class, shape (C,): the loss of sample i is c_{y_i}·l_i, and so are e = mean(c·g) and
             b = mean(c·w·g). The mean is over samples, not divided by Σ c, so that micro-batches and processes add up;
             weights with mean 1 over the samples keep the learning rate's meaning.
+        companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
+            None.
         **kwargs: As transformers.Trainer's.
 
     Raises:
@@ -72,9 +77,12 @@ class Trainer(transformers.Trainer):
         signal_probs: NDArray[np.floating] | None = None,
         sampling: NDArray[np.floating] | None = None,
         class_weights: Sequence[float] | None = None,
+        companion: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
         self.method = one_stage(ERM() if method is None else method)
+        self.companion = companion
+        self.objective: Objective | None = None
         super().__init__(*args, **kwargs)
         # Our loss is normalised over the optimizer step, so the number of samples in it is always needed.
         self.model_accepts_loss_kwargs = True
@@ -82,6 +90,7 @@ class Trainer(transformers.Trainer):
         self.label_names = self.args.label_names or ["labels"]
         self.can_return_loss = True
         check_model(self)
+        check_companion(self, self.method, companion)
         if self.method.combination() is not None:
             check_combination(self, self.method, own_loss=type(self).compute_loss is not Trainer.compute_loss)
         num_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
@@ -93,20 +102,16 @@ class Trainer(transformers.Trainer):
         self.running: RunningProbabilities | None = None
         if self.method.averaging is not None and self.train_dataset is not None:
             self.running = RunningProbabilities(self.method.averaging, index_bound(self.train_dataset))
-        if self._wants_index:
+        if self._needs_index:
             self.data_collator = IndexKeeping(self.data_collator)
         self.weighted_gradients: WeightedGradients | None = None
 
     # ---- what is trained on -----------------------------------------------------------------------------------------
 
-    @property
-    def _wants_index(self) -> bool:
-        return getattr(self, "signal_N", None) is not None or getattr(self, "running", None) is not None
-
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         """As transformers', with each sample's index where the method needs it."""
         plain = self.train_dataset
-        if self._wants_index and not has_index(plain):
+        if self._needs_index and not has_index(plain):
             self.train_dataset = cast(TorchDataset[Any], IndexedDataset(self._remove_unused(plain)))
         try:
             return super().get_train_dataloader()
@@ -124,12 +129,23 @@ class Trainer(transformers.Trainer):
         if self.sampling is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return ImportanceSampler(self.sampling, seed=seed)
+        sampler = ImportanceSampler(self.sampling, seed=seed)
+        self.remove_callback(_TellsEpoch)
+        self.add_callback(_TellsEpoch(sampler))
+        return sampler
+
+    @property
+    def _needs_index(self) -> bool:
+        return self.method.needs_index or self._has_signal
+
+    @property
+    def _has_signal(self) -> bool:
+        return getattr(self, "signal_N", None) is not None or getattr(self, "running", None) is not None
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        # without a signal a column of that name is the user's own affair
-        if self._wants_index and self._signature_columns is not None and "index" not in self._signature_columns:
+        # without need a column of that name is the user's own affair
+        if self._needs_index and self._signature_columns is not None and "index" not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, "index"]
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -149,6 +165,9 @@ class Trainer(transformers.Trainer):
 
         Outside training it is plain cross-entropy, so that the evaluation losses of methods compare.
         """
+        if model.training and self.method.needs_companion:
+            loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
         outputs, labels_B, index_B = self._forward(model, inputs)
         logits_BC = logits_of(outputs, labels_B)
         if model.training:
@@ -225,8 +244,43 @@ class Trainer(transformers.Trainer):
         assert self.model is not None
         return self.accelerator.unwrap_model(self.model)
 
+    def _objective_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, Any]:
+        """The loss of a method with a companion, which learns first, and the model's output."""
+        if self.objective is None:
+            assert self.companion is not None  # train() saw to it
+            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
+            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
+            self.objective = self.method.objective(second, index_bound(self.train_dataset))
+        inputs = dict(inputs)
+        labels_B, index_B = inputs.pop("labels"), inputs.pop("index", None)
+        if self.method.needs_index and index_B is None:
+            raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
+        batch = self.objective.prepare(
+            TrainingBatch(
+                inputs,
+                labels_B,
+                index_B,
+                mean=lambda value_B: self._step_mean(value_B, num_items_in_batch),
+                last=self.accelerator.sync_gradients,
+            )
+        )
+        outputs = model(**batch.inputs)
+        loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
+        return self._step_mean(loss_B, num_items_in_batch), outputs
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
+        if self.method.needs_companion:
+            if (args and args[0]) or kwargs.get("resume_from_checkpoint"):
+                raise UserError(
+                    f"{self.method.title} can't go on from a checkpoint in mid-training, which doesn't hold its second "
+                    "model; evenhand.fit repeats the stage."
+                )
+            # before accelerate changes the model's forward
+            self.companion = copy.deepcopy(self.model if self.companion is None else self.companion)
+            self.objective = None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -270,7 +324,7 @@ class Trainer(transformers.Trainer):
 
         Samples of an evaluation have no place in the training set, so no signal.
         """
-        if not self._wants_index:
+        if not self._has_signal:
             return None
         if index_B is None:
             raise UserError(
@@ -319,3 +373,13 @@ class Trainer(transformers.Trainer):
                 f"sampling must hold one weight for each of the {rows} training samples. Got {len(probability_N)}."
             )
         return probability_N
+
+
+class _TellsEpoch(transformers.TrainerCallback):
+    """Tells the sampler the epoch, which transformers can't when it goes on in mid-epoch on several processes."""
+
+    def __init__(self, sampler: ImportanceSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))  # 1.4 where training goes on in the second epoch

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from evenhand.gradients import parameters_in_scope
@@ -78,6 +78,17 @@ def check_combination(trainer: transformers.Trainer, method: OneStage, own_loss:
     parameters_in_scope(trainer.model, method.gradient_scope())
     if args.optim in ("lomo", "adalomo"):
         raise UserError(f"{title} can't be run with optim='{args.optim}', which steps within the backward.")
+
+
+def check_companion(trainer: transformers.Trainer, method: OneStage, companion: nn.Module | None) -> None:
+    """Refuse a second model where none is trained, and where it can't be."""
+    if companion is not None and not method.needs_companion:
+        raise UserError(f"{method.title} trains no second model, so it makes no use of companion: leave it out.")
+    if method.needs_companion and (trainer.args.world_size > 1 or trainer.is_deepspeed_enabled):
+        raise UserError(
+            f"{method.title} trains a second model beside the first, which runs in one process and without DeepSpeed "
+            f"only. Got {trainer.args.world_size} processes."
+        )
 
 
 def check_train_dataset(dataset: Any, num_labels: int | None, custom: bool) -> None:

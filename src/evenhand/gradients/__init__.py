@@ -2,7 +2,7 @@
 
 from evenhand.gradients.capture import Route, WeightedGradients
 from evenhand.gradients.norm_sources import Source, check_source
-from evenhand.gradients.norms import Norm, check_norm, gradient_norms
+from evenhand.gradients.norms import Norm, check_norm, gradient_norms, norm_power
 from evenhand.gradients.patterns import Scope, check_scope, parameters_in_scope
 from evenhand.gradients.projection import Projection, ProjectionKind
 from evenhand.gradients.statistics import GradientStatistics
@@ -20,5 +20,6 @@ __all__ = [
     "check_scope",
     "check_source",
     "gradient_norms",
+    "norm_power",
     "parameters_in_scope",
 ]

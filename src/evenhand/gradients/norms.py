@@ -35,6 +35,11 @@ _BATCH_SIZES = {"head": 512}
 _BATCH_SIZE = 32  # with a backward, whose activations stay until it ran
 
 
+def norm_power(norm: Norm) -> float:
+    """The power p of an entrywise norm; of "l2sq" that of the norm which is squared."""
+    return _POWERS[norm] if isinstance(norm, str) else float(norm)
+
+
 def check_norm(owner: str, norm: Norm) -> None:
     """Raise `UserError` unless the norm is "l1", "l2", "linf", "l2sq" or a positive power."""
     if isinstance(norm, str):
@@ -87,7 +92,7 @@ def gradient_norms(
     if len(dataset) == 0:
         raise UserError("gradient_norms got an empty dataset.")
     model = extract_model_from_parallel(model, keep_torch_compile=False)
-    power = _POWERS[norm] if isinstance(norm, str) else float(norm)
+    power = norm_power(norm)
     size = batch_size or _BATCH_SIZES.get(str(source), _BATCH_SIZE)
     order = scoring_order(dataset, collate_fn)
     rank, ranks = _process()

@@ -5,6 +5,7 @@ Legend: B samples of a batch, C classes, N training samples.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from evenhand.gradients import Norm, Projection, Route, Scope, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
-from evenhand.validation import UserError, plain_fields
+from evenhand.methods.objective import Companion, Objective
+from evenhand.models import Kind
+from evenhand.validation import UserError, check_number, plain_fields
 
 Init = Literal["inherit", "random", "pretrained"]
 
@@ -32,12 +35,36 @@ class Run(Protocol):
         start: nn.Module | None = None,
         sampling: NDArray[np.float64] | None = None,
         signal_probs: NDArray[np.float32] | None = None,
+        companion: nn.Module | None = None,
+        augment: bool = False,
+        epochs: int | None = None,
     ) -> nn.Module:
-        """Train a stage with a one-stage method, from `start` (a copy) or from the run's initial weights."""
+        """Train a stage with a one-stage method, from `start` (a copy) or from the run's initial weights.
+
+        Args:
+            name: The stage's name.
+            method: What is trained with.
+            start: Where the weights start.
+            sampling: Sampling weight of each sample, shape (N,); None for uniform batches without replacement.
+            signal_probs: The method's signal, shape (N,).
+            companion: Where the companion model's weights start, for methods with one; as the model's own if None.
+            augment: Whether training images are augmented.
+            epochs: Epochs, in place of the run's.
+        """
         ...
 
-    def gradient_norms(self, model: nn.Module, source: Source, norm: Norm) -> NDArray[np.float64]:
-        """Norm of each training sample's cross-entropy gradient, shape (N,)."""
+    def gradient_norms(
+        self, model: nn.Module, source: Source, norm: Norm, *, augment: bool = False
+    ) -> NDArray[np.float64]:
+        """Norm of each training sample's cross-entropy gradient, shape (N,); of augmented images if asked."""
+        ...
+
+    def errors(self, model: nn.Module) -> NDArray[np.bool_]:
+        """Whether the model classifies each training sample wrongly, shape (N,)."""
+        ...
+
+    def initial(self, draw: int = 0) -> nn.Module:
+        """The weights that a run starts from; other draws of the same seed differ in what is drawn (a new head)."""
         ...
 
     def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
@@ -75,8 +102,12 @@ class Method(ABC):
         """Raise `UserError` if the method can't start from this kind of model: a checkpoint's weights or fresh ones."""
         del pretrained
 
+    def check_inputs(self, kind: Kind) -> None:
+        """Raise `UserError` if the method can't be used on this kind of inputs."""
+        del kind
+
     def models_trained(self) -> int:
-        """How many models one run trains."""
+        """How many stages of a run train a model; one that learns beside another within a stage isn't counted."""
         return 1
 
     @abstractmethod
@@ -93,8 +124,15 @@ class OneStage(Method):
     """A method that trains one model in one go, so that `evenhand.Trainer` can run it.
 
     It has a loss for each sample and, for gradient methods, a second weighting of the per-sample gradients and the
-    rule that combines both.
+    rule that combines both. Or it has a loss whose weights depend on more than the batch: an objective.
+
+    Attributes:
+        needs_index: Whether its objective looks samples up by their index.
+        needs_companion: Whether it trains a second model beside the first, by its objective.
     """
+
+    needs_index: ClassVar[bool] = False
+    needs_companion: ClassVar[bool] = False
 
     @property
     def needs_signal(self) -> bool:
@@ -138,6 +176,15 @@ class OneStage(Method):
         """w_i of the bias gradient b = (1/B) Σ w_i g_i, detached, shape (B,). Only asked for with a combination."""
         raise AssertionError(f"{self.name} has a combination but no bias weights")
 
+    def objective(self, companion: Companion, samples: int) -> Objective:
+        """The loss of one training, in place of `sample_losses`. Only asked for with `needs_companion`.
+
+        Args:
+            companion: The second model, with its optimizer.
+            samples: One more than the largest index of a training sample.
+        """
+        raise AssertionError(f"{self.name} needs a companion but has no objective")
+
     def attach(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, verify: bool = True) -> Attached:
         """Use the method in a loop of your own: its `backward(logits, labels)` takes the place of `loss.backward()`.
 
@@ -146,8 +193,33 @@ class OneStage(Method):
             scaler: The loop's `torch.amp.GradScaler`, if it has one.
             verify: Check the single-backward route against plain autograd on the first batches.
         """
+        if self.needs_companion:
+            raise UserError(
+                f"{self.title} trains a second model beside yours, so it can't be attached to a loop: use "
+                "evenhand.Trainer or evenhand.fit."
+            )
         return Attached(self, model, scaler=scaler, verify=verify)
 
     def fit(self, run: Run) -> nn.Module:
         """Train one model."""
         return run.train(self.name, self)
+
+
+def check_init(owner: str, init: Init, pretrained: bool) -> None:
+    """Raise `UserError` for `init="pretrained"` where the model doesn't start from a checkpoint."""
+    if init == "pretrained" and not pretrained:
+        raise UserError(
+            f"The 'init' parameter of {owner} can be 'pretrained' only for a model that starts from a checkpoint; "
+            "this one is trained from scratch, so use 'inherit' or 'random'."
+        )
+
+
+def check_unprojected(owner: str, alpha: float, q: float) -> None:
+    """Raise `UserError` unless 0 ≤ α ≤ 1/q, where the weight 1 − α·q·p^q of no sample is negative."""
+    check_number(owner, "alpha", alpha, 0, math.inf)
+    if alpha * q > 1 + 1e-12:  # 1/q times q may be a rounding above 1
+        raise UserError(
+            f"The 'alpha' parameter of {owner} must be at most 1/q = {1 / q:.4g} without a projection: beyond it the "
+            f"weight 1 − α·q·p^q of samples with p near 1 is negative, so their loss is maximised and training "
+            f"diverges. Got {alpha!r}."
+        )

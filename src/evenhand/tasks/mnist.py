@@ -66,7 +66,7 @@ class ColoredMNIST(TaskSource):
     default_model: ClassVar[str] = "mlp"
     training: ClassVar[dict[str, Training]] = {
         "mlp": Training(epochs=8, lr=1e-3, batch_size=256),
-        # PGD's released settings, except for its augmentation
+        # PGD's released settings; its augmentation and norm are the method's: PGD(augment=True, …)
         "pgd-cnn": Training(
             epochs=100,
             lr=0.02,

@@ -1,0 +1,56 @@
+"""DPR: draw samples in proportion to how far a biased model is from their label; PGD without the features' norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, get_args
+
+import numpy as np
+from torch import nn
+
+from evenhand.methods.base import Init, Method, Run, check_init
+from evenhand.methods.erm import ERM
+from evenhand.methods.gce import GCE
+from evenhand.sampling import mixture
+from evenhand.validation import check_choice, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPR(Method):
+    """Train a biased model with GCE, retrain with draws of probability (1 − p_i) / Σ (1 − p).
+
+    p_i is the biased model's probability of the true class. PGD's head score is ‖softmax − onehot‖·‖h_i‖, so DPR is its
+    control: the same but for the features' norm ‖h_i‖ and the choice of norm.
+
+    Attributes:
+        q: GCE's exponent in (0, 1]; 0.7 as in PGD.
+        init: What the debiased model starts from: `inherit` the biased weights, as PGD does, so that only the score
+            differs; `random` fresh ones; `pretrained` the checkpoint that the run started from.
+
+    Raises:
+        UserError: If a value is out of range, or the biased model is certain of every sample.
+    """
+
+    q: float = 0.7
+    init: Init = "inherit"
+
+    name: ClassVar[str] = "dpr"
+    paper: ClassVar[str] = "Han et al., Mitigating Spurious Correlations via Disagreement Probability, NeurIPS 2024"
+
+    def __post_init__(self) -> None:
+        check_number("DPR", "q", self.q, 0, 1, low_open=True)
+        check_choice("DPR", "init", self.init, get_args(Init))
+
+    def check_start(self, pretrained: bool) -> None:
+        """`init="pretrained"` needs a checkpoint."""
+        check_init("DPR", self.init, pretrained)
+
+    def models_trained(self) -> int:
+        """The biased one and the debiased one."""
+        return 2
+
+    def fit(self, run: Run) -> nn.Module:
+        """Biased model, disagreement, draws."""
+        biased = run.train("biased", GCE(q=self.q))
+        sampling = mixture(1.0 - run.probabilities(biased).astype(np.float64), mix=1.0, floor=0.0)
+        return run.train("debiased", ERM(), start=run.start_from(self.init, biased), sampling=sampling)

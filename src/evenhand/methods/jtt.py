@@ -1,0 +1,58 @@
+"""JTT: train twice, the second time with the samples that the first got wrong weighing more."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from evenhand.methods.base import Method, Run
+from evenhand.methods.erm import ERM
+from evenhand.validation import UserError, check_integer, check_number
+
+
+@dataclass(frozen=True, kw_only=True)
+class JTT(Method):
+    """Train ERM for T epochs, collect the training samples it gets wrong, retrain with those drawn λ times as often.
+
+    The second model starts from the run's initial weights, as the first did. Batches are drawn with replacement in
+    proportion to λ for the error set and 1 for the rest, an epoch being N draws (the released code repeats the samples
+    instead, so that its epochs are longer).
+
+    Attributes:
+        identification_epochs: T ≥ 1. Released: 1 for CelebA, 60 for Waterbirds, 2 for MultiNLI and CivilComments.
+            In the paper T and λ are chosen by worst-group accuracy on a validation set with groups.
+        upweight: λ ≥ 1. Released: 50 for CelebA, 100 for Waterbirds, 4 for MultiNLI, 6 for CivilComments.
+
+    Raises:
+        UserError: If a value is out of range, or the error set is empty after T epochs.
+    """
+
+    identification_epochs: int = 1
+    upweight: float = 50.0
+
+    name: ClassVar[str] = "jtt"
+    paper: ClassVar[str] = "Liu et al., Just Train Twice, ICML 2021"
+    label_access: ClassVar[str] = "none (the paper chooses T and λ with groups of a validation set)"
+
+    def __post_init__(self) -> None:
+        check_integer("JTT", "identification_epochs", self.identification_epochs, 1)
+        check_number("JTT", "upweight", self.upweight, 1, math.inf)
+
+    def models_trained(self) -> int:
+        """The one that errs and the debiased one."""
+        return 2
+
+    def fit(self, run: Run) -> nn.Module:
+        """Algorithm 1 of the paper."""
+        identifying = run.train("identification", ERM(), epochs=self.identification_epochs)
+        wrong_N = run.errors(identifying)
+        if not wrong_N.any():
+            raise UserError(
+                f"JTT's error set is empty: after {self.identification_epochs} epochs every training sample is "
+                "classified correctly, so take fewer identification_epochs."
+            )
+        return run.train("debiased", ERM(), sampling=np.where(wrong_N, self.upweight, 1.0))

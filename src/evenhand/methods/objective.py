@@ -1,0 +1,98 @@
+"""What a method keeps beside the model while one training lasts: a companion model and per-sample averages.
+
+Legend: B samples of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from evenhand.inference import logits_of
+
+SampleLosses = Callable[[Tensor, Tensor], Tensor]
+"""Logits of shape (B, C) and labels of shape (B,) to the loss of each sample, shape (B,)."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """A micro-batch on its device, as the Trainer hands it to an objective.
+
+    Attributes:
+        inputs: What the model's forward takes.
+        label_B: True classes.
+        index_B: Each sample's index; None unless the method's `needs_index` asks for it.
+        mean: Turns per-sample values into their share of the optimizer step's mean.
+        last: Whether the optimizer steps after this micro-batch.
+    """
+
+    inputs: dict[str, Any]
+    label_B: Tensor
+    index_B: Tensor | None
+    mean: Callable[[Tensor], Tensor]
+    last: bool
+
+    def __len__(self) -> int:
+        return len(self.label_B)
+
+    def taken(self, row_B: Tensor) -> dict[str, Any]:
+        """The inputs of some samples; what isn't one row a sample stays as it is."""
+        return {
+            name: value[row_B] if isinstance(value, Tensor) and value.ndim and len(value) == len(self) else value
+            for name, value in self.inputs.items()
+        }
+
+
+class Objective(ABC):
+    """The loss of one training whose weights depend on more than the batch. Made anew for every training.
+
+    The Trainer calls `prepare`, then the model on what that returned, then `sample_losses`.
+    """
+
+    @abstractmethod
+    def prepare(self, batch: TrainingBatch) -> TrainingBatch:
+        """Learn what is to be learnt beside the model, and return the batch that the model is trained on."""
+
+    @abstractmethod
+    def sample_losses(self, logits_BC: Tensor, batch: TrainingBatch) -> Tensor:
+        """The loss of each sample of the prepared batch, shape (B,)."""
+
+
+class Companion:
+    """A second model that learns from the same batches, by an optimizer of the same kind and settings as the first's.
+
+    It is trained in full precision, and clipped to the same norm. Its learning rate is the first model's at every step.
+
+    Args:
+        model: The second model; of the same architecture as `beside`.
+        beside: The first model.
+        optimizer: The first model's optimizer, before its first step.
+        max_grad_norm: The gradient is clipped to this norm; 0 switches clipping off.
+    """
+
+    def __init__(self, model: nn.Module, beside: nn.Module, optimizer: Optimizer, max_grad_norm: float) -> None:
+        self.model = model.to(next(beside.parameters()).device).train()
+        self.leader = optimizer
+        self.max_grad_norm = max_grad_norm
+        # a copy of the optimizer in which each parameter is replaced by the companion's of the same name
+        own = dict(model.named_parameters())
+        self.optimizer = copy.deepcopy(optimizer, {id(p): own[name] for name, p in beside.named_parameters()})
+
+    def learn(self, batch: TrainingBatch, losses: SampleLosses) -> Tensor:
+        """One micro-batch: forward, backward, and a step where the step's last is; its logits, detached, (B, C)."""
+        logits_BC = logits_of(self.model(**batch.inputs), batch.label_B)
+        batch.mean(losses(logits_BC, batch.label_B)).backward()
+        if batch.last:
+            if self.max_grad_norm > 0:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+            for own, leading in zip(self.optimizer.param_groups, self.leader.param_groups, strict=True):
+                own.update({name: value for name, value in leading.items() if name != "params"})
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return logits_BC.detach()

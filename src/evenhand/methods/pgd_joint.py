@@ -1,0 +1,90 @@
+"""PGD in a single stage: the biased model learns along, and its current scores weigh or draw each batch.
+
+Legend: B samples of a batch, C classes, F features that the head takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from evenhand.gradients import Norm, norm_power
+from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
+from evenhand.inference import evaluating, logits_of
+from evenhand.losses import cross_entropy
+from evenhand.methods.base import OneStage
+from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.models import head_of
+from evenhand.validation import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointPGD(OneStage):
+    """The single stage of `PGD(stages="single")`, whose fields these are; its docstring defines it."""
+
+    biased: OneStage
+    norm: Norm
+    sampling: Literal["resample", "reweight"]
+    mix: float
+    floor: float
+
+    name: ClassVar[str] = "pgd-single"
+    paper: ClassVar[str] = "Ahn, Kim & Yun, ICLR 2023, single-stage ablation"
+    needs_companion: ClassVar[bool] = True
+
+    def objective(self, companion: Companion, samples: int) -> Objective:
+        """Scores of the companion."""
+        del samples
+        return _JointObjective(self, companion)
+
+
+class _JointObjective(Objective):
+    def __init__(self, method: JointPGD, companion: Companion) -> None:
+        self.method = method
+        self.companion = companion
+        self.weight_B = torch.empty(0)
+
+    def prepare(self, batch: TrainingBatch) -> TrainingBatch:
+        """Score the batch by the biased model as it is, let that learn, and draw the batch anew if asked."""
+        probability_B = self.probabilities(self.scores(batch))
+        self.companion.learn(batch, self.method.biased.sample_losses)
+        if self.method.sampling == "reweight":
+            self.weight_B = len(batch) * probability_B
+            return batch
+        drawn_B = torch.multinomial(probability_B, len(batch), replacement=True)
+        self.weight_B = torch.ones_like(probability_B)
+        index_B = None if batch.index_B is None else batch.index_B[drawn_B]
+        return TrainingBatch(batch.taken(drawn_B), batch.label_B[drawn_B], index_B, batch.mean, batch.last)
+
+    def sample_losses(self, logits_BC: Tensor, batch: TrainingBatch) -> Tensor:
+        """B·p_i·l_i, or l_i of a drawn batch; shape (B,)."""
+        loss_B = cross_entropy(logits_BC, batch.label_B)
+        return self.weight_B.to(loss_B) * loss_B
+
+    def scores(self, batch: TrainingBatch) -> Tensor:
+        """‖∇l_i‖ of the companion's head in eval mode, in closed form; shape (B,), float64."""
+        model = self.companion.model
+        head = head_of(model)[1]
+        with evaluating(model), watching(head) as calls:
+            logits_BC = logits_of(model(**batch.inputs), batch.label_B)
+            features_BF = head_input(calls, logits_BC)
+        if not bool(torch.isfinite(logits_BC).all()):
+            raise UserError("The biased model of PGD has diverged: its scores are no longer finite.")
+        if features_BF is None:
+            raise UserError(
+                "PGD with stages='single' needs a model whose last operation is its Linear head; "
+                "use stages='multi' for this one."
+            )
+        error_BC = logit_gradients(logits_BC, batch.label_B)
+        norm_B = head_norms(error_BC, features_BF, head.bias is not None, norm_power(self.method.norm))
+        return norm_B**2 if self.method.norm == "l2sq" else norm_B
+
+    def probabilities(self, score_B: Tensor) -> Tensor:
+        """λ·max(s_i / Σ s, floor) + (1 − λ)/B over the batch, normalised; uniform where all scores are 0."""
+        total = score_B.sum()
+        share_B = torch.where(total == 0, torch.full_like(score_B, 1 / len(score_B)), score_B / total)
+        mixed_B = self.method.mix * share_B.clamp(min=self.method.floor) + (1 - self.method.mix) / len(score_B)
+        return mixed_B / mixed_B.sum()
