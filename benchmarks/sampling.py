@@ -145,8 +145,8 @@ def main() -> None:
     lines = [
         "# What weighted draws cost",
         "",
-        f"{n:,} probabilities, {options.draws:,} draws; one thread of {platform.machine()}, Python {platform.python_version()}, "
-        f"NumPy {np.__version__}, torch {torch.__version__}. Memory: growth of the process's peak beyond the "
+        f"{n:,} probabilities, {options.draws:,} draws; one thread of {platform.machine()}, "
+        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}. Memory: growth of the process's peak beyond the "
         "probabilities. Made by `python benchmarks/sampling.py`, whose head says what is compared.",
         "",
         "| probabilities | side | set-up | a draw | 10 million draws | memory |",
