@@ -146,7 +146,8 @@ def main() -> None:
         "# What weighted draws cost",
         "",
         f"{n:,} probabilities, {options.draws:,} draws; one thread of {platform.machine()}, "
-        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}. Memory: growth of the process's peak beyond the "
+        f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}. "
+        "Memory: growth of the process's peak beyond the "
         "probabilities. Made by `python benchmarks/sampling.py`, whose head says what is compared.",
         "",
         "| probabilities | side | set-up | a draw | 10 million draws | memory |",
