@@ -49,10 +49,10 @@ def main() -> None:
     arguments, training = HfArgumentParser((ScriptArguments, TrainingArguments)).parse_args_into_dataclasses()  # type: ignore[arg-type]
     training.remove_unused_columns = False  # the images are made into pixel values in the collator
     set_seed(training.seed)
-    train, validation = (
-        datasets.load_dataset("imagefolder", data_dir=folder, split="train")
-        for folder in (arguments.train_dir, arguments.validation_dir)
-    )
+    # read together, so that a class has one number in both, also where it is missing in one
+    files = {"train": f"{arguments.train_dir}/**", "validation": f"{arguments.validation_dir}/**"}
+    images = datasets.load_dataset("imagefolder", data_files=files)
+    train, validation = images["train"], images["validation"]
     names = train.features["label"].names
     processor = AutoImageProcessor.from_pretrained(arguments.model_name_or_path)
     model = AutoModelForImageClassification.from_pretrained(

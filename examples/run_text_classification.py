@@ -59,7 +59,7 @@ def main() -> None:
     arguments, training = HfArgumentParser((ScriptArguments, TrainingArguments)).parse_args_into_dataclasses()  # type: ignore[arg-type]
     set_seed(training.seed)
     train, validation = read(arguments.train_file), read(arguments.validation_file)
-    names = sorted(set(train[arguments.label_column]))
+    names = sorted({*train[arguments.label_column], *validation[arguments.label_column]})
     label_ids = {name: i for i, name in enumerate(names)}
     tokenizer = AutoTokenizer.from_pretrained(arguments.model_name_or_path)
     model = AutoModelForSequenceClassification.from_pretrained(

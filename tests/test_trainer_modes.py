@@ -370,6 +370,160 @@ def test_compiled_models_take_forwards_of_their_own(tmp_path: Path) -> None:
     assert_same_to_rounding(found, plain)
 
 
+@pytest.mark.parametrize("accumulated", [1, 4])
+def test_adapters_that_gain_a_gradient_late_are_verified(accumulated: int, tmp_path: Path) -> None:
+    """LoRA's A has none while B is 0; here its layer's samples don't lie in dim 0, which no rule can see."""
+    settings: dict[str, Any] = {
+        **SGD,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": accumulated,
+        "num_train_epochs": 2,
+    }
+
+    def make() -> Any:
+        torch.manual_seed(0)
+        return with_lora(Transposed(), ["layer"], away_from_zero=False, modules_to_save=["head"])
+
+    ways = [
+        trained(
+            tmp_path, make(), image_data(64), trainer={"method": eh.EDGE(projection="naive", route=route)}, **settings
+        )
+        for route in ("auto", "retain")
+    ]
+    assert_same_to_rounding(*ways)
+
+
+class Transposed(nn.Module):
+    """A layer whose input is (positions, samples, width), with as many positions as samples in a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.head = nn.Linear(24, 24), nn.Linear(24, CLASSES)
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        x_TBD = pixel_values.flatten(2).transpose(1, 2).reshape(len(pixel_values), 8, 24).transpose(0, 1)
+        return {"logits": self.head(torch.tanh(self.layer(x_TBD)).mean(0))}
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_use_that_no_tap_sees_is_found_in_batches_of_one_too(batch: int, tmp_path: Path) -> None:
+    class ReadTwice(Transposed):
+        def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+            x_BTD = pixel_values.flatten(1).reshape(len(pixel_values), 8, 24)
+            h_BTD = torch.tanh(self.layer(x_BTD))
+            return {"logits": self.head(nn.functional.linear(h_BTD, self.layer.weight.T).mean(1))}
+
+    ways = []
+    for route in ("auto", "retain"):
+        torch.manual_seed(0)
+        edge = {"method": eh.EDGE(projection="naive", route=route)}
+        ways.append(
+            trained(tmp_path, ReadTwice(), image_data(16), trainer=edge, per_device_train_batch_size=batch, **SGD)
+        )
+    assert_same_to_rounding(*ways)
+
+
+def test_masks_of_the_second_forward_differ_from_step_to_step(tmp_path: Path) -> None:
+    seeds: list[int] = []
+
+    class Noting(eh.Trainer):
+        def _second_forward(self, *args: Any) -> None:
+            state = torch.random.get_rng_state()
+            super()._second_forward(*args)
+            assert torch.equal(state, torch.random.get_rng_state())
+
+        def _forward(self, model: Any, inputs: Any) -> Any:
+            seeds.append(torch.initial_seed())
+            return super()._forward(model, inputs)
+
+    settings = arguments(tmp_path, gradient_accumulation_steps=2, per_device_train_batch_size=4)
+    Noting(image_model(), settings, train_dataset=image_data(), method=eh.EDGE(route="double")).train()
+    second = seeds[1::2]
+    assert len(second) == 20
+    assert len(set(second)) == 20
+    assert set(seeds[::2]).isdisjoint(second)
+
+
+def test_a_second_forward_leaves_running_statistics_alone(tmp_path: Path) -> None:
+    def make() -> Any:
+        torch.manual_seed(0)
+        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=CLASSES)
+        return transformers.ResNetForImageClassification(config)
+
+    plain, double = make(), make()
+    trained(tmp_path, plain, image_data())
+    trained(tmp_path, double, image_data(), trainer={"method": eh.EDGE(alpha=0.0, route="double")})
+    assert [n for n, b in plain.named_buffers() if not torch.equal(b, dict(double.named_buffers())[n])] == []
+
+
+def test_data_given_after_construction_are_checked_and_averaged_too(tmp_path: Path) -> None:
+    method = eh.EDGE(signal="ema", ema_decay=0.5)
+
+    def late(data: Any) -> Any:
+        trainer = eh.Trainer(image_model(), arguments(tmp_path, **SGD), method=method)
+        trainer.train_dataset = data
+        trainer.train()
+        return {name: p.detach() for name, p in trainer.model.named_parameters()}  # type: ignore[union-attr]
+
+    assert_same_bits(
+        late(image_data()), trained(tmp_path, image_model(), image_data(), trainer={"method": method}, **SGD)
+    )
+    with pytest.raises(eh.UserError, match="data set is empty"):
+        late(image_data().select([]))
+
+
+def test_a_second_training_begins_with_no_averages(tmp_path: Path) -> None:
+    trainer = eh.Trainer(image_model(), arguments(tmp_path), train_dataset=image_data(), method=eh.EDGE(signal="ema"))
+    trainer.train()
+    first = dict(trainer.model.state_dict())  # type: ignore[union-attr]
+    assert trainer.running is not None
+    trainer.running.value_N.fill_(0.5)
+    trainer.model.load_state_dict(image_model().state_dict())  # type: ignore[union-attr]
+    trainer.optimizer, trainer.lr_scheduler = None, None  # type: ignore[assignment]
+    trainer.train()
+    assert all(torch.equal(p, first[name]) for name, p in trainer.model.state_dict().items())  # type: ignore[union-attr]
+
+
+def test_parameters_that_a_callback_sets_free_are_trained_by_edge(tmp_path: Path) -> None:
+    class Unfreeze(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            model.bert.requires_grad_(True)
+
+    model = text_model()
+    model.bert.requires_grad_(False)
+    before = model.bert.encoder.layer[0].output.dense.weight.detach().clone()
+    trainer = eh.Trainer(
+        model, arguments(tmp_path), train_dataset=text_data(), method=eh.EDGE(), callbacks=[Unfreeze()]
+    )
+    trainer.create_optimizer()
+    trainer.optimizer.add_param_group({"params": list(model.bert.parameters())})  # type: ignore[union-attr]
+    trainer.train()
+    assert not torch.equal(before, model.bert.encoder.layer[0].output.dense.weight)
+
+
+def test_schedule_free_optimizers_are_in_train_mode(tmp_path: Path) -> None:
+    class ScheduleFree(torch.optim.SGD):
+        mode = "eval"
+        steps: tuple[str, ...] = ()
+
+        def train(self) -> None:
+            self.mode = "train"
+
+        def eval(self) -> None:
+            self.mode = "eval"
+
+        def step(self, closure: Any = None) -> Any:
+            self.steps = (*self.steps, self.mode)
+            return super().step(closure)
+
+    model = image_model()
+    optimizer = ScheduleFree(model.parameters(), lr=0.1)
+    eh.Trainer(
+        model, arguments(tmp_path), train_dataset=image_data(), method=eh.EDGE(), optimizers=(optimizer, None)
+    ).train()
+    assert set(optimizer.steps) == {"train"}
+
+
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 
@@ -382,7 +536,14 @@ def test_requests_that_go_unheard_elsewhere_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, r"one weight for each of the 3 classes. Got shape \(2,\)", class_weights=[1.0, 2.0])
     refused(tmp_path, "finite and not negative. Got -1.0 for class 1", class_weights=[1.0, -1.0, 1.0])
     refused(tmp_path, "all zero", class_weights=[0.0, 0.0, 0.0])
-    refused(tmp_path, "steps within the backward", method=eh.EDGE(), changes={"optim": "lomo"})
+    for optimizer in ("lomo", "galore_adamw_layerwise"):
+        refused(tmp_path, f"'{optimizer}', which steps within", method=eh.EDGE(), changes={"optim": optimizer})
+    compiled = image_model()
+    compiled.compile(backend="eager")
+    with pytest.raises(eh.UserError, match="is compiled, which hides its layers"):
+        trained(tmp_path, compiled, image_data(), trainer={"method": eh.EDGE()})
+    large = image_data(12).add_column("index", [10**12 + i for i in range(12)])  # pyright: ignore[reportCallIssue]
+    refused(tmp_path, "goes up to 1000000000011 for 12 rows", method=eh.EDGE(signal="ema"), data=large)
     with pytest.raises(eh.UserError, match="compute_loss can't be overridden: override the method's sample_losses"):
         OwnLoss(image_model(), arguments(tmp_path), train_dataset=image_data(), method=eh.EDGE())
 
@@ -410,6 +571,43 @@ def test_a_scope_without_parameters_is_refused_before_the_first_step(scope: Any,
     with pytest.raises(eh.UserError, match=message):
         trained(tmp_path, model, text_data(), trainer={"method": eh.EDGE(scope=scope)})
     assert torch.equal(start, model.classifier.weight)
+
+
+class Items(torch.utils.data.Dataset[Any]):
+    """A plain data set of dicts, with labels and an index of its own."""
+
+    def __init__(self, label: int, shift: int = 0) -> None:
+        self.label, self.shift = label, shift
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        generator = torch.Generator().manual_seed(row)
+        label = self.label if row == 7 else row % CLASSES
+        return {"pixel_values": torch.rand(3, 8, 8, generator=generator), "labels": label, "index": row + self.shift}
+
+
+@pytest.mark.parametrize("label", [-100, -1, CLASSES])
+def test_labels_of_a_plain_data_set_are_checked_as_they_come(label: int, tmp_path: Path) -> None:
+    with pytest.raises(eh.UserError, match=rf"Labels must lie in 0…2 for this model. Got {label} in a training batch"):
+        trained(tmp_path, image_model(), Items(label), trainer={"class_weights": [1.0, 1.0, 1.0]})
+
+
+def test_the_row_is_the_index_of_a_plain_data_set(tmp_path: Path) -> None:
+    options = {"method": eh.EDGE(signal="biased"), "signal_probs": np.linspace(0, 1, 12)}
+    ways = [trained(tmp_path, image_model(), Items(1, shift), trainer=options) for shift in (0, 30, -10)]
+    assert_same_bits(ways[1], ways[0])
+    assert_same_bits(ways[2], ways[0])
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    averaged = {"method": eh.EDGE(signal="ema")}
+    trained(tmp_path, text_model(), text_data(24), trainer=averaged, **settings)
+    trainer = eh.Trainer(text_model(), arguments(tmp_path), train_dataset=text_data(40), **averaged)
+    with pytest.raises(eh.UserError, match="averages of 24 samples, but the training set has 40"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
 def test_a_model_without_logits_is_refused(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def collator_for(preprocess: Callable[[dict[str, Any]], dict[str, Tensor]]) -> C
 
 
 class IndexedDataset(TorchDataset[Any]):
-    """Any map-style dataset of dicts, each with its row number as `index` unless it has that column."""
+    """Any map-style dataset of dicts, each with its row number as `index`."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -165,14 +165,21 @@ class IndexedDataset(TorchDataset[Any]):
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        features = dict(self.dataset[row])
-        features.setdefault("index", row)
-        return features
+        return self._indexed(self.dataset[row], row)
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
         read = getattr(self.dataset, "__getitems__", None)
         many = [self.dataset[row] for row in rows] if read is None else read(rows)
-        return [{"index": row, **features} for row, features in zip(rows, many, strict=True)]
+        return [self._indexed(features, row) for row, features in zip(rows, many, strict=True)]
+
+    @staticmethod
+    def _indexed(features: Any, row: int) -> dict[str, Any]:
+        if not isinstance(features, Mapping):
+            raise UserError(
+                f"The samples' bias signal is found by their index, for which each sample must be a dict. "
+                f"Got {type(features).__name__}."
+            )
+        return {**features, "index": row}
 
 
 class IndexKeeping:
@@ -199,3 +206,32 @@ class IndexKeeping:
                 "so samples and their indices can't be matched."
             )
         return {**batch, "index": index_B}
+
+
+class LabelChecking:
+    """A collator around another one, after which a label that is no class is an error that names it.
+
+    On the device the loss would only fail there, or ignore −100. Here the labels are on the CPU.
+
+    Args:
+        collator: Any collator of transformers or of the user.
+        num_labels: C; None if the model doesn't say.
+    """
+
+    def __init__(self, collator: Collator, num_labels: int | None) -> None:
+        self.collator = collator
+        self.num_labels = num_labels
+
+    def __call__(self, features: Any) -> dict[str, Any]:
+        """Collate, and look at the labels."""
+        batch = self.collator(features)
+        label_B = batch.get("labels")
+        if self.num_labels is None or not isinstance(label_B, torch.Tensor) or label_B.ndim != 1:
+            return batch
+        outside = torch.nonzero((label_B < 0) | (label_B >= self.num_labels)).flatten()
+        if len(outside):
+            raise UserError(
+                f"Labels must lie in 0…{self.num_labels - 1} for this model. Got {label_B[outside[0]].item()} in a "
+                "training batch."
+            )
+        return batch

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 
 from evenhand.validation import UserError
 
@@ -156,3 +158,13 @@ class ImportanceSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         for chunk in self.chunks():
             yield from chunk.tolist()
+
+
+class TellsEpoch(TrainerCallback):
+    """Tells the sampler the epoch, which transformers can't when it goes on in mid-epoch on several processes."""
+
+    def __init__(self, sampler: ImportanceSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))  # 1.4 where training goes on in the second epoch

@@ -14,34 +14,35 @@ import datasets
 import numpy as np
 import torch
 import transformers
+from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from evenhand.batches import IndexedDataset, IndexKeeping
-from evenhand.gradients import GradientStatistics, WeightedGradients
+from evenhand.batches import IndexedDataset, IndexKeeping, LabelChecking
+from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
 from evenhand.inference import logits_of
 from evenhand.losses import cross_entropy, true_class_probability
 from evenhand.methods.base import Method, OneStage
 from evenhand.methods.erm import ERM
 from evenhand.methods.objective import Companion, Objective, TrainingBatch
-from evenhand.sampling import ImportanceSampler, normalized
+from evenhand.sampling import ImportanceSampler, TellsEpoch
 from evenhand.signals import RunningProbabilities
 from evenhand.trainer_checks import (
+    averages_needed,
     check_combination,
     check_companion,
     check_model,
     check_train_dataset,
     checked_class_weights,
+    checked_sampling,
     checked_signal,
     has_index,
     index_bound,
     one_stage,
 )
 from evenhand.validation import UserError
-
-_SIGNAL_FILE = "signal.pt"  # the running average, beside the optimizer's state in a checkpoint
 
 
 class Trainer(transformers.Trainer):
@@ -93,30 +94,42 @@ class Trainer(transformers.Trainer):
         check_companion(self, self.method, companion)
         if self.method.combination() is not None:
             check_combination(self, self.method, own_loss=type(self).compute_loss is not Trainer.compute_loss)
-        num_labels = getattr(getattr(self.model, "config", None), "num_labels", None)
-        if self.train_dataset is not None:
-            check_train_dataset(self.train_dataset, num_labels, custom=not self.args.remove_unused_columns)
-        self.sampling = None if sampling is None else self._checked_sampling(sampling)
-        self.signal_N = checked_signal(self.method, signal_probs, self.train_dataset)
-        self.class_weight_C = checked_class_weights(class_weights, num_labels)
+        self.num_labels: int | None = getattr(getattr(self.model, "config", None), "num_labels", None)
+        self.class_weight_C = checked_class_weights(class_weights, self.num_labels)
+        self.sampling = sampling
+        self.signal_probs = signal_probs
+        self.signal_N: Tensor | None = None
         self.running: RunningProbabilities | None = None
-        if self.method.averaging is not None and self.train_dataset is not None:
-            self.running = RunningProbabilities(self.method.averaging, index_bound(self.train_dataset))
-        if self._needs_index:
-            self.data_collator = IndexKeeping(self.data_collator)
         self.weighted_gradients: WeightedGradients | None = None
+        self._checked_dataset: Any = None
+        self._micro_batch = 0
+        if self.train_dataset is not None:
+            self._check_data()
 
     # ---- what is trained on -----------------------------------------------------------------------------------------
 
+    def _check_data(self) -> None:
+        """Refuse a training set that can't be trained on, and get its signal ready; again where it was replaced."""
+        dataset = self.train_dataset
+        check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
+        if self.sampling is not None:
+            self.sampling = checked_sampling(self.sampling, dataset)
+        self.signal_N = checked_signal(self.method, self.signal_probs, dataset)
+        if self.method.averaging is not None:
+            self.running = RunningProbabilities(self.method.averaging, averages_needed(dataset))
+        self._checked_dataset = dataset
+
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
-        """As transformers', with each sample's index where the method needs it."""
-        plain = self.train_dataset
+        """As transformers', with each sample's index where the method needs it, and labels that are classes."""
+        plain, collator = self.train_dataset, self.data_collator
         if self._needs_index and not has_index(plain):
             self.train_dataset = cast(TorchDataset[Any], IndexedDataset(self._remove_unused(plain)))
+        kept = IndexKeeping(collator) if self._needs_index else collator
+        self.data_collator = LabelChecking(kept, self.num_labels)
         try:
             return super().get_train_dataloader()
         finally:
-            self.train_dataset = plain
+            self.train_dataset, self.data_collator = plain, collator
 
     def _remove_unused(self, dataset: Any) -> Any:
         return (
@@ -130,8 +143,8 @@ class Trainer(transformers.Trainer):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         sampler = ImportanceSampler(self.sampling, seed=seed)
-        self.remove_callback(_TellsEpoch)
-        self.add_callback(_TellsEpoch(sampler))
+        self.remove_callback(TellsEpoch)
+        self.add_callback(TellsEpoch(sampler))
         return sampler
 
     @property
@@ -188,6 +201,8 @@ class Trainer(transformers.Trainer):
             return super().training_step(model, inputs, num_items_in_batch)
         engine = self._engine()
         model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
+            cast(Any, self.optimizer).train()
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             with engine.forward():
@@ -212,24 +227,38 @@ class Trainer(transformers.Trainer):
             if engine.statistics is not None and self.accelerator.scaler is not None:
                 engine.statistics.scale = self.accelerator.scaler.scale(torch.ones((), device=loss.device))
             engine.combine_into_grad(projection)
+        self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
+        period = self.args.torch_empty_cache_steps
+        if period is not None and self.state.global_step % period == 0:
+            clear_device_cache()
         return loss.detach()
 
     def _second_forward(
         self, engine: WeightedGradients, method: OneStage, inputs: dict[str, Any], signal_B: Tensor | None, mean: Any
     ) -> None:
-        """Adds b from a forward of its own, whose dropout masks leave the stream of random numbers as it was."""
+        """Adds b from a forward of its own, whose dropout masks leave the stream of random numbers as it was.
+
+        They follow from the seed, the step, the micro-batch and the process, so that resuming finds the same ones.
+        """
+        model = self._unwrapped()
         devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self.compute_loss_context_manager():
-            torch.manual_seed(int(torch.randint(2**62, ())))
-            # the model itself: the wrapper would get ready to average these gradients over the processes too
-            outputs, labels_B, _ = self._forward(self._unwrapped(), inputs)
+        place = [self.args.seed, self.state.global_step, self._micro_batch, self.args.process_index]
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        with torch.random.fork_rng(devices), running_statistics_kept(model), self.compute_loss_context_manager():
+            torch.manual_seed(seed)
+            # not its wrapper, which would get ready to average these gradients over the processes too
+            outputs, labels_B, _ = self._forward(model, inputs)
             logits_BC = logits_of(outputs, labels_B)
             loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
             loss = mean(method.bias_weights(logits_BC, labels_B, signal_B) * loss_B)
         engine.add_bias(loss, self._backward)
 
     def _engine(self) -> WeightedGradients:
-        """Made at the first step, when the model is on its device."""
+        """Made at the first step, when the model is on its device; anew where a callback froze or freed parameters."""
+        engine = self.weighted_gradients
+        if engine is not None and self._micro_batch == 0 and engine.outdated:
+            engine.detach()
+            self.weighted_gradients = None
         if self.weighted_gradients is None:
             self.weighted_gradients = WeightedGradients(
                 self._unwrapped(),
@@ -272,6 +301,11 @@ class Trainer(transformers.Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
+        if self.train_dataset is not None and self.train_dataset is not self._checked_dataset:
+            self._check_data()
+        if self.running is not None:
+            self.running.reset()
+        self._micro_batch = 0
         if self.method.needs_companion:
             if (args and args[0]) or kwargs.get("resume_from_checkpoint"):
                 raise UserError(
@@ -353,33 +387,10 @@ class Trainer(transformers.Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         if self.running is not None and self.args.should_save:
-            torch.save(self.running.value_N.cpu(), Path(output_dir) / _SIGNAL_FILE)
+            self.running.save(Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.running is not None and checkpoint is not None:
-            path = Path(checkpoint) / _SIGNAL_FILE
-            if not path.exists():
-                raise UserError(f"The checkpoint '{checkpoint}' holds no running averages for {self.method.title}.")
-            self.running.value_N = torch.load(path, weights_only=True)
-
-    # ---- checks before training -------------------------------------------------------------------------------------
-
-    def _checked_sampling(self, sampling: NDArray[np.floating]) -> NDArray[np.float64]:
-        probability_N = normalized(sampling)
-        rows = len(cast(Any, self.train_dataset))
-        if len(probability_N) != rows:
-            raise UserError(
-                f"sampling must hold one weight for each of the {rows} training samples. Got {len(probability_N)}."
-            )
-        return probability_N
-
-
-class _TellsEpoch(transformers.TrainerCallback):
-    """Tells the sampler the epoch, which transformers can't when it goes on in mid-epoch on several processes."""
-
-    def __init__(self, sampler: ImportanceSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))  # 1.4 where training goes on in the second epoch
+        # a checkpoint of the model alone begins everything else anew
+        if self.running is not None and checkpoint is not None and (Path(checkpoint) / "optimizer.pt").exists():
+            self.running.load(Path(checkpoint))

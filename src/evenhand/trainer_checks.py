@@ -12,12 +12,14 @@ import datasets
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import DynamoBackend
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from evenhand.gradients import parameters_in_scope
 from evenhand.methods.base import Method, OneStage
+from evenhand.sampling import normalized
 from evenhand.validation import UserError
 
 
@@ -70,14 +72,20 @@ def check_combination(trainer: transformers.Trainer, method: OneStage, own_loss:
             f"{title} can't be run under FSDP, which shards the gradients that it combines: use DDP (torchrun without "
             "fsdp)."
         )
-    if args.torch_compile and route != "double":
+    dynamo = getattr(trainer.accelerator.state, "dynamo_plugin", None)  # accelerate launch --dynamo_backend
+    compiled = args.torch_compile or (dynamo is not None and dynamo.backend != DynamoBackend.NO)
+    if compiled and route != "double":
         raise UserError(
             f"{title} can't be run with torch_compile=True, which hides the layers from it, but with route='double'."
         )
+    parallel = getattr(trainer.accelerator, "parallelism_config", None)
+    if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+        raise UserError(f"{title} can't be run with context or sequence parallelism, which splits samples.")
     assert trainer.model is not None
     parameters_in_scope(trainer.model, method.gradient_scope())
-    if args.optim in ("lomo", "adalomo"):
-        raise UserError(f"{title} can't be run with optim='{args.optim}', which steps within the backward.")
+    optimizer = str(getattr(args.optim, "value", args.optim))
+    if optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"):
+        raise UserError(f"{title} can't be run with optim='{optimizer}', which steps within the backward.")
 
 
 def check_companion(trainer: transformers.Trainer, method: OneStage, companion: nn.Module | None) -> None:
@@ -101,6 +109,8 @@ def check_train_dataset(dataset: Any, num_labels: int | None, custom: bool) -> N
     """
     if isinstance(dataset, (IterableDataset, datasets.IterableDataset)):
         raise UserError("evenhand.Trainer needs a data set with a length; streaming data sets are not supported.")
+    if len(dataset) == 0:
+        raise UserError("The training data set is empty.")
     if not isinstance(dataset, datasets.Dataset) or num_labels is None:
         return
     name = next((c for c in ("labels", "label") if c in dataset.column_names), None)
@@ -156,6 +166,26 @@ def checked_signal(method: OneStage, signal_probs: Any, dataset: Any) -> Tensor 
     if len(bad):
         raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
     return torch.from_numpy(probs)
+
+
+def checked_sampling(sampling: Any, dataset: Any) -> NDArray[np.float64]:
+    """Sampling weights as probabilities, one for each sample."""
+    probability_N = normalized(sampling)
+    if len(probability_N) != len(dataset):
+        raise UserError(
+            f"sampling must hold one weight for each of the {len(dataset)} training samples. Got {len(probability_N)}."
+        )
+    return probability_N
+
+
+def averages_needed(dataset: Any) -> int:
+    """How many running averages the samples' indices need."""
+    bound = index_bound(dataset)
+    if bound > max(100 * len(dataset), 10_000_000):
+        raise UserError(
+            f"The training data set's 'index' column goes up to {bound - 1} for {len(dataset)} rows: use row numbers."
+        )
+    return bound
 
 
 def checked_class_weights(weights: Sequence[float] | None, num_labels: int | None) -> Tensor | None:

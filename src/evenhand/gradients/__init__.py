@@ -6,6 +6,7 @@ from evenhand.gradients.norms import Norm, check_norm, gradient_norms, norm_powe
 from evenhand.gradients.patterns import Scope, check_scope, parameters_in_scope
 from evenhand.gradients.projection import Projection, ProjectionKind
 from evenhand.gradients.statistics import GradientStatistics
+from evenhand.gradients.two_backwards import running_statistics_kept
 
 __all__ = [
     "GradientStatistics",
@@ -22,4 +23,5 @@ __all__ = [
     "gradient_norms",
     "norm_power",
     "parameters_in_scope",
+    "running_statistics_kept",
 ]

@@ -29,16 +29,15 @@ from evenhand.gradients.patterns import Scope, parameters_in_scope
 from evenhand.gradients.processes import average_over_processes
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.statistics import GradientStatistics
-from evenhand.gradients.sums import Sums, add, minus, norm_of
+from evenhand.gradients.sums import Sums, add
 from evenhand.gradients.two_backwards import Backward, gradients_beside
+from evenhand.gradients.verification import Verification
 from evenhand.validation import UserError, check_choice
 
 logger = logging.getLogger(__name__)
 
 Route = Literal["auto", "single", "retain", "double"]
 SINGLE, SECOND, OWN = "single backward", "second backward", "forward and backward of its own"
-
-_CHECKS = 3  # batches: a parameter whose gradient is 0 on the first (LoRA's A) is checked on a later one
 
 
 class WeightedGradients:
@@ -65,8 +64,9 @@ class WeightedGradients:
             from a forward of its own, whose loss `add_bias` takes.
         scope: Which trainable parameters have a b: "all", "adapters" (of peft), or name patterns. The others keep e.
         distributed: b is averaged over the processes before it is combined, as DistributedDataParallel averages e.
-        verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient (two more
-            backwards a batch, at most three batches); what disagrees moves to the second backward, with a warning.
+        verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient, and again
+            on the first of more than one sample (two more backwards each time); what disagrees moves to the second
+            backward, with a warning.
 
     Raises:
         UserError: If the route is unknown, a trainable parameter can't take it, or the scope is empty.
@@ -88,13 +88,12 @@ class WeightedGradients:
         self.statistics: GradientStatistics | None = None  # shown every combination, if there is one
         self.names = parameters_in_scope(model, scope)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
-        self._refuse_sharded()
+        self._refuse_hidden()
         self._layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
         self._single = seen_by_rules_only(model, self._layers)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
-        self._unverified = set(self._single) if verify else set()
-        self._checks_left = _CHECKS
+        self._verification = Verification(self._single if verify else ())
         self._bias: list[Sums] = [{}]  # one a weighting
         # the state of one batch
         self._armed = False  # hooks tap what passes; also in the backward, where checkpointing runs forwards again
@@ -102,6 +101,7 @@ class WeightedGradients:
         self._met = False  # the backward passed a tap
         self._batch: int | None = None
         self._misfits: set[nn.Module] = set()
+        self._tapped: set[nn.Parameter] = set()  # their layers were called in the last forward
         self._weight_KB: Tensor | None = None
         self._sums: list[Sums] = []
         self._coarse = False
@@ -118,6 +118,7 @@ class WeightedGradients:
         """Capture the model's forward pass inside; one call of the model, whose backward comes next."""
         self._captured = self._armed = bool(self._single) and not self._mixes_samples()
         self._batch = None
+        self._tapped = set()
         if self.route == "single" and not self._captured:
             raise UserError("route='single' can't be taken: batch normalisation in train mode mixes the samples.")
         try:
@@ -151,18 +152,19 @@ class WeightedGradients:
         self._bias += [{} for _ in range(len(weight_KB) - len(self._bias))]
         self._uncover({p for m in self._misfits for p in self._layers[m].values()}, "samples are not in dim 0")
         self._misfits.clear()
-        verifying = self._captured and bool(self._unverified & self._single) and len(loss_B) > 1
-        sums = [{} for _ in weight_KB] if verifying else self._bias
+        pending = self._verification.pending(self._single, self._tapped, len(loss_B)) if self._captured else set()
+        sums = [{} for _ in weight_KB] if pending else self._bias
         loss = reduce(loss_B)
         self._armed = self._captured
         self._met = False
         try:
             with self._summing(weight_KB, sums):
-                backward(loss, retain_graph=verifying or bool(self._second()))
-            if self._captured and self._single and not self._met and not verifying:  # which finds it by itself
+                backward(loss, retain_graph=bool(pending or self._second()))
+            if self._captured and self._single and not self._met and not pending:  # which finds it by itself
                 raise UserError("The losses don't come from the model's last call in train mode: call model.train().")
-            if verifying:
-                self._verify(loss, loss_B, reduce, backward)
+            if pending:
+                if self._verification.due(pending):
+                    self._verify(loss, loss_B, reduce, backward)
                 for bias, found in zip(self._bias, sums, strict=False):
                     for p in found.keys() & self._single:
                         add(bias, p, found[p])
@@ -228,6 +230,12 @@ class WeightedGradients:
         other = OWN if self.route == "double" else SECOND
         return {name: SINGLE if p in single else other for p, name in self.names.items()}
 
+    @property
+    def outdated(self) -> bool:
+        """Whether parameters were frozen or set free since it was made."""
+        now = [p for p in self.model.parameters() if p.requires_grad]
+        return len(now) != len(self._trainable) or any(p is not q for p, q in zip(now, self._trainable, strict=True))
+
     def summary(self) -> str:
         """The coverage in one line."""
         routes = self.coverage()
@@ -266,7 +274,16 @@ class WeightedGradients:
                 f"{', '.join(names)}: route='auto' takes a second backward for them."
             )
 
-    def _refuse_sharded(self) -> None:
+    def _refuse_hidden(self) -> None:
+        """Compiled layers can't be watched, and gradients that are sharded or sparse can't be combined."""
+        for module in [] if self.route == "double" else self.model.modules():
+            if module._compiled_call_impl is not None or type(module).__name__ == "OptimizedModule":
+                raise UserError(
+                    f"The {type(module).__name__} is compiled, which hides its layers: leave it uncompiled, or use "
+                    "route='double' in evenhand.Trainer."
+                )
+            if self.distributed and isinstance(module, nn.Embedding) and module.sparse and module.weight in self.names:
+                raise UserError("Sparse gradients of an embedding can't be averaged over processes: use sparse=False.")
         for p, name in self.names.items():
             if isinstance(p, DTensor) or p.is_meta:
                 raise UserError(
@@ -290,6 +307,7 @@ class WeightedGradients:
             return None
         if not (torch.is_grad_enabled() and shown.requires_grad):
             return shown
+        self._tapped.update(self._layers[layer].values())
         return cast(Tensor, _Tap.apply(shown, a.detach(), layer, self))
 
     def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
@@ -333,31 +351,11 @@ class WeightedGradients:
             gradients_beside(loss, every, self._trainable, backward, retain_graph=True)
         weighted = reduce(weight_B * loss_B)
         found = gradients_beside(weighted, every, self._trainable, backward, retain_graph=True)
-        norms = [torch.zeros(()) if g is None else norm_of(g) for g in found]
-        total = float(torch.stack([n.cpu() for n in norms]).norm())
-        if not total < float("inf"):  # the gradient scaler is still looking for its scale
-            return
-        tolerance, floor = self._tolerance()
-        wrong = set()
-        for p, right, norm in zip(every, found, norms, strict=True):
-            if p not in self._unverified or (p not in ours and right is None):
-                continue
-            error = norm if p not in ours else norm_of(ours[p]) if right is None else norm_of(minus(ours[p], right))
-            if float(error) > tolerance * max(float(norm), floor * total):
-                wrong.add(p)
-            if float(norm) > 0 or p in wrong:
-                self._unverified.discard(p)
-        self._checks_left -= 1
-        if self._checks_left == 0:
-            self._unverified.clear()
+        on_gpu = any(p.is_cuda for p in every)
+        wrong = self._verification.compare(
+            ours, dict(zip(every, found, strict=True)), len(loss_B), on_gpu, self._coarse
+        )
         self._uncover(wrong, "their rules disagree with autograd")
-
-    def _tolerance(self) -> tuple[float, float]:
-        """Largest error relative to a tensor's norm, and the share of the global norm below which that is rounding."""
-        if self._coarse:
-            return 1e-1, 1e-2
-        on_gpu = any(p.is_cuda for p in self.names)  # where convolutions use TF32 by default
-        return (1e-2, 1e-3) if on_gpu else (1e-4, 1e-3)
 
 
 class _Tap(torch.autograd.Function):
