@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -26,8 +26,10 @@ from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import true_class_probabilities
 from evenhand.methods.base import Init, OneStage
+from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource, load_model
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.shared_stages import SharedStages, model_digest, stage_key
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
 from evenhand.tasks.base import membership
@@ -53,6 +55,7 @@ class StoredRun:
         folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there.
         device: Where to train.
         progress: Is told how far each stage is.
+        shared: Where stages lie that other runs of a study need too.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class StoredRun:
         folder: Path,
         device: torch.device,
         progress: Progress | None = None,
+        shared: SharedStages | None = None,
     ) -> None:
         self.configuration = configuration
         self.task = task
@@ -70,6 +74,7 @@ class StoredRun:
         self.folder = folder
         self.device = device
         self.progress = progress
+        self.shared = shared
         preprocess, self.processor = source.preprocessor()
         self.collate = collator_for(preprocess)
         columns = [c for c in ("pixel_values", "text", "text_pair", "labels", "index") if c in task.train.column_names]
@@ -111,7 +116,10 @@ class StoredRun:
             self._save_model(model, partial / "model")
             return {"steps": report.steps, "epochs": self.configuration.training.epochs, "losses": report.losses}
 
-        stage = self._stage(name, work)
+        key = None
+        if start is None and sampling is None and signal_probs is None:
+            key = self._shared_key("train", method=method.name, settings=method.settings())
+        stage = self._stage(name, work, key)
         return ready(load_model(stage / "model"), self.device)
 
     def gradient_norms(self, model: nn.Module, source: Source, norm: Norm) -> NDArray[np.float64]:
@@ -120,9 +128,12 @@ class StoredRun:
         def work(partial: Path) -> dict[str, Any]:
             scores = gradient_norms(model, self.rows["train"], source, norm, collate_fn=self.collate)
             np.save(partial / "scores.npy", scores)
-            return {}
+            conflicting_N = membership(self.task.train, "alignment").get("conflicting")
+            found = None if conflicting_N is None else detection_quality(scores, conflicting_N)
+            return {"detection": found}
 
-        return np.load(self._stage("scores", work) / "scores.npy")
+        key = self._shared_key("scores", model, source=source, norm=norm)
+        return np.load(self._stage("scores", work, key) / "scores.npy")
 
     def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
         """Probability of each training sample's true class, shape (N,)."""
@@ -134,7 +145,8 @@ class StoredRun:
             )
             return {}
 
-        return np.load(self._stage("probabilities", work) / "probabilities.npy")
+        key = self._shared_key("probabilities", model)
+        return np.load(self._stage("probabilities", work, key) / "probabilities.npy")
 
     def start_from(self, init: Init, biased: nn.Module) -> nn.Module:
         """The weights that a debiased model starts from."""
@@ -198,19 +210,34 @@ class StoredRun:
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 
-    def _stage(self, name: str, work: Callable[[Path], dict[str, Any]]) -> Path:
-        """The folder of a finished stage; `work` fills it if it isn't there yet. It appears whole or not at all."""
+    def _shared_key(self, kind: str, model: nn.Module | None = None, **parts: Any) -> str | None:
+        """The name that a stage has among those shared with other runs; None where nothing is shared."""
+        if self.shared is None:
+            return None
+        digest = None if model is None else model_digest(model)
+        return stage_key(self.configuration, {"kind": kind, "model": digest, **parts})
+
+    def _stage(self, name: str, work: Callable[[Path], dict[str, Any]], key: str | None = None) -> Path:
+        """The folder of a finished stage; `work` fills it if it isn't there yet. It appears whole or not at all.
+
+        With a `key`, a stage that another run has finished is taken over, and this one is offered to others.
+        """
         final = self.folder / "stages" / name
+        shared = self.shared if key is not None else None
         if not final.exists():
             partial = fresh_folder(final.with_name(f".{name}.partial"))
-            clock = time.perf_counter()
             try:
-                report = work(partial)
-                write_json(partial / "stage.json", {"name": name, **report, "seconds": time.perf_counter() - clock})
+                with shared.lock(key) if shared and key else nullcontext():
+                    if not (shared and key and shared.fetch(key, partial, name)):
+                        clock = time.perf_counter()
+                        report = {"name": name, **work(partial)}
+                        write_json(partial / "stage.json", report | {"seconds": time.perf_counter() - clock})
+                    partial.rename(final)
+                    if shared and key:
+                        shared.publish(key, final)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            partial.rename(final)
         report = read_json(final / "stage.json")
         self.durations[name] = report.pop("seconds")
         self.reports.append(report)
