@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from evenhand.gradients import gradient_norms
     from evenhand.methods import EDGE, ERM, GCE, METHODS, PGD
     from evenhand.run import Result, fit
+    from evenhand.studies import study
     from evenhand.tasks import TASKS, ColoredDigits, ColoredMNIST, Task
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
@@ -25,6 +26,7 @@ _HOMES = {
     "PGD": "evenhand.methods",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
+    "study": "evenhand.studies",
     "TASKS": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "fit",
     "gradient_norms",
+    "study",
 ]
 
 

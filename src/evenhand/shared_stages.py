@@ -1,4 +1,4 @@
-"""Stages that several runs need alike, kept by what decides their result: trained by the first, reused by the others."""
+"""Stages that several runs need alike: kept by what decides their result, trained once, reused by the others."""
 
 from __future__ import annotations
 

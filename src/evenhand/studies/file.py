@@ -122,13 +122,13 @@ _ALLOWED = {
 
 
 def _in_file(loc: tuple[Any, ...], located: Located) -> Place:
-    """pydantic's place without what isn't in the file: the names of a union's members."""
+    """Pydantic's place without what isn't in the file: the names of a union's members."""
     place: list[str | int] = []
     content = located.content
     for step in loc:
-        if isinstance(content, dict) and step in content:
-            content = content[step]
-        elif isinstance(content, list) and isinstance(step, int) and step < len(content):
+        if (isinstance(content, dict) and step in content) or (
+            isinstance(content, list) and isinstance(step, int) and step < len(content)
+        ):
             content = content[step]
         elif not place:
             content = None  # a missing key

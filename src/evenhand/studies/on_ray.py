@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,7 @@ def _connected(address: str) -> Any:
         raise UserError("The engine 'ray' needs Ray: install it with pip install 'evenhand[ray]'.") from error
     _check_address(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
@@ -91,7 +92,7 @@ def _connected(address: str) -> Any:
 
 def _check_address(address: str) -> None:
     """An address where nobody listens is told at once; Ray itself would try for minutes."""
-    if address in ("auto", "local"):
+    if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():

@@ -232,7 +232,7 @@ def _telling_apart(cell: FlatCell, cells: Sequence[FlatCell]) -> list[str]:
 
 
 def _short(name: str) -> str:
-    """ "method.source" is "source", "training.lr" is "lr", "task.name" is "task"; "task.conflict" stays."""
+    """Shortened: "method.source" is "source", "training.lr" is "lr", "task.name" is "task"; "task.conflict" stays."""
     section, _, field = name.partition(".")
     if field == "name":
         return section

@@ -83,4 +83,7 @@ def _failure(job: Job, error: str) -> dict[str, object]:
 
 class _Progress:
     def __init__(self, on_stage: OnStage) -> None:
-        self.stage = on_stage
+        self.on_stage = on_stage
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.on_stage(name, done, total)
