@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.studies.file import CellEntry, StudyFile
+from evenhand.studies.file import CellEntry, StudyFile, seed_list
 from evenhand.studies.located import Located, Place
 from evenhand.validation import did_you_mean
 
@@ -37,12 +37,14 @@ class FlatCell:
         name: The name given in the file, if any.
         fields: All its fields.
         grid: The fields that a grid varies, in the grid's order.
+        seeds: The seeds of its runs.
         place: Where it stands.
     """
 
     name: str | None
     fields: Fields
     grid: tuple[str, ...]
+    seeds: list[int]
     place: Place
 
 
@@ -64,7 +66,8 @@ def flat_cells(file: StudyFile, located: Located) -> list[FlatCell]:
                 fields = common
                 for layer in (outer, own, inner):
                     fields = _overlaid(fields, layer)
-                cells.append(FlatCell(entry.name, fields, tuple(dict.fromkeys([*outer, *inner])), place))
+                varied = tuple(dict.fromkeys([*outer, *inner]))
+                cells.append(FlatCell(entry.name, fields, varied, seed_list(entry.seeds or file.seeds), place))
     return cells
 
 

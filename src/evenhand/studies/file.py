@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from evenhand.studies.located import Located, Place, read_yaml
 from evenhand.validation import UserError, did_you_mean
@@ -14,6 +14,21 @@ from evenhand.validation import UserError, did_you_mean
 Fields = dict[str, Any] | StrictStr
 Values = Annotated[list[Any], Field(min_length=1)]
 Grid = Annotated[dict[str, Values], Field(min_length=1)]
+
+
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("names a seed twice")
+    return seeds
+
+
+Seed = Annotated[StrictInt, Field(ge=0)]
+Seeds = Annotated[StrictInt, Field(ge=1)] | Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
+
+
+def seed_list(seeds: int | list[int]) -> list[int]:
+    """The seeds one by one: 5 means 0 to 4."""
+    return list(range(seeds)) if isinstance(seeds, int) else seeds
 
 
 class _Keys(BaseModel):
@@ -27,9 +42,10 @@ class _Keys(BaseModel):
 
 
 class CellEntry(_Keys):
-    """An entry of `cells`: its own fields, and perhaps a grid of its own."""
+    """An entry of `cells`: its own fields, and perhaps a grid and seeds of its own."""
 
     name: StrictStr | None = None
+    seeds: Seeds | None = None
 
 
 class StudyFile(_Keys):
@@ -47,23 +63,11 @@ class StudyFile(_Keys):
 
     study: Annotated[StrictStr, Field(pattern=r"^[\w][\w.-]*$")] | None = None
     title: StrictStr | None = None
-    seeds: Annotated[StrictInt, Field(ge=1)] | Annotated[list[Annotated[StrictInt, Field(ge=0)]], Field(min_length=1)]
+    seeds: Seeds
     data_seed: Annotated[StrictInt, Field(ge=0)] | None = None
     baseline: StrictStr | None = None
     keep_models: StrictBool = False
     cells: Annotated[list[CellEntry], Field(min_length=1)] | None = None
-
-    @field_validator("seeds")
-    @classmethod
-    def _different(cls, seeds: int | list[int]) -> int | list[int]:
-        if isinstance(seeds, list) and len(set(seeds)) < len(seeds):
-            raise ValueError("names a seed twice")
-        return seeds
-
-    @property
-    def seed_list(self) -> list[int]:
-        """The seeds one by one."""
-        return list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
 
 def read_study_file(path: Path) -> tuple[StudyFile, Located]:
@@ -94,11 +98,11 @@ def _sentence(error: ValidationError, located: Located) -> UserError:
         return located.error(
             place, f"unknown key '{place[-1]}'{did_you_mean(str(place[-1]), known)}; known are {', '.join(known)}."
         )
+    if "seeds" in place:
+        wanted = "must be a number of at least 1 or a list of different integers of at least 0"
+        return located.error(place, f"'seeds' {wanted}. Got {got}.")
     if kind == "too_short":
         return located.error(place, f"'{name}' is empty, so there is nothing to run.")
-    if place[0] == "seeds":
-        wanted = "must be a number of at least 1 or a list of different integers of at least 0"
-        return located.error(place, f"'{place[0]}' {wanted}. Got {got}.")
     wanted = {"string_pattern_mismatch": "must be made of letters, digits, '.', '-' and '_'"}.get(kind)
     in_grid = "grid" in place[:-1]
     allowed = "a list of values" if in_grid else _ALLOWED.get(str(place[-1]), "of another kind")

@@ -91,9 +91,8 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
         raise UserError(f"The file's name '{path.name}' can't name a study: give it a name with the key 'study'.")
     flat = flat_cells(file, located)
     names = _names(flat, located)
-    seed_list = file.seed_list if seeds is None else list(range(seeds))
     cells = tuple(
-        Cell(label, tuple(_configurations(cell, seed_list, file, located, data_dir)))
+        Cell(label, tuple(_configurations(cell, seeds, file, located, data_dir)))
         for label, cell in zip(names, flat, strict=True)
     )
     _check_different(cells, flat, located)
@@ -104,7 +103,7 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
 
 
 def _configurations(
-    cell: FlatCell, seeds: Sequence[int], file: StudyFile, located: Located, data_dir: Path | None
+    cell: FlatCell, seeds: int | None, file: StudyFile, located: Located, data_dir: Path | None
 ) -> list[Configuration]:
     task = _named(cell, "task", TASKS, located)
     method = _named(cell, "method", METHODS, located)
@@ -130,7 +129,7 @@ def _configurations(
             seed=seed,
             data_seed=seed if file.data_seed is None else file.data_seed,
         )
-        for seed in seeds
+        for seed in (cell.seeds if seeds is None else range(seeds))
     ]
 
 
