@@ -49,7 +49,8 @@ class Cluster:
         else:
             raise AssertionError("the cluster did not start")
         # its output must not fill the pipe
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self.reader.start()
 
     def workers(self) -> list[psutil.Process]:
         """The processes that carry out runs now."""
@@ -68,6 +69,9 @@ class Cluster:
         self.process.wait(30)
         for process in psutil.wait_procs(processes, timeout=10)[1]:
             process.kill()
+        self.reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")

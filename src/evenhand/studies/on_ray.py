@@ -41,10 +41,8 @@ class RayEngine:
             while waiting or active:
                 while waiting and len(active) < room:
                     job = waiting.popleft()
-                    # max_calls: a process for each run, so that nothing of one reaches the next
-                    task = ray.remote(max_retries=TRIES - 1, max_calls=1, num_cpus=job.threads, num_gpus=_gpus(job))(
-                        perform
-                    )
+                    needs = {"num_cpus": job.threads, "num_gpus": _gpus(job)}
+                    task = ray.remote(max_retries=TRIES - 1, **needs)(perform)
                     active[task.remote(job)] = job
                     yield Started(job)
                 ready, _ = ray.wait(list(active), num_returns=1)
