@@ -6,6 +6,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evenhand.studies.engines import TRIES, Event, Finished, Started
@@ -34,7 +35,9 @@ class RayEngine:
     def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """As every engine's; the cluster is left at the end."""
         ray = self.ray
-        waiting = deque(jobs)
+        # A task that asks for more than any machine has would wait for ever.
+        most = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+        waiting = deque(replace(job, threads=max(1, min(job.threads, most))) for job in jobs)
         active: dict[Any, Job] = {}
         room = self.jobs or len(jobs)
         try:
