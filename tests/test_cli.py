@@ -72,7 +72,7 @@ def _one_thread() -> Iterator[None]:
     [
         (
             "trian erm",
-            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, report, methods, tasks.",
+            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, study, report, methods, tasks.",
         ),
         ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (
@@ -240,7 +240,7 @@ def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert caught.value.code == 0
         out = capsys.readouterr().out
-        assert all(verb in out for verb in ("demo", "train", "report", "methods", "tasks"))
+        assert all(verb in out for verb in ("demo", "train", "study", "report", "methods", "tasks"))
 
 
 def test_help_of_a_method_shows_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:

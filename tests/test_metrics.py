@@ -13,8 +13,10 @@ from evenhand.metrics import (
     PairedDifference,
     Summary,
     accuracy,
+    detection_quality,
     group_metrics,
     groups_not_counted,
+    holm,
     paired_difference,
     summarize,
 )
@@ -202,3 +204,45 @@ def test_equal_differences_have_no_test(ours: list[float], baseline: list[float]
     found = paired_difference(dict(enumerate(ours)), dict(enumerate(baseline)))
     assert found.summary.mean == pytest.approx(ours[0] - baseline[0])
     assert found.p is None
+
+
+def test_holm_equals_the_worked_example() -> None:
+    # 0.01·4, 0.02·3, 0.03·2 (not below 0.06), 0.04·1 (likewise)
+    assert holm([0.03, None, 0.01, 0.04, 0.02]) == [
+        pytest.approx(0.06),
+        None,
+        pytest.approx(0.04),
+        pytest.approx(0.06),
+        pytest.approx(0.06),
+    ]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([None]) == [None]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_as_its_definition_does(p_values: list[float]) -> None:
+    """Step down: the i-th smallest p is significant if it and all smaller ones are below level / (m − i)."""
+    corrected = holm(p_values)
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    largest = 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, (len(order) - rank) * p_values[i])
+        assert corrected[i] == pytest.approx(min(1.0, largest))
+
+
+def test_detection_quality_by_hand() -> None:
+    score_N = np.array([4.0, 3.0, 2.0, 1.0])
+    # of the 4 pairs (conflicting, other), 3 are in the right order; precision 1 at the first, 2/3 at the second
+    assert detection_quality(score_N, np.array([True, False, True, False])) == {
+        "auroc": pytest.approx(3 / 4),
+        "average_precision": pytest.approx((1 + 2 / 3) / 2),
+        "sampling_mass": pytest.approx(6 / 10),
+    }
+    for scores, conflicting in (
+        (score_N, np.zeros(4, dtype=bool)),
+        (score_N, np.ones(4, dtype=bool)),
+        (np.zeros(4), np.array([True, False, True, False])),
+        (np.array([1.0, np.nan, 1.0, 1.0]), np.array([True, False, True, False])),
+    ):
+        assert detection_quality(scores, conflicting) is None

@@ -171,10 +171,10 @@ def test_a_stopped_run_goes_on_from_its_last_stage(
     whole = fit(eh.PGD(), tiny_task, tmp_path / "whole")
     original = stored_run.StoredRun._stage
 
-    def stopping(self: Any, name: str, work: Any) -> Path:
+    def stopping(self: Any, name: str, *rest: Any) -> Path:
         if name == stop_before:
             raise KeyboardInterrupt
-        return original(self, name, work)
+        return original(self, name, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(stored_run.StoredRun, "_stage", stopping)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
+    from evenhand.studies import study
     from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
@@ -33,6 +34,7 @@ _HOMES = {
     "Reweight": "evenhand.methods",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
+    "study": "evenhand.studies",
     "TASKS": "evenhand.tasks",
     "BiasedSNLI": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
@@ -66,6 +68,7 @@ __all__ = [
     "__version__",
     "fit",
     "gradient_norms",
+    "study",
 ]
 
 

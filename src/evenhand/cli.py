@@ -1,4 +1,4 @@
-"""The command line: `evenhand demo`, `train`, `report`, `methods`, `tasks`.
+"""The command line: `evenhand demo`, `train`, `study`, `report`, `methods`, `tasks`.
 
 tyro makes the parser and the help of the verbs' dataclasses (commands.py) and of the methods themselves.
 """
@@ -23,7 +23,7 @@ from evenhand.version import __version__
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 
 Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
-shortcut. Then: `evenhand train pgd --help`, `evenhand methods`, `evenhand tasks`.
+shortcut. Then: `evenhand train pgd --help`, `evenhand study --help`, `evenhand methods`, `evenhand tasks`.
 """
 
 

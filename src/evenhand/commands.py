@@ -1,4 +1,4 @@
-"""What each verb of the command line does: `demo`, `train`, `report`, `methods`, `tasks`.
+"""What each verb of the command line does: `demo`, `train`, `study`, `report`, `methods`, `tasks`.
 
 Options are the fields of the dataclasses below; the command line (cli.py) makes its parser and help of them.
 """
@@ -20,6 +20,7 @@ from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
 from evenhand.report import write_report
 from evenhand.run import Device, Result, fit
 from evenhand.stages import StageError
+from evenhand.study_command import StudyVerb
 from evenhand.tasks import TASKS, TaskSource
 from evenhand.tasks.nli import NLILabel
 from evenhand.terminal import RunDisplay, metrics_table, output, percent
@@ -302,6 +303,7 @@ class Tasks:
 VERBS: dict[str, type[Any]] = {
     "demo": Demo,
     "train": Train,
+    "study": StudyVerb,
     "report": Report,
     "methods": Methods,
     "tasks": Tasks,

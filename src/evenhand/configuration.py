@@ -70,7 +70,7 @@ class Configuration:
         return _hash({k: v for k, v in self.as_dict().items() if k not in ("seed", "data_seed")})
 
     def command(self) -> str | None:
-        """The command line that repeats the run, defaults left out; None for data that was built in Python."""
+        """The command line that repeats the run, defaults left out; None where there is none."""
         if isinstance(self.task, Task):
             return None
         words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
@@ -89,6 +89,8 @@ class Configuration:
         for name in ("epochs", "lr", "batch_size"):
             if getattr(self.training, name) != getattr(shipped, name):
                 words += [_flag(name), str(getattr(self.training, name))]
+        if shipped.replaced(self.training.epochs, self.training.lr, self.training.batch_size) != self.training:
+            return None  # a study may change settings that have no flag
         words += ["--seed", str(self.seed)]
         if self.data_seed != self.seed:
             words += ["--data-seed", str(self.data_seed)]

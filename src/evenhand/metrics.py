@@ -85,6 +85,28 @@ def _train_weighted(by_group: Mapping[str, float | None], train_shares: Mapping[
     return weighted / sum(present.values())
 
 
+def detection_quality(score_N: NDArray[np.float64], conflicting_N: NDArray[np.bool_]) -> dict[str, float] | None:
+    """How well scores single out the conflicting training samples.
+
+    Args:
+        score_N: A score for each sample, shape (N,), at least 0; high for samples to be drawn often.
+        conflicting_N: Which samples conflict with the shortcut, shape (N,).
+
+    Returns:
+        "auroc", "average_precision" and "sampling_mass" (the conflicting samples' share of the scores' sum); None
+        where all samples are of one kind, or a score isn't finite, or all are 0.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score  # a second to import, and seldom needed
+
+    if conflicting_N.all() or not conflicting_N.any() or not np.isfinite(score_N).all() or not score_N.any():
+        return None
+    return {
+        "auroc": float(roc_auc_score(conflicting_N, score_N)),
+        "average_precision": float(average_precision_score(conflicting_N, score_N)),
+        "sampling_mass": float(score_N[conflicting_N].sum() / score_N.sum()),
+    }
+
+
 @dataclass(frozen=True)
 class Summary:
     """Mean and spread of one number over seeds.
@@ -149,3 +171,21 @@ def paired_difference(ours: Mapping[int, float | None], baseline: Mapping[int, f
         return PairedDifference(summary, None)
     t = summary.mean / (summary.std / math.sqrt(summary.n))
     return PairedDifference(summary, float(2 * stats.t.sf(abs(t), summary.n - 1)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction of several tests' p, in the same order.
+
+    Args:
+        p_values: One p for each comparison; None (an undefined test) stays None and isn't counted.
+
+    Returns:
+        Corrected p: the smallest times m, the next times m − 1, …, never decreasing and never above 1.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        corrected[i] = largest
+    return corrected

@@ -20,12 +20,12 @@ FORMAT = 1  # of record.json; raised when a reader of the old one would misread 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy", "scikit-learn")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, compact: bool = False) -> None:
     """Write to a temporary name, then rename: a reader sees the old file or the new one, whatever happens."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+            json.dump(content, file, indent=None if compact else 1, allow_nan=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())

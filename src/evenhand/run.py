@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
-from evenhand.models import load_model
+from evenhand.models import ModelSource, load_model
+from evenhand.shared_stages import SharedStages
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import Progress, StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
@@ -96,7 +97,7 @@ def fit(
     data_seed = seed if data_seed is None else data_seed
     check_integer("fit", "data_seed", data_seed, 0)
     adapters = adapters_of(peft)
-    place = _device(device)
+    place = torch_device(device)
     recipe = _task_recipe(task)
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
     if model is None:
@@ -121,16 +122,44 @@ def fit(
         adapters=adapters,
     )
     folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
+    carry_out(configuration, built, source, folder, place, progress)
+    with untouched_surroundings():
+        return _result(folder, place)
+
+
+def carry_out(
+    configuration: Configuration,
+    task: Task,
+    source: ModelSource,
+    folder: Path,
+    device: torch.device,
+    progress: Progress | None = None,
+    shared: SharedStages | None = None,
+) -> None:
+    """Check that a run can be written, then go on with it to its end; its record lies in `folder` then.
+
+    Args:
+        configuration: What is run.
+        task: The task, built.
+        source: Where models come from.
+        folder: The run's folder.
+        device: Where to train.
+        progress: Is told how far each stage is.
+        shared: Where stages lie that other runs need too.
+
+    Raises:
+        UserError: If the folder is taken or can't hold the run, or weights can't be loaded.
+        StageError: If a stage diverged; the record says so.
+    """
     _check_folder(folder, configuration)
     with untouched_surroundings():
-        run = StoredRun(configuration, built, source, folder, place, progress)
+        run = StoredRun(configuration, task, source, folder, device, progress, shared)
         if not run.is_done:
             if not source.is_small:
-                source.pretrained(seed)  # weights that can't be loaded are refused before anything is written
+                source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
             _check_space(folder, run)
             _make_folder(folder)
         run.finish()
-        return _result(folder, place)
 
 
 def _result(folder: Path, device: torch.device) -> Result:
@@ -167,7 +196,12 @@ def _task_recipe(task: str | TaskSource | Task) -> TaskSource | Task:
     return task
 
 
-def _device(device: Device) -> torch.device:
+def torch_device(device: Device) -> torch.device:
+    """The device that a run is trained on.
+
+    Raises:
+        UserError: If it is unknown, or a GPU is asked for and there is none.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"The 'device' parameter of fit must be one of auto, cpu, cuda. Got {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():

@@ -167,4 +167,5 @@ class TellsEpoch(TrainerCallback):
         self.sampler = sampler
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Once an epoch, whole or resumed."""
         self.sampler.set_epoch(int(state.epoch or 0))  # 1.4 where training goes on in the second epoch

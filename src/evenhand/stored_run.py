@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
@@ -30,10 +30,12 @@ from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels, true_class_probabilities
 from evenhand.methods.base import Init, OneStage
 from evenhand.methods.weighted import Weighted
+from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
 from evenhand.preprocess import Tokenizing
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
 from evenhand.sampling import effective_sample_size
+from evenhand.shared_stages import SharedStages, model_digest, stage_key
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
 from evenhand.tasks.base import membership
@@ -63,6 +65,7 @@ class StoredRun:
             adapters `adapter/`.
         device: Where to train.
         progress: Is told how far each stage is.
+        shared: Where stages lie that other runs of a study need too.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class StoredRun:
         folder: Path,
         device: torch.device,
         progress: Progress | None = None,
+        shared: SharedStages | None = None,
     ) -> None:
         self.configuration = configuration
         self.task = task
@@ -80,6 +84,7 @@ class StoredRun:
         self.folder = folder
         self.device = device
         self.progress = progress
+        self.shared = shared
         preprocess, self.processor = source.preprocessor(configuration.training.max_length)
         self.collate = collator_for(preprocess)
 
@@ -133,7 +138,11 @@ class StoredRun:
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
             return {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
 
-        stage = self._stage(name, work)
+        key = None
+        if start is None and sampling is None and signal_probs is None and companion is None:
+            asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
+            key = self._shared_key("train", method=method.name, **asked)
+        stage = self._stage(name, work, key)
         return ready(self.source.load(stage / "model"), self.device)
 
     def gradient_norms(
@@ -144,9 +153,12 @@ class StoredRun:
         def work(partial: Path) -> dict[str, Any]:
             scores = gradient_norms(model, self.rows["train"], source, norm, collate_fn=self._collator(augment))
             np.save(partial / "scores.npy", scores)
-            return {}
+            conflicting_N = membership(self.task.train, "alignment").get("conflicting")
+            found = None if conflicting_N is None else detection_quality(scores, conflicting_N)
+            return {"detection": found}
 
-        return np.load(self._stage("scores", work) / "scores.npy")
+        key = self._shared_key("scores", model, source=source, norm=norm, augment=augment)
+        return np.load(self._stage("scores", work, key) / "scores.npy")
 
     def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
         """Probability of each training sample's true class, shape (N,)."""
@@ -158,7 +170,8 @@ class StoredRun:
             )
             return {}
 
-        return np.load(self._stage("probabilities", work) / "probabilities.npy")
+        key = self._shared_key("probabilities", model)
+        return np.load(self._stage("probabilities", work, key) / "probabilities.npy")
 
     def errors(self, model: nn.Module) -> NDArray[np.bool_]:
         """Whether the model classifies each training sample wrongly, shape (N,)."""
@@ -169,7 +182,8 @@ class StoredRun:
             np.save(partial / "errors.npy", wrong_N)
             return {"wrong": int(wrong_N.sum())}
 
-        return np.load(self._stage("errors", work) / "errors.npy")
+        key = self._shared_key("errors", model)
+        return np.load(self._stage("errors", work, key) / "errors.npy")
 
     def initial(self, draw: int = 0) -> nn.Module:
         """The weights that a run starts from; other draws of the same seed differ in what is drawn (a new head)."""
@@ -252,19 +266,34 @@ class StoredRun:
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 
-    def _stage(self, name: str, work: Callable[[Path], dict[str, Any]]) -> Path:
-        """The folder of a finished stage; `work` fills it if it isn't there yet. It appears whole or not at all."""
+    def _shared_key(self, kind: str, model: nn.Module | None = None, **parts: Any) -> str | None:
+        """The name that a stage has among those shared with other runs; None where nothing is shared."""
+        if self.shared is None:
+            return None
+        digest = None if model is None else model_digest(model)
+        return stage_key(self.configuration, {"kind": kind, "model": digest, **parts})
+
+    def _stage(self, name: str, work: Callable[[Path], dict[str, Any]], key: str | None = None) -> Path:
+        """The folder of a finished stage; `work` fills it if it isn't there yet. It appears whole or not at all.
+
+        With a `key`, a stage that another run has finished is taken over, and this one is offered to others.
+        """
         final = self.folder / "stages" / name
+        shared = self.shared if key is not None else None
         if not final.exists():
             partial = fresh_folder(final.with_name(f".{name}.partial"))
-            clock = time.perf_counter()
             try:
-                report = work(partial)
-                write_json(partial / "stage.json", {"name": name, **report, "seconds": time.perf_counter() - clock})
+                with shared.lock(key) if shared and key else nullcontext():
+                    if not (shared and key and shared.fetch(key, partial, name)):
+                        clock = time.perf_counter()
+                        report = {"name": name, **work(partial)}
+                        write_json(partial / "stage.json", report | {"seconds": time.perf_counter() - clock})
+                    partial.rename(final)
+                    if shared and key:
+                        shared.publish(key, final)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            partial.rename(final)
         report = read_json(final / "stage.json")
         self.durations[name] = report.pop("seconds")
         self.reports.append(report)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from evenhand.studies.engines import Event, Finished, Lost, Stage
+
 
 class RunDisplay:
     """Shows how far each stage of each run is; the `Progress` that `evenhand.fit` reports to.
@@ -60,6 +62,63 @@ class RunDisplay:
             self.progress.update(self.bars[key], completed=done)
         elif done == total:
             self.say(f"{self.run}: stage '{name}' trained for {total} steps")
+
+
+class StudyDisplay:
+    """Shows how a study goes on: a bar for it and one for each run at work, and a line for each run that ends.
+
+    Args:
+        total: How many runs are to be carried out.
+        quiet: Show nothing.
+        console: Where to; standard error by default.
+    """
+
+    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+        self.runs = RunDisplay(quiet, console)
+        self.total = total
+        self.ended = 0
+        self.overall: TaskID | None = None
+
+    def __enter__(self) -> StudyDisplay:
+        self.runs.__enter__()
+        if self.runs.live:
+            self.overall = self.runs.progress.add_task("runs", total=self.total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.runs.__exit__(kind, error, trace)
+
+    def event(self, event: Event) -> None:
+        """Something has happened to a run."""
+        name = event.job.name
+        if isinstance(event, Stage):
+            if self.runs.live:
+                self.runs.begin(name)
+                self.runs.stage(event.name, event.done, event.total)
+        elif isinstance(event, Lost):
+            self._close(name)
+            self.runs.say(f"{name}: its process {event.reason}; begun again")
+        elif isinstance(event, Finished):
+            self._close(name)
+            self.ended += 1
+            if self.overall is not None:
+                self.runs.progress.update(self.overall, completed=self.ended)
+            self.runs.say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
+
+    def _close(self, run: str) -> None:
+        """The bars of a run go when it ends: a study has too many."""
+        for key in [key for key in self.runs.bars if key[0] == run]:
+            self.runs.progress.remove_task(self.runs.bars.pop(key))
+
+
+def _ending(record: dict[str, Any]) -> str:
+    if record["status"] != "done":
+        return f"failed: {record['error']}"
+    metrics = record["metrics"]
+    shown = "conflicting" if metrics["conflicting"] is not None else "average"
+    return f"{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s)"
 
 
 def percent(value: float | None) -> str:

@@ -62,7 +62,7 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
     if value not in choices:
         raise UserError(
             f"The '{name}' parameter of {owner} must be one of {', '.join(choices)}. "
-            f"Got {value!r}{_nearest(str(value), choices)}."
+            f"Got {value!r}{did_you_mean(str(value), choices)}."
         )
 
 
@@ -80,7 +80,7 @@ def _plain(value: Any, integer: bool) -> Any:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a misspelt name of a task, method or model, with the nearest known names."""
     known = list(known)
-    return UserError(f"Unknown {kind} '{name}'{_nearest(name, known)}; known are {', '.join(known)}.")
+    return UserError(f"Unknown {kind} '{name}'{did_you_mean(name, known)}; known are {', '.join(known)}.")
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
@@ -89,6 +89,7 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     return [lowered[k] for k in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """As in " (did you mean 'train'?)", or nothing where no known name is near."""
     near = nearest_names(name, known)
     return f" (did you mean {' or '.join(repr(k) for k in near)}?)" if near else ""

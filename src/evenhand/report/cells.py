@@ -8,34 +8,31 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
+from evenhand.report.plans import NO_PLANS, Plans
 from evenhand.report.records import Measured, Record
 from evenhand.report.wording import settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
 # Which of two records of the same run counts.
-_STATUS_ORDER = {"done": 0, "running": 1, "failed": 2}
+_STATUS_ORDER = {"done": 0, "running": 1, "failed": 2, "planned": 3, "skipped": 4}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One configuration with all its runs, ordered by seed."""
+    """One configuration with all its runs, ordered by seed; `is_baseline`: the others are compared with it."""
 
     label: str
     runs: tuple[Record, ...]
+    is_baseline: bool
 
     @property
     def first(self) -> Record:
         """The run that speaks for the cell: a finished one if there is one."""
         return min(self.runs, key=lambda run: _STATUS_ORDER[run.status])
 
-    @property
-    def is_baseline(self) -> bool:
-        """Whether this is plain training, which the others are compared with."""
-        return self.first.method == "erm"
-
     def with_status(self, status: str) -> list[Record]:
-        """The runs that are "done", "running" or "failed"."""
+        """The runs of one of the statuses of a record."""
         return [run for run in self.runs if run.status == status]
 
     @property
@@ -65,7 +62,7 @@ class Section:
 
     Attributes:
         heading: What sets the section apart, in words.
-        cells: ERM first, then by label.
+        cells: The baseline first, then in the order of the study's file, others by label.
         repeats: Further records of runs that are already in a cell; shown, but not counted twice.
     """
 
@@ -85,8 +82,14 @@ class Section:
 
     @property
     def baseline(self) -> Cell | None:
-        """The ERM cell that the others are compared with; None where no ERM run is finished."""
+        """The cell that the others are compared with, if a run of it is finished: the study's choice, or ERM."""
         return next((cell for cell in self.cells if cell.is_baseline and cell.done), None)
+
+    @property
+    def baseline_name(self) -> str:
+        """What the heading of the comparison calls it."""
+        chosen = next((cell for cell in self.cells if cell.is_baseline), None)
+        return "ERM" if chosen is None or chosen.first.method == "erm" else chosen.label
 
 
 def measured_on(run: Record, test: str | None) -> Measured | None:
@@ -103,8 +106,8 @@ def difference(ours: SeedValues, baseline: SeedValues) -> PairedDifference:
     )
 
 
-def group_records(records: Sequence[Record]) -> list[Section]:
-    """Sort records into sections and cells, with labels that tell them apart."""
+def group_records(records: Sequence[Record], plans: Plans = NO_PLANS) -> list[Section]:
+    """Sort records into sections and cells, with labels that tell them apart; a study's plan names its own cells."""
     by_section: dict[str, list[Record]] = {}
     for record in records:
         by_section.setdefault(_section_key(record), []).append(record)
@@ -114,11 +117,11 @@ def group_records(records: Sequence[Record]) -> list[Section]:
         [_section_settings(group[0]) for group in groups],
         list(by_section),
     )
-    sections = [_section(heading, group) for heading, group in zip(headings, groups, strict=True)]
+    sections = [_section(heading, group, plans) for heading, group in zip(headings, groups, strict=True)]
     return sorted(sections, key=lambda section: section.heading)
 
 
-def _section(heading: str, records: list[Record]) -> Section:
+def _section(heading: str, records: list[Record], plans: Plans) -> Section:
     runs: dict[tuple[str, int, int], Record] = {}
     repeats: list[Record] = []
     for record in sorted(records, key=lambda r: (_STATUS_ORDER[r.status], r.path)):
@@ -128,13 +131,26 @@ def _section(heading: str, records: list[Record]) -> Section:
     by_cell: dict[str, list[Record]] = {}
     for record in sorted(runs.values(), key=lambda r: (r.seed, r.data_seed)):
         by_cell.setdefault(record.cell, []).append(record)
-    groups = list(by_cell.values())
-    labels = _tell_apart(
-        [group[0].title for group in groups], [group[0].method_settings for group in groups], list(by_cell)
-    )
-    cells = [Cell(label, tuple(group)) for label, group in zip(labels, groups, strict=True)]
-    cells.sort(key=lambda cell: (not cell.is_baseline, cell.label.lower(), cell.label))
+    labels = _labels(by_cell, plans)
+    chosen = plans.baselines & set(by_cell)
+    cells = [
+        Cell(label, tuple(group), key in chosen if chosen else group[0].method == "erm")
+        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
+    ]
+    order = {label: plans.order.get(key, len(plans.order)) for label, key in zip(labels, by_cell, strict=True)}
+    cells.sort(key=lambda cell: (not cell.is_baseline, order[cell.label], cell.label.lower(), cell.label))
     return Section(heading, tuple(cells), tuple(repeats))
+
+
+def _labels(by_cell: dict[str, list[Record]], plans: Plans) -> list[str]:
+    """The names of the study's file where all have one and they differ, else titles with what tells them apart."""
+    named = [plans.names.get(key) for key in by_cell]
+    names = [name for name in named if name is not None]
+    if len(set(names)) == len(by_cell):
+        return names
+    groups = list(by_cell.values())
+    titles = [name or group[0].title for name, group in zip(named, groups, strict=True)]
+    return _tell_apart(titles, [group[0].method_settings for group in groups], list(by_cell))
 
 
 def _section_settings(record: Record) -> dict[str, Any]:

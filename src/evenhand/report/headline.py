@@ -120,15 +120,14 @@ def _amount(change: Summary, baseline: str) -> str:
 
 
 def _unfinished(section: Section) -> str:
-    counts = {status: sum(run.status == status for run in section.runs) for status in ("failed", "running")}
-    parts = [
-        f"{count(number, 'run')} {verb}"
-        for number, verb in (
-            (counts["failed"], "failed"),
-            (counts["running"], "is still running" if counts["running"] == 1 else "are still running"),
-        )
-        if number
-    ]
+    verbs = {
+        "failed": ("failed", "failed"),
+        "running": ("is still running", "are still running"),
+        "planned": ("is planned", "are planned"),
+        "skipped": ("was skipped", "were skipped"),
+    }
+    counts = {status: sum(run.status == status for run in section.runs) for status in verbs}
+    parts = [f"{count(number, 'run')} {verbs[status][number > 1]}" for status, number in counts.items() if number]
     if not parts:
         return ""
     text = listed(parts)

@@ -67,12 +67,12 @@ def _what_a_seed_changes(done: list[Record]) -> str:
 
 def _comparison(section: Section) -> str:
     if section.baseline is None:
-        return "There is no finished ERM run to compare with."
+        return f"There is no finished {section.baseline_name} run to compare with."
     others = [c.label for c in section.cells if c.is_baseline and c.done and c is not section.baseline]
     which = f" (to {section.baseline.label}, not to {listed(others, 'or')})" if others else ""
     return (
-        f"“Conflicting vs. ERM” is the difference in conflicting accuracy on the same seeds{which}, in points, with "
-        "its 95% t-interval, which is not corrected for comparing several methods."
+        f"“Conflicting vs. {section.baseline_name}” is the difference in conflicting accuracy on the same "
+        f"seeds{which}, in points, with its 95% t-interval, which is not corrected for comparing several methods."
     )
 
 

@@ -25,6 +25,7 @@ from evenhand.report.details import (
 from evenhand.report.figures import accuracy_figure
 from evenhand.report.headline import SHORTCUT_GAP, headline
 from evenhand.report.notes import section_notes
+from evenhand.report.paired import PAIRED_HEAD, PairedRow, paired_note, paired_rows
 from evenhand.report.records import METRICS
 from evenhand.report.samples import SampleCards, sample_cards
 from evenhand.report.styles import Style, method_styles
@@ -41,6 +42,9 @@ class SectionView:
     headline: str
     notes: list[str]
     rows: list[MethodRow]
+    baseline_name: str
+    paired: list[PairedRow]
+    paired_note: str
     figure: Markup | None
     samples: SampleCards | None
     tests: list[SetRow]
@@ -61,6 +65,7 @@ def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
         title=title,
         sections=views,
         styles=styles,
+        paired_head=PAIRED_HEAD,
         shown_metrics=[METRIC_TITLES[metric] for metric in SHOWN_METRICS],
         all_metrics=[METRIC_TITLES[metric] for metric in METRICS],
         shortcut_gap=f"{100 * SHORTCUT_GAP:.0f}",
@@ -73,12 +78,16 @@ def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
 
 def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Path) -> SectionView:
     figure = accuracy_figure(section, styles)
+    paired = paired_rows(section)
     return SectionView(
         anchor=anchor,
         heading=section.heading,
         headline=headline(section),
         notes=section_notes(section),
         rows=method_rows(section),
+        baseline_name=section.baseline_name,
+        paired=paired,
+        paired_note=paired_note(section) if paired else "",
         figure=None if figure is None else _script_json(figure.to_json() or "null"),
         samples=sample_cards(section),
         tests=set_rows(section),

@@ -13,7 +13,7 @@ from typing import Any
 from evenhand.validation import UserError
 
 FORMAT = 1
-STATUSES = ("done", "running", "failed")
+STATUSES = ("done", "running", "failed", "planned", "skipped")
 METRICS = ("average", "average_train_weighted", "worst_group", "aligned", "conflicting")
 
 # What every record holds, by dotted key. The last group may be null until a run is done.
@@ -102,7 +102,7 @@ class Sample:
 
 
 def find_records(folder: Path) -> list[Record]:
-    """Read every `record.json` at or below `folder`, in the order of their paths.
+    """Read every `record.json` at or below `folder`, in the order of their paths; none where a study is only planned.
 
     Raises:
         UserError: If the folder is missing, holds no record, or holds one that can't be read.
@@ -110,7 +110,7 @@ def find_records(folder: Path) -> list[Record]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; name one that holds finished runs.")
     paths = sorted(path for path in folder.rglob("record.json") if path.is_file())
-    if not paths:
+    if not paths and next(folder.rglob("study.json"), None) is None:
         raise UserError(f"{folder} holds no record.json; run 'evenhand train' or 'evenhand demo' first.")
     return [read_record(path) for path in paths]
 
@@ -121,7 +121,21 @@ def read_record(path: Path) -> Record:
     Raises:
         UserError: If it isn't JSON, has another format, or lacks a needed key; the file and key are named.
     """
-    raw = _read_object(path)
+    return checked_record(read_object(path), path, source=path)
+
+
+def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
+    """A record from its content.
+
+    Args:
+        raw: The content.
+        path: Where the record lies, or would.
+        source: The file that the content is from, for messages.
+
+    Raises:
+        UserError: As of `read_record`.
+    """
+    path, place = source, path
     number = _get(raw, "format", path)
     if number != FORMAT or isinstance(number, bool):
         raise UserError(
@@ -139,7 +153,7 @@ def read_record(path: Path) -> Record:
     tests = raw.get("tests") if done else None
     tests = tests if isinstance(tests, dict) else {}
     return Record(
-        path=path,
+        path=place,
         status=status,
         error=None if error is None else str(error),
         method=found["method.name"],
@@ -169,7 +183,7 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         UserError: If it isn't JSON, lacks a needed key, or holds a picture that is no PNG.
     """
-    samples = _get(_read_object(path), "samples", path)
+    samples = _get(read_object(path), "samples", path)
     if not isinstance(samples, list):
         raise UserError(f"'samples' in {path} must be a list; repeat the run, or delete the file.")
     return [_sample(entry, path) for entry in samples]
@@ -200,7 +214,12 @@ def _is_png(encoded: str) -> bool:
         return False
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        UserError: If it can't be read or is none.
+    """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

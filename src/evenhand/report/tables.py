@@ -13,11 +13,13 @@ import pandas as pd
 
 from evenhand.metrics import PairedDifference
 from evenhand.report.cells import Cell, Section, difference
-from evenhand.report.records import METRICS, Measured, Record
+from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
+from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
     METRIC_TITLES,
     NOTHING,
     count,
+    distinct,
     interval,
     listed,
     mean_std,
@@ -33,9 +35,9 @@ class MethodRow:
 
     Attributes:
         numbers: "mean ± std" for each of SHOWN_METRICS; empty where no run is finished.
-        change: Paired difference to ERM in conflicting accuracy, in points; "baseline" for ERM itself.
+        change: Paired difference to the baseline in conflicting accuracy, in points; "baseline" for that itself.
         interval: Its 95% interval, or why there is none.
-        notes: What is failed or still running.
+        notes: What has failed, still runs, is planned or was skipped.
     """
 
     label: str
@@ -52,7 +54,7 @@ def method_rows(section: Section) -> list[MethodRow]:
 
 
 def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
-    """The paired difference to ERM in conflicting accuracy; None for ERM itself, or without it."""
+    """The paired difference to the baseline in conflicting accuracy; None for itself, or without it."""
     if baseline is None or cell is baseline:
         return None
     return difference(cell.values("conflicting"), baseline.values("conflicting"))
@@ -76,11 +78,12 @@ def _method_row(cell: Cell, baseline: Cell | None) -> MethodRow:
 def _notes(cell: Cell) -> tuple[str, ...]:
     """What isn't done, as in "failed (2 of 3 runs): the error", with every different error named once."""
     notes: list[str] = []
-    for status in ("failed", "running"):
+    for status in ("failed", "running", "planned", "skipped"):
         runs = cell.with_status(status)
         if not runs:
             continue
-        errors = dict.fromkeys(run.error or "no error recorded" for run in runs) if status == "failed" else {}
+        missing = "no error recorded" if status == "failed" else None
+        errors = distinct(run.error or missing for run in runs) if status in ("failed", "skipped") else []
         text = f"{status} ({len(runs)} of {count(len(cell.runs), 'run')})"
         notes.append(f"{text}: {'; '.join(errors)}" if errors else text)
     return tuple(notes)
@@ -89,25 +92,37 @@ def _notes(cell: Cell) -> tuple[str, ...]:
 def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
     """All sections as Markdown: for each, its notes and its main table."""
     lines = [f"# {_markdown(title)}", ""]
-    head = [
-        "Method",
-        *(METRIC_TITLES[m] for m in SHOWN_METRICS),
-        "Seeds",
-        "Conflicting vs. ERM",
-        "95% interval",
-        "Status",
-    ]
     for section, notes in sections:
+        head = main_head(section)
         lines += [f"## {_markdown(section.heading)}", "", *(_markdown(note) for note in notes), ""]
-        lines.append(f"| {' | '.join(head)} |")
+        lines.append(f"| {' | '.join(_markdown(name) for name in head)} |")
         lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
-        for row in method_rows(section):
-            numbers = row.numbers or (NOTHING,) * len(SHOWN_METRICS)
-            status = listed(row.notes) or "done"
-            values = [row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status]
+        for values in main_rows(section):
             lines.append(f"| {' | '.join(_markdown(value) for value in values)} |")
         lines.append("")
+        tests = paired_rows(section)
+        if tests:
+            lines += [_markdown(paired_note(section)), "", f"| {' | '.join(_markdown(name) for name in PAIRED_HEAD)} |"]
+            lines.append(f"| --- | --- |{' ---: |' * (len(PAIRED_HEAD) - 2)}")
+            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in tests]
+            lines.append("")
     return "\n".join(lines)
+
+
+def main_head(section: Section) -> list[str]:
+    """Headings of a section's main table as text."""
+    metrics = [METRIC_TITLES[m] for m in SHOWN_METRICS]
+    return ["Method", *metrics, "Seeds", f"Conflicting vs. {section.baseline_name}", "95% interval", "Status"]
+
+
+def main_rows(section: Section) -> list[list[str]]:
+    """Its rows as text."""
+    rows = []
+    for row in method_rows(section):
+        numbers = row.numbers or (NOTHING,) * len(SHOWN_METRICS)
+        status = listed(row.notes) or "done"
+        rows.append([row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status])
+    return rows
 
 
 def _markdown(text: str) -> str:
@@ -116,13 +131,19 @@ def _markdown(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
 
 
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV, numbers at full precision."""
+    # dtype=object: a column with a gap must not turn seeds and counts into floats.
+    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
 def methods_csv(sections: Sequence[Section]) -> str:
     """One row a cell, all numbers at full precision."""
     rows: list[dict[str, Any]] = []
     for section in sections:
         for cell in section.cells:
             row = _identity(cell.first) | {"label": cell.label}
-            row |= {status: len(cell.with_status(status)) for status in ("done", "failed", "running")}
+            row |= {status: len(cell.with_status(status)) for status in STATUSES}
             row["errors"] = "; ".join(dict.fromkeys(run.error for run in cell.runs if run.error))
             for metric in METRICS:
                 summary = cell.summary(metric)
@@ -130,14 +151,14 @@ def methods_csv(sections: Sequence[Section]) -> str:
             paired = to_baseline(cell, section.baseline)
             change = paired.summary if paired else None
             row |= {
-                "conflicting_vs_erm_mean": change and change.mean,
-                "conflicting_vs_erm_low": change and change.low,
-                "conflicting_vs_erm_high": change and change.high,
-                "conflicting_vs_erm_n": change and change.n,
-                "conflicting_vs_erm_p": paired and paired.p,
+                "conflicting_vs_baseline_mean": change and change.mean,
+                "conflicting_vs_baseline_low": change and change.low,
+                "conflicting_vs_baseline_high": change and change.high,
+                "conflicting_vs_baseline_n": change and change.n,
+                "conflicting_vs_baseline_p": paired and paired.p,
             }
             rows.append(row)
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def runs_csv(records: Sequence[Record], folder: Path) -> str:
@@ -157,7 +178,7 @@ def runs_csv(records: Sequence[Record], folder: Path) -> str:
         for test, metrics in record.tests.items():
             row |= _metric_columns(metrics, f"{test}/")
         rows.append(row)
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def _identity(record: Record) -> dict[str, Any]:
@@ -180,8 +201,3 @@ def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, float | 
     return {f"{prefix}{name}": value for name, value in metrics.overall.items()} | {
         f"{prefix}group: {name}": value for name, value in metrics.by_group.items()
     }
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    # dtype=object: a column with a gap must not turn seeds and counts into floats.
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")

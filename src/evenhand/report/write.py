@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evenhand.report.cells import Section, group_records
+from evenhand.report.latex import methods_latex
 from evenhand.report.page import render_page, section_notes
+from evenhand.report.paired import paired_data
+from evenhand.report.plans import find_plans, with_planned
 from evenhand.report.records import find_records
-from evenhand.report.tables import methods_csv, methods_markdown, runs_csv
+from evenhand.report.tables import csv_text, methods_csv, methods_markdown, runs_csv
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,25 @@ class ReportFiles:
         markdown: Its main tables as Markdown.
         csv: One row a method and task, at full precision.
         runs_csv: One row a run, at full precision.
+        latex: The main tables and the paired tests as LaTeX (booktabs).
+        tests_csv: One row a paired test, at full precision.
     """
 
     html: Path
     markdown: Path
     csv: Path
     runs_csv: Path
+    latex: Path
+    tests_csv: Path
 
 
-def write_report(folder: Path, title: str | None = None) -> ReportFiles:
-    """Write `report.html` and `tables/` into a folder of runs, from every `record.json` below it.
+def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
+    """Write `report.html` and `tables/` into a folder of runs, from every `record.json` and `study.json` below it.
 
     Args:
         folder: The folder of one run, of a study, or of several.
         title: The page's heading; made from the tasks' names if not given.
+        page: Whether to write the page too, which is some megabytes, or the tables only.
 
     Returns:
         The paths of the files. Each is complete or untouched, also if the program is stopped while it writes.
@@ -43,17 +51,28 @@ def write_report(folder: Path, title: str | None = None) -> ReportFiles:
         UserError: If the folder is missing, holds no record, or holds one that can't be read.
     """
     folder = Path(folder)
-    records = find_records(folder)
-    sections = group_records(records)
-    title = title or _title(sections)
+    plans = find_plans(folder)
+    records = with_planned(find_records(folder), plans)
+    sections = group_records(records, plans)
+    title = title or plans.title or _title(sections)
     tables = folder / "tables"
-    files = ReportFiles(folder / "report.html", tables / "methods.md", tables / "methods.csv", tables / "runs.csv")
+    files = ReportFiles(
+        html=folder / "report.html",
+        markdown=tables / "methods.md",
+        csv=tables / "methods.csv",
+        runs_csv=tables / "runs.csv",
+        latex=tables / "methods.tex",
+        tests_csv=tables / "tests.csv",
+    )
+    noted = [(section, section_notes(section)) for section in sections]
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
-        files.html: render_page(title, sections, folder),
-        files.markdown: methods_markdown(title, [(section, section_notes(section)) for section in sections]),
+        **({files.html: render_page(title, sections, folder)} if page else {}),
+        files.markdown: methods_markdown(title, noted),
         files.csv: methods_csv(sections),
         files.runs_csv: runs_csv(records, folder),
+        files.latex: methods_latex(noted),
+        files.tests_csv: csv_text(paired_data(sections)),
     }
     tables.mkdir(exist_ok=True)
     for path, content in contents.items():

@@ -1,0 +1,78 @@
+"""Reading the plans that studies leave (`study.json`): names of cells, the baseline, and runs without a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evenhand.report.records import Record, checked_record, read_object
+from evenhand.validation import UserError
+
+
+@dataclass(frozen=True)
+class Plans:
+    """All plans below a folder.
+
+    Attributes:
+        title: The study's own title, if there is one study only.
+        names: Cell hash → its name in the study's file.
+        order: Cell hash → its place in the study's file.
+        baselines: Hashes of the cells that others are compared with.
+        runs: Every planned run as a record without result, "planned" or "skipped".
+    """
+
+    title: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    order: dict[str, int] = field(default_factory=dict)
+    baselines: frozenset[str] = frozenset()
+    runs: tuple[Record, ...] = ()
+
+
+NO_PLANS = Plans()
+
+
+def find_plans(folder: Path) -> Plans:
+    """Read every `study.json` at or below `folder`.
+
+    Raises:
+        UserError: If one is damaged.
+    """
+    names: dict[str, str] = {}
+    baselines: set[str] = set()
+    runs: dict[str, Record] = {}
+    titles: list[str] = []
+    for path in sorted(folder.rglob("study.json")):
+        raw = read_object(path)
+        try:
+            titles.append(str(raw["title"]))
+            baselines |= {str(cell) for cell in raw["baseline"]}
+            for cell in raw["cells"]:
+                names.setdefault(cell["cell"], str(cell["name"]))
+                for run in cell["runs"]:
+                    runs.setdefault(run["configuration"], _planned(path, raw, cell, run))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is no plan of a study ({error!r}); start the study again.") from error
+    return Plans(
+        title=titles[0] if len(titles) == 1 else None,
+        names=names,
+        order={cell: i for i, cell in enumerate(names)},
+        baselines=frozenset(baselines),
+        runs=tuple(runs.values()),
+    )
+
+
+def with_planned(records: Sequence[Record], plans: Plans) -> list[Record]:
+    """The records, and every planned run that has none."""
+    there = {record.configuration for record in records}
+    return [*records, *(run for run in plans.runs if run.configuration not in there)]
+
+
+def _planned(path: Path, plan: dict[str, Any], cell: dict[str, Any], run: dict[str, Any]) -> Record:
+    described = {key: value for key, value in cell.items() if key not in ("runs", "name")}
+    skipped = run["status"] == "skipped"
+    nothing = dict.fromkeys(("command", "selection", "label_access", "primary_test", "metrics"))
+    error = f"left out by --only '{plan.get('only')}'" if skipped else None
+    raw = {"format": plan["format"], **nothing, **described, **run, "error": error}
+    return checked_record(raw, path.parent / run["configuration"] / "record.json", source=path)

@@ -1,0 +1,56 @@
+"""What an engine is: it carries out runs, some at a time, and tells what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from evenhand.studies.store import Outcome
+from evenhand.studies.worker import Job
+
+TRIES = 3  # a run whose process is lost is begun so often, then it has failed
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run has been begun."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run's stage has done so many of its steps."""
+
+    job: Job
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A run's process has died; the run is begun again."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run is done, or has failed."""
+
+    job: Job
+    outcome: Outcome
+
+
+Event: TypeAlias = Started | Stage | Lost | Finished
+
+
+class Engine(Protocol):
+    """Carries out runs."""
+
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Carry out all jobs; every one ends with `Finished`. Closing the iterator stops what is going on."""
+        ...

@@ -1,0 +1,222 @@
+"""What a study leaves on disk, and what is found there of earlier starts.
+
+`runs/<study>/` is the working folder: a folder for each run, named by its hash, and the stages that runs share.
+`results/<study>/` holds the same runs without models: a record each, small enough for a repository. Both hold
+`study.json`, the plan, so that a report can show what hasn't run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from evenhand.configuration import Configuration
+from evenhand.record import FORMAT, write_json
+from evenhand.studies.plan import Cell, Plan
+from evenhand.validation import UserError
+
+State = Literal["planned", "running", "done", "failed", "skipped"]
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its record, "done" or "failed", and the samples it leaves for the report."""
+
+    record: Raw
+    samples: Raw | None = None
+
+
+class Store:
+    """The two folders of a study.
+
+    Args:
+        working: Where runs lie while they go on; models too, if they are kept.
+        results: Where the records of finished runs go.
+    """
+
+    def __init__(self, working: Path, results: Path) -> None:
+        self.working = working
+        self.results = results
+
+    @property
+    def stages(self) -> Path:
+        """Where stages lie that several runs need."""
+        return self.working / "stages"
+
+    def check(self, plan: Plan) -> None:
+        """Refuse folders of another study, and folders that hold something else; nothing is written.
+
+        Raises:
+            UserError: If a folder is taken, or its plan can't be read.
+        """
+        for folder in (self.working, self.results):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"The study's folder '{folder}' is a file.")
+            found = _read(folder / "study.json")
+            if found is None:
+                if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+                    raise UserError(f"The folder '{folder}' is not empty and holds no study: choose another one.")
+                continue
+            try:
+                file, cells = found["file"], {cell["cell"] for cell in found["cells"]}
+            except (KeyError, TypeError) as error:
+                raise UserError(f"The file '{folder / 'study.json'}' is no plan of a study: delete it.") from error
+            if file != plan.file:
+                raise UserError(
+                    f"The folder '{folder}' belongs to the study of another file, {file}: give this study another "
+                    "name by the key 'study', or choose another folder."
+                )
+            if not cells & {cell.first.cell_hash for cell in plan.cells}:
+                raise UserError(
+                    f"The folder '{folder}' belongs to another file called {file}, which has no cell in common with "
+                    "this one: give this study another name by the key 'study', or choose another folder."
+                )
+
+    def open(self, plan: Plan, skipped: Collection[str], only: str | None) -> None:
+        """Make the folders and write the plan into both.
+
+        Args:
+            plan: The plan.
+            skipped: Hashes of the runs that this start leaves out.
+            only: The pattern that leaves them out.
+        """
+        content = _described(plan, skipped, only)
+        for folder in (self.working, self.results):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(folder / "study.json", content)
+            except OSError as error:
+                raise UserError(f"The folder '{folder}' can't be written to ({error.strerror}).") from error
+
+    def record(self, run: Configuration) -> Raw | None:
+        """The record of a run if it is done or failed, here or on the machine that the results came from."""
+        for folder in (self.results, self.working):
+            path = folder / run.run_hash / "record.json"
+            record = _read(path)
+            if record is None:
+                continue
+            if record.get("configuration") != run.run_hash:
+                raise UserError(f"The file '{path}' is the record of another run: delete it.")
+            if record.get("status") in ("done", "failed"):
+                return record
+        return None
+
+    def started(self, run: Configuration) -> bool:
+        """Whether the run was begun here and not finished."""
+        record = _read(self.working / run.run_hash / "record.json")
+        return record is not None and record.get("status") == "running"
+
+    def keep(self, run: Configuration, outcome: Outcome, *, show_samples: bool) -> None:
+        """Put a finished run's record where the results are, and into the working folder if it ran elsewhere."""
+        name = run.run_hash
+        here = self.working / name / "record.json"
+        found = _read(here)
+        if found is None or found.get("status") != outcome.record["status"]:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            if outcome.samples is not None:
+                write_json(here.with_name("samples.json"), outcome.samples)
+            write_json(here, outcome.record)
+        there = self.results / name / "record.json"
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if outcome.samples is not None and show_samples:
+            write_json(there.with_name("samples.json"), outcome.samples, compact=True)
+        write_json(there, outcome.record, compact=True)
+
+    def settle(self, cells: Collection[Cell], *, first_seed: tuple[int, int]) -> None:
+        """Bring both folders to the same state: each record that is in one only is put into the other."""
+        for cell in cells:
+            for run in cell.runs:
+                record = self.record(run)
+                if record is None:
+                    continue
+                name = run.run_hash
+                here, there = (_read(folder / name / "record.json") for folder in (self.working, self.results))
+                if here is None or here.get("status") != record["status"] or there is None:
+                    samples = _read(self.working / name / "samples.json") or _read(self.results / name / "samples.json")
+                    self.keep(run, Outcome(record, samples), show_samples=shown(run, first_seed))
+
+    def sweep(self, cells: Collection[Cell], *, keep_models: bool) -> None:
+        """Remove what no further run needs: models of finished runs, and the shared stages when all runs are done."""
+        if keep_models:
+            return
+        records = [(run, self.record(run)) for cell in cells for run in cell.runs]
+        for run, record in records:
+            if record is not None and record["status"] == "done":
+                drop_models(self.working / run.run_hash)
+        if all(record is not None and record["status"] == "done" for _, record in records):
+            shutil.rmtree(self.stages, ignore_errors=True)
+
+
+def shown(run: Configuration, first_seed: tuple[int, int]) -> bool:
+    """Whether the results hold the run's samples: those of the first seed only, to stay small."""
+    return (run.seed, run.data_seed) == first_seed
+
+
+def drop_models(folder: Path) -> None:
+    """Remove a run's models and stages; its record stays."""
+    for part in ("model", "stages"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+
+
+def failed_record(run: Configuration, error: str) -> Raw:
+    """The record of a run that ended before it could write one."""
+    nothing = ("selection", "primary_test", "metrics")
+    return {
+        "format": FORMAT,
+        "status": "failed",
+        "error": error,
+        **run.as_dict(),
+        "configuration": run.run_hash,
+        "cell": run.cell_hash,
+        "command": run.command(),
+        "label_access": run.method.label_access,
+        **dict.fromkeys(nothing),
+    }
+
+
+def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
+    baseline = [] if plan.baseline is None else [cell.first.cell_hash for cell in plan.matching(plan.baseline)]
+    cells = []
+    for cell in plan.cells:
+        described = {k: v for k, v in cell.first.as_dict().items() if k not in ("seed", "data_seed")}
+        runs = [
+            {
+                "seed": run.seed,
+                "data_seed": run.data_seed,
+                "configuration": run.run_hash,
+                "status": "skipped" if run.run_hash in skipped else "planned",
+            }
+            for run in cell.runs
+        ]
+        cells.append({"name": cell.name, "cell": cell.first.cell_hash, **described, "runs": runs})
+    return {
+        "format": FORMAT,
+        "study": plan.name,
+        "title": plan.title,
+        "file": plan.file,
+        "baseline": baseline,
+        "only": only,
+        "cells": cells,
+    }
+
+
+def _read(path: Path) -> Raw | None:
+    """A JSON object, None where there is no file.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"The file '{path}' can't be read ({' '.join(str(error).split())}): delete it.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"The file '{path}' holds no JSON object: delete it.")
+    return content

@@ -1,0 +1,89 @@
+"""One run of a study, as every engine carries it out, in whatever process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from evenhand.configuration import Configuration, model_source
+from evenhand.run import Device, carry_out, torch_device
+from evenhand.shared_stages import SharedStages
+from evenhand.studies.store import Outcome, drop_models, failed_record
+from evenhand.tasks import Task
+
+OnStage = Callable[[str, int, int], None]
+"""Told a stage's name, the steps it has done, and all its steps."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is to be carried out.
+
+    Attributes:
+        name: How the run is shown.
+        run: What is run.
+        folder: Where it lies.
+        stages: Where stages lie that other runs need too.
+        device: Where to train.
+        threads: Threads of its process.
+        keep_models: Whether the models stay on disk.
+    """
+
+    name: str
+    run: Configuration
+    folder: Path
+    stages: Path
+    device: Device
+    threads: int
+    keep_models: bool
+
+
+def perform(job: Job, on_stage: OnStage | None = None) -> Outcome:
+    """Carry a run out to its end; whatever goes wrong in it is the run's failure and nobody else's."""
+    torch.set_num_threads(job.threads)
+    locks = job.folder.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    # A process that lost its study (or its cluster) may still be at this run for a moment.
+    with FileLock(locks / job.run.run_hash):
+        try:
+            _carry_out(job, on_stage)
+        except Exception as error:
+            return Outcome(_failure(job, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
+    samples = json.loads((job.folder / "samples.json").read_text(encoding="utf-8"))
+    if not job.keep_models:
+        drop_models(job.folder)
+    return Outcome(record, samples)
+
+
+def _carry_out(job: Job, on_stage: OnStage | None) -> None:
+    run = job.run
+    task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
+    source = model_source(run.model, task)
+    progress = None if on_stage is None else _Progress(on_stage)
+    device = torch_device(job.device)
+    carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))
+
+
+def _failure(job: Job, error: str) -> dict[str, object]:
+    """The record that the run wrote of its failure, or one in its place."""
+    try:
+        record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
+        if record["status"] == "failed" and record["configuration"] == job.run.run_hash:
+            return record
+    except (OSError, ValueError, KeyError):
+        pass
+    return failed_record(job.run, error)
+
+
+class _Progress:
+    def __init__(self, on_stage: OnStage) -> None:
+        self.on_stage = on_stage
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.on_stage(name, done, total)
