@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,23 @@ def test_a_grid_is_every_combination_and_hashes_as_a_run_of_its_own(tmp_path: Pa
     same = Configuration(method=method, task=task, model="digits-cnn", training=training, seed=1, data_seed=1)
     assert plan.cells[3].runs[1].run_hash == same.run_hash
     assert [[run.seed for run in cell.runs] for cell in plan.cells] == [[0, 1]] * 4
+
+
+def test_adapters_are_a_section_of_their_own(tmp_path: Path) -> None:
+    text = "seeds: 1\ntask: biased-snli\nmodel: roberta-base\nmethod: erm\n"
+    plan = plan_of(tmp_path, text + "cells: [{}, {peft: lora}, {peft: {kind: dora, r: 2}}]")
+    assert names(plan) == ["ERM", "ERM, peft=lora", "ERM, peft=dora, r=2"]
+    full, lora, dora = (cell.first for cell in plan.cells)
+    assert (full.adapters, lora.adapters) == (None, eh.Adapters())
+    assert dora.adapters == eh.Adapters(kind="dora", r=2)
+    task = eh.BiasedSNLI()
+    assert lora.training == task.training_for("roberta-base", True) != full.training
+    grid = plan_of(tmp_path, text + "peft: lora\ngrid: {peft.r: [1, 8]}")
+    assert names(grid) == ["ERM, r=1", "ERM, r=8"]
+    with pytest.raises(eh.UserError, match=r"s.yaml, line 5: the peft has no field 'rank'; it has kind, r"):
+        plan_of(tmp_path, text + "peft: {kind: lora, rank: 2}")
+    with pytest.raises(eh.UserError, match="'r'"):
+        plan_of(tmp_path, text + "peft: {kind: lora, r: 0}")
 
 
 def test_cells_have_their_own_fields_and_grids_on_top_of_the_common_ones(tmp_path: Path) -> None:
@@ -127,17 +145,18 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "metod: pgd",
             "s.yaml, line 3: unknown key 'metod' (did you mean 'method' or 'model'?); known are task, model, method, "
-            "training, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
+            "training, peft, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n    modle: mlp",
             "s.yaml, line 5: unknown key 'modle' (did you mean 'model' or 'method'?); known are task, model, method, "
-            "training, grid, name, seeds.",
+            "training, peft, grid, name, seeds.",
         ),
         (
             HEAD + "method:\n  name: pgd\n  sorce: all",
-            "s.yaml, line 5: the method 'pgd' has no field 'sorce' (did you mean 'source'?); it has q, source, norm, "
-            "init, floor.",
+            "s.yaml, line 5: the method 'pgd' has no field 'sorce' (did you mean 'source'?); it has "
+            + ", ".join(f.name for f in dataclasses.fields(eh.PGD))
+            + ".",
         ),
         (
             HEAD + "method: {name: pgd, init: inherti}",

@@ -13,7 +13,8 @@ from evenhand.validation import did_you_mean
 
 # What a cell is made of. A mapping with a name (a text stands for it), a mapping, or a plain value.
 NAMED = ("task", "method")
-SECTIONS = (*NAMED, "training")
+SECTIONS = (*NAMED, "training", "peft")
+HEADS = {"task": "name", "method": "name", "peft": "kind"}  # the field that a text in place of the section stands for
 PLAIN = ("model",)
 
 
@@ -84,7 +85,7 @@ def _flat(name: str, value: Any, place: Place) -> dict[str, Field]:
     """A section as dotted fields; a text stands for its name."""
     if name in SECTIONS and isinstance(value, dict):
         return {f"{name}.{key}": Field(entry, (*place, key)) for key, entry in value.items()}
-    return {f"{name}.name" if name in NAMED else name: Field(value, place)}
+    return {f"{name}.{HEADS[name]}" if name in HEADS else name: Field(value, place)}
 
 
 def _combinations(grid: Mapping[str, list[Any]] | None, place: Place, located: Located) -> Iterator[dict[str, Field]]:
@@ -95,7 +96,7 @@ def _combinations(grid: Mapping[str, list[Any]] | None, place: Place, located: L
         section = str(name).split(".")[0]
         dotted = "." in str(name)
         if section not in (*SECTIONS, *PLAIN) or (dotted and section in PLAIN) or (not dotted and name == "training"):
-            known = [*(f"{s}.FIELD" for s in SECTIONS), *NAMED, *PLAIN]
+            known = [*(f"{s}.FIELD" for s in SECTIONS), *HEADS, *PLAIN]
             near = did_you_mean(section, [*SECTIONS, *PLAIN])
             raise located.error(where, f"a grid can't vary '{name}'{near}; it varies {', '.join(known)}.")
         axes.append([_flat(str(name), value, (*where, i)) for i, value in enumerate(values)])

@@ -38,6 +38,7 @@ class _Keys(BaseModel):
     model: StrictStr | None = None
     method: Fields | None = None
     training: dict[str, Any] | None = None
+    peft: Fields | None = None
     grid: Grid | None = None
 
 
@@ -118,6 +119,7 @@ _ALLOWED = {
     "task": "a task's name, or a mapping with its name and fields",
     "method": "a method's name, or a mapping with its name and fields",
     "training": "a mapping of training fields",
+    "peft": "the adapters' kind, or a mapping with their kind and settings",
     "data_seed": "an integer of at least 0",
     "keep_models": "true or false",
     "cells": "a list of cells",

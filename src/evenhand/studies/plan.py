@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from evenhand.adapters import Adapters
 from evenhand.configuration import Configuration
 from evenhand.methods import METHODS, Method
-from evenhand.studies.fields import SECTIONS, FlatCell, flat_cells
+from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
 from evenhand.tasks import TASKS, TaskSource
@@ -115,8 +116,11 @@ def _configurations(
     if not isinstance(model, str):
         place = cell.fields["model"].place
         raise located.error(place, f"'model' must be a text: a model's name. Got {_shown(model)}.")
+    adapters = None
+    if any(name.startswith("peft.") for name in cell.fields):
+        adapters = _built(cell, "peft", Adapters, {}, located)
     try:
-        shipped = task.training_for(model)
+        shipped = task.training_for(model, adapters is not None)
     except UserError as error:
         raise located.error(cell.fields["model"].place, str(error)) from error
     training = _built(cell, "training", Training, dataclasses.asdict(shipped), located)
@@ -127,6 +131,7 @@ def _configurations(
             model=model,
             training=training,
             seed=seed,
+            adapters=adapters,
             data_seed=seed if file.data_seed is None else file.data_seed,
         )
         for seed in (cell.seeds if seeds is None else range(seeds))
@@ -233,7 +238,7 @@ def _telling_apart(cell: FlatCell, cells: Sequence[FlatCell]) -> list[str]:
 def _short(name: str) -> str:
     """Shortened: "method.source" is "source", "training.lr" is "lr", "task.name" is "task"; "task.conflict" stays."""
     section, _, field = name.partition(".")
-    if field == "name":
+    if HEADS.get(section) == field:
         return section
     return field if section in SECTIONS and section != "task" and field else name
 

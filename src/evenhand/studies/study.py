@@ -266,7 +266,9 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
         try:
             if key not in built:
                 built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-            model_source(run.model, built[key]).config()
+            source = model_source(run.model, built[key], run.adapters)
+            source.config()
+            run.method.check_inputs(built[key].kind)
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 
