@@ -154,7 +154,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         ),
         (
             HEAD + "method:\n  name: pgd\n  sorce: all",
-            "s.yaml, line 5: the method 'pgd' has no field 'sorce' (did you mean 'source'?); it has "
+            "s.yaml, line 5: the method 'pgd' has no field 'sorce' (did you mean 'source' or 'score_on'?); it has "
             + ", ".join(f.name for f in dataclasses.fields(eh.PGD))
             + ".",
         ),
@@ -177,7 +177,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         ),
         (
             HEAD + "method: pgdd",
-            "s.yaml, line 3: Unknown method 'pgdd' (did you mean 'pgd'?); known are erm, gce, edge, pgd.",
+            "s.yaml, line 3: Unknown method 'pgdd' (did you mean 'pgd'?); known are " + ", ".join(eh.METHODS) + ".",
         ),
         (
             "seeds: 1\nmethod: erm\ntask: {name: colored-digits, confict: 1}",
