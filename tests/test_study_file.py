@@ -196,7 +196,8 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "method: erm\ntraining: {epoch: 3}",
             "s.yaml, line 4: the training has no field 'epoch' (did you mean 'epochs' or 'step_epochs'?); it has "
-            "epochs, lr, batch_size, optimizer, weight_decay, momentum, schedule, step_epochs, max_grad_norm.",
+            "epochs, lr, batch_size, optimizer, weight_decay, momentum, schedule, step_epochs, max_grad_norm, "
+            "max_length.",
         ),
         (
             HEAD + "method: erm\ntraining: {epochs: 1.5}",
@@ -226,7 +227,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "method: pgd\ngrid: {metod.source: [head]}",
             "s.yaml, line 4: a grid can't vary 'metod.source' (did you mean 'method' or 'model'?); it varies "
-            "task.FIELD, method.FIELD, training.FIELD, task, method, model.",
+            "task.FIELD, method.FIELD, training.FIELD, peft.FIELD, task, method, peft, model.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n  - method: gce\n  - method: {name: gce, q: 0.7}",
