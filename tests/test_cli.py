@@ -333,7 +333,7 @@ def test_a_run_leaves_its_record_and_is_not_trained_again(tmp_path: Path, capsys
 
 def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(
-        "train edge --alpha 2 --projection naive --conflict 0.1 --model mlp --epochs 1 --lr 0.002 --batch-size 128 "
+        "train edge --alpha 2 --projection tensor --conflict 0.1 --model mlp --epochs 1 --lr 0.002 --batch-size 128 "
         "--seed 3 --data-seed 4 --device cpu --quiet",
         capsys,
     )
@@ -345,7 +345,7 @@ def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert record["method"]["settings"] == {
         "alpha": 2.0,
         "q": 0.7,
-        "projection": "naive",
+        "projection": "tensor",
         "signal": "self",
         "scope": "all",
         "route": "auto",
@@ -358,7 +358,7 @@ def test_options_reach_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (record["training"]["lr"], record["training"]["batch_size"]) == (0.002, 128)
     assert (record["seed"], record["data_seed"]) == (3, 4)
     assert record["command"] == (
-        "evenhand train edge --alpha 2.0 --projection naive --task colored-digits --conflict 0.1 --model mlp "
+        "evenhand train edge --alpha 2.0 --projection tensor --task colored-digits --conflict 0.1 --model mlp "
         "--epochs 1 --lr 0.002 --batch-size 128 --seed 3 --data-seed 4"
     )
 

@@ -411,6 +411,12 @@ def test_gce_weights_what_is_fitted() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (
+            lambda: eh.EDGE(alpha=1.5, projection="naive"),
+            "The 'alpha' parameter of EDGE must be at most 1/q = 1.429 without a projection: beyond it the weight "
+            "1 − α·q·p^q of samples with p near 1 is negative, so their loss is maximised and training diverges. "
+            "Got 1.5.",
+        ),
         (lambda: eh.EDGE(alpha=-1), "The 'alpha' parameter of EDGE must be a float in the range [0, inf). Got -1."),
         (
             lambda: eh.EDGE(alpha=math.nan),

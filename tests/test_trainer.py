@@ -121,7 +121,7 @@ def test_accumulation_equals_one_large_batch(method: Method, tmp_path: Path) -> 
 @pytest.mark.parametrize("projection", ["published", "row", "tensor", "global", "naive", "reweight"])
 @pytest.mark.parametrize("signal", ["self", "biased"])
 def test_one_step_of_edge_is_the_reference(projection: Any, signal: Any, tmp_path: Path) -> None:
-    data, alpha, q = image_data(12), 1.5, 0.7
+    data, alpha, q = image_data(12), 1.4, 0.7
     probs = np.random.default_rng(1).random(12).astype(np.float32)
     model = image_model()
     inputs, labels = torch.tensor(data["pixel_values"]), torch.tensor(data["labels"])

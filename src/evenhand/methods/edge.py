@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evenhand.gradients import Projection, ProjectionKind, Route, Scope, check_scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
-from evenhand.methods.base import OneStage, Run
+from evenhand.methods.base import OneStage, Run, check_unprojected
 from evenhand.methods.gce import GCE
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
@@ -27,7 +27,7 @@ class EDGE(OneStage):
     e = (1/B) Σ g_i is the ERM gradient, b = (1/B) Σ w_i g_i with w_i = q·p_i^q the bias-aligned one.
 
     Attributes:
-        alpha: Strength α ≥ 0; 1.0 as released.
+        alpha: Strength α ≥ 0, without a projection at most 1/q; 1.0 as released.
         q: GCE's exponent in (0, 1]; 0.7 as released.
         projection: `published` (the paper's listing), `row`, `tensor`, `global` (true projections of each row, each
             tensor, all parameters), `naive` (e − αb), `reweight` (one backward of mean[(1 − α·w)·l], equal to naive).
@@ -71,6 +71,8 @@ class EDGE(OneStage):
         check_number("EDGE", "ema_decay", self.ema_decay, 0, 1, high_open=True)
         check_integer("EDGE", "alpha_warmup", self.alpha_warmup, 0)
         check_integer("EDGE", "q_warmup", self.q_warmup, 0)
+        if self.projection in ("naive", "reweight"):
+            check_unprojected("EDGE", self.alpha, self.q)
         if self.projection == "reweight" and self.scope != "all":
             raise UserError(
                 "The 'scope' parameter of EDGE must be 'all' with projection='reweight', whose one backward weighs "
