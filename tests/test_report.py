@@ -466,7 +466,7 @@ def test_a_bad_record_leaves_the_last_report_and_no_litter(tmp_path: Path) -> No
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "run-00", "run-01", "tables"]
-    names = ["methods.csv", "methods.md", "methods.tex", "runs.csv", "tests.csv"]
+    names = ["detection.csv", "methods.csv", "methods.md", "methods.tex", "runs.csv", "tests.csv"]
     assert sorted(p.name for p in (tmp_path / "tables").iterdir()) == names
 
 

@@ -117,3 +117,32 @@ def test_damaged_plans_are_refused(content: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"study\.json"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_how_well_scores_find_the_conflicting_samples(tmp_path: Path) -> None:
+    for seed, auroc in enumerate((0.9, 0.8, None)):
+        entry = record("pgd", seed)
+        found = None if auroc is None else {"auroc": auroc, "average_precision": 0.5, "sampling_mass": 0.25}
+        entry["stages"] = [{"name": "biased"}, {"name": "scores", "detection": found}]
+        entry["durations"]["stages"] = {"biased": 30.0, "scores": 1.0 + seed}
+        write_run(tmp_path, entry)
+        write_run(tmp_path, record("erm", seed))
+    files = write_report(tmp_path)
+    (row,) = rows_of(files.detection_csv)
+    assert float(row["auroc_mean"]) == pytest.approx(0.85)
+    assert float(row["auroc_std"]) == pytest.approx(0.1 / 2**0.5)
+    assert (row["auroc_n"], float(row["sampling_mass_mean"])) == ("2", 0.25)
+    assert float(row["scoring_seconds_mean"]) == pytest.approx(1.5)
+    printed = f"| {row['label']} | 85.0 ± 7.1 | 50.0 ± 0.0 | 25.0 ± 0.0 | 2 | 1.5 s |"
+    assert printed in files.markdown.read_text(encoding="utf-8")
+    page = files.html.read_text(encoding="utf-8")
+    assert "Scores and conflicting samples" in page
+    assert "85.0 ± 7.1" in page
+
+
+def test_without_scores_there_is_no_table_of_detection(tmp_path: Path) -> None:
+    write_run(tmp_path, record())
+    files = write_report(tmp_path)
+    assert rows_of(files.detection_csv) == []
+    assert "AUROC" not in files.markdown.read_text(encoding="utf-8")
+    assert "Scores and conflicting samples" not in files.html.read_text(encoding="utf-8")

@@ -68,7 +68,7 @@ def test_a_study_leaves_records_tables_and_no_models(finished: Path) -> None:
     }
     assert not list(finished.rglob("*.safetensors"))
     assert sum(p.stat().st_size for p in (finished / "results").rglob("*") if p.is_file()) < 150_000
-    names = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv"}
+    names = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv", "detection.csv"}
     assert set(tables(finished / "results/quick")) == names
     assert tables(finished / "runs/quick") == tables(finished / "results/quick")
     assert str(finished) not in "".join(p.read_text() for p in (finished / "results").rglob("*") if p.is_file())
@@ -109,7 +109,8 @@ def test_the_second_start_runs_nothing(finished: Path) -> None:
     assert set(again.states.values()) == {"done"}
     after = snapshot(finished / "results")
     changed = {Path(p).name for p in before if before[p] != after[p]}
-    assert changed <= {"study.json", "methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv"}
+    tables = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv", "detection.csv"}
+    assert changed <= {"study.json", *tables}
 
 
 def test_results_count_as_done_on_another_machine(finished: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from evenhand.report.details import (
     section_facts,
     set_rows,
 )
+from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, DetectionRow, detection_rows
 from evenhand.report.figures import accuracy_figure
 from evenhand.report.headline import SHORTCUT_GAP, headline
 from evenhand.report.notes import section_notes
@@ -45,6 +46,7 @@ class SectionView:
     baseline_name: str
     paired: list[PairedRow]
     paired_note: str
+    detection: list[DetectionRow]
     figure: Markup | None
     samples: SampleCards | None
     tests: list[SetRow]
@@ -66,6 +68,8 @@ def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
         sections=views,
         styles=styles,
         paired_head=PAIRED_HEAD,
+        detection_head=DETECTION_HEAD,
+        detection_note=DETECTION_NOTE,
         shown_metrics=[METRIC_TITLES[metric] for metric in SHOWN_METRICS],
         all_metrics=[METRIC_TITLES[metric] for metric in METRICS],
         shortcut_gap=f"{100 * SHORTCUT_GAP:.0f}",
@@ -88,6 +92,7 @@ def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Pa
         baseline_name=section.baseline_name,
         paired=paired,
         paired_note=paired_note(section) if paired else "",
+        detection=detection_rows(section),
         figure=None if figure is None else _script_json(figure.to_json() or "null"),
         samples=sample_cards(section),
         tests=set_rows(section),

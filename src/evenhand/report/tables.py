@@ -13,6 +13,7 @@ import pandas as pd
 
 from evenhand.metrics import PairedDifference
 from evenhand.report.cells import Cell, Section, difference
+from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, detection_rows
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
@@ -105,6 +106,12 @@ def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]
             lines += [_markdown(paired_note(section)), "", f"| {' | '.join(_markdown(name) for name in PAIRED_HEAD)} |"]
             lines.append(f"| --- | --- |{' ---: |' * (len(PAIRED_HEAD) - 2)}")
             lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in tests]
+            lines.append("")
+        found = detection_rows(section)
+        if found:
+            lines += [_markdown(DETECTION_NOTE), "", f"| {' | '.join(DETECTION_HEAD)} |"]
+            lines.append(f"| --- |{' ---: |' * (len(DETECTION_HEAD) - 1)}")
+            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in found]
             lines.append("")
     return "\n".join(lines)
 

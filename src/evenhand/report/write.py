@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evenhand.report.cells import Section, group_records
+from evenhand.report.detection import detection_data
 from evenhand.report.latex import methods_latex
 from evenhand.report.page import render_page, section_notes
 from evenhand.report.paired import paired_data
@@ -26,6 +27,7 @@ class ReportFiles:
         runs_csv: One row a run, at full precision.
         latex: The main tables and the paired tests as LaTeX (booktabs).
         tests_csv: One row a paired test, at full precision.
+        detection_csv: One row a method that scores samples: how well it finds the conflicting ones.
     """
 
     html: Path
@@ -34,6 +36,7 @@ class ReportFiles:
     runs_csv: Path
     latex: Path
     tests_csv: Path
+    detection_csv: Path
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -63,6 +66,7 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         runs_csv=tables / "runs.csv",
         latex=tables / "methods.tex",
         tests_csv=tables / "tests.csv",
+        detection_csv=tables / "detection.csv",
     )
     noted = [(section, section_notes(section)) for section in sections]
     # All is computed before anything is written: a bad record leaves the last report as it was.
@@ -73,6 +77,7 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         files.runs_csv: runs_csv(records, folder),
         files.latex: methods_latex(noted),
         files.tests_csv: csv_text(paired_data(sections)),
+        files.detection_csv: csv_text(detection_data(sections)),
     }
     tables.mkdir(exist_ok=True)
     for path, content in contents.items():
