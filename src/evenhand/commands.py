@@ -19,6 +19,7 @@ from evenhand.adapters import AdapterKind, Adapters
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
 from evenhand.report import write_report
 from evenhand.run import Device, Result, fit
+from evenhand.spread import is_first_process, leave
 from evenhand.stages import StageError
 from evenhand.study_command import StudyVerb
 from evenhand.tasks import TASKS, TaskSource
@@ -115,7 +116,7 @@ class Train:
         """Train, and say where the result lies."""
         task = self.task_source()
         adapters = self.adapters()
-        with RunDisplay(self.quiet) as display:
+        with RunDisplay(self.quiet or not is_first_process()) as display:
             display.begin(method.title)
             result = fit(
                 method,
@@ -131,7 +132,9 @@ class Train:
                 device=self.device,
                 progress=display,
             )
-        _show_result(method, result)
+        if is_first_process():
+            _show_result(method, result)
+        leave()
         return 0
 
     def task_source(self) -> TaskSource:

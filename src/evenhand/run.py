@@ -20,6 +20,7 @@ from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
 from evenhand.models import ModelSource, load_model
 from evenhand.shared_stages import SharedStages
+from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import Progress, StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
@@ -65,6 +66,9 @@ def fit(
     progress: Progress | None = None,
 ) -> Result:
     """Run a whole method, stage by stage, and evaluate it.
+
+    Launched as several processes (torchrun, accelerate launch) it trains each batch on all of them together; every
+    process must call it, and all get the result.
 
     Every stage is stored as it finishes and is never trained again: a run that was killed goes on from its last
     finished stage, with the same result. A finished run is returned as it is.
@@ -151,14 +155,17 @@ def carry_out(
         UserError: If the folder is taken or can't hold the run, or weights can't be loaded.
         StageError: If a stage diverged; the record says so.
     """
+    rank, processes = process_of(device)
+    share_of(configuration.training.batch_size, processes)
     _check_folder(folder, configuration)
-    with untouched_surroundings():
-        run = StoredRun(configuration, task, source, folder, device, progress, shared)
+    team = Team(rank, processes, folder)
+    with untouched_surroundings(), team.own_folder() as own:
+        run = StoredRun(configuration, task, source, own, device, progress if rank == 0 else None, shared, team)
         if not run.is_done:
             if not source.is_small:
                 source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
-            _check_space(folder, run)
-            _make_folder(folder)
+            _check_space(own, run)
+            _make_folder(own)
         run.finish()
 
 

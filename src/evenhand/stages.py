@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from evenhand.batches import AnyRows, Collator
 from evenhand.methods.base import OneStage
 from evenhand.sampling import normalized, warn_of_collapse
+from evenhand.spread import process_of, share_of
 from evenhand.trainer import Trainer
 from evenhand.training import Training
 
@@ -80,7 +81,7 @@ def train_stage(
     arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=share_of(training.batch_size, process_of(device)[1]),
         learning_rate=training.lr,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,

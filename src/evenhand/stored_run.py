@@ -36,6 +36,7 @@ from evenhand.preprocess import Tokenizing
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
+from evenhand.spread import Team
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
 from evenhand.tasks.base import membership
@@ -66,6 +67,7 @@ class StoredRun:
         device: Where to train.
         progress: Is told how far each stage is.
         shared: Where stages lie that other runs of a study need too.
+        team: The processes that carry the run out together; this one alone if None.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class StoredRun:
         device: torch.device,
         progress: Progress | None = None,
         shared: SharedStages | None = None,
+        team: Team | None = None,
     ) -> None:
         self.configuration = configuration
         self.task = task
@@ -85,6 +88,7 @@ class StoredRun:
         self.device = device
         self.progress = progress
         self.shared = shared
+        self.team = team or Team(0, 1, folder)
         preprocess, self.processor = source.preprocessor(configuration.training.max_length)
         self.collate = collator_for(preprocess)
 
@@ -288,7 +292,7 @@ class StoredRun:
                         clock = time.perf_counter()
                         report = {"name": name, **work(partial)}
                         write_json(partial / "stage.json", report | {"seconds": time.perf_counter() - clock})
-                    partial.rename(final)
+                    self.team.settle(partial, final)
                     if shared and key:
                         shared.publish(key, final)
             except BaseException:
