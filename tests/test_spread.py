@@ -72,5 +72,5 @@ def test_two_processes_leave_what_one_leaves(name: str, tmp_path: Path) -> None:
 
 def test_a_batch_must_be_shared_evenly() -> None:
     assert share_of(64, 4) == 16
-    with pytest.raises(UserError, match="a multiple of the 3 processes. Got 64"):
+    with pytest.raises(UserError, match=r"a multiple of the 3 processes\. Got 64"):
         share_of(64, 3)
