@@ -180,10 +180,12 @@ def test_indexed_dataset_numbers_the_rows() -> None:
     assert samples[2] == {"x": 20, "labels": 0}
 
 
-def test_indexed_dataset_keeps_an_index_that_is_there() -> None:
+def test_the_row_is_the_index_whatever_samples_say() -> None:
     indexed = IndexedDataset([{"index": 9}, {"index": 8}])
-    assert indexed[0] == {"index": 9}
-    assert indexed.__getitems__([1, 0]) == [{"index": 8}, {"index": 9}]
+    assert indexed[0] == {"index": 0}
+    assert indexed.__getitems__([1, 0]) == [{"index": 1}, {"index": 0}]
+    with pytest.raises(UserError, match=r"each sample must be a dict\. Got tuple"):
+        IndexedDataset([(1, 2)])[0]
 
 
 def test_indexed_dataset_reads_batches_where_its_dataset_can() -> None:
