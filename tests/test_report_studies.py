@@ -146,3 +146,14 @@ def test_without_scores_there_is_no_table_of_detection(tmp_path: Path) -> None:
     assert rows_of(files.detection_csv) == []
     assert "AUROC" not in files.markdown.read_text(encoding="utf-8")
     assert "Scores and conflicting samples" not in files.html.read_text(encoding="utf-8")
+
+
+def test_settings_that_all_cells_of_a_section_share_are_left_to_its_heading(tmp_path: Path) -> None:
+    write_study_plan(tmp_path)
+    path = tmp_path / "study.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for cell, tail in zip(content["cells"], ("", ", q=0.5", "", ", x, y"), strict=True):
+        cell["name"] += f", task=digits{tail}"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    labels = [row["label"] for row in rows_of(write_report(tmp_path).csv)]
+    assert labels == ["my erm", "my gce, q=0.5", "my pgd", "my edge, x, y"]

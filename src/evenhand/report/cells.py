@@ -147,10 +147,18 @@ def _labels(by_cell: dict[str, list[Record]], plans: Plans) -> list[str]:
     named = [plans.names.get(key) for key in by_cell]
     names = [name for name in named if name is not None]
     if len(set(names)) == len(by_cell):
-        return names
+        return _without_common(names)
     groups = list(by_cell.values())
     titles = [name or group[0].title for name, group in zip(named, groups, strict=True)]
     return _tell_apart(titles, [group[0].method_settings for group in groups], list(by_cell))
+
+
+def _without_common(names: list[str]) -> list[str]:
+    """Names such as "PGD, task=x, source=head" without the settings that all have: the section's heading has them."""
+    parts = [name.split(", ") for name in names]
+    common = {part for part in parts[0][1:] if "=" in part and all(part in other[1:] for other in parts)}
+    shorter = [", ".join(part for part in own if part not in common) for own in parts]
+    return shorter if len(names) > 1 and len(set(shorter)) == len(names) else names
 
 
 def _section_settings(record: Record) -> dict[str, Any]:
