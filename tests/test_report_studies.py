@@ -132,12 +132,12 @@ def test_how_well_scores_find_the_conflicting_samples(tmp_path: Path) -> None:
     assert float(row["auroc_mean"]) == pytest.approx(0.85)
     assert float(row["auroc_std"]) == pytest.approx(0.1 / 2**0.5)
     assert (row["auroc_n"], float(row["sampling_mass_mean"])) == ("2", 0.25)
-    assert float(row["scoring_seconds_mean"]) == pytest.approx(1.5)
-    printed = f"| {row['label']} | 85.0 ± 7.1 | 50.0 ± 0.0 | 25.0 ± 0.0 | 2 | 1.5 s |"
+    printed = f"| {row['label']} | 85.0 ± 7.1 | 50.0 ± 0.0 | 25.0 ± 0.0 | 2 |"
     assert printed in files.markdown.read_text(encoding="utf-8")
     page = files.html.read_text(encoding="utf-8")
     assert "Scores and conflicting samples" in page
     assert "85.0 ± 7.1" in page
+    assert ">1.5 s</td>" in page
 
 
 def test_without_scores_there_is_no_table_of_detection(tmp_path: Path) -> None:

@@ -22,7 +22,14 @@ from evenhand.report.details import (
     section_facts,
     set_rows,
 )
-from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, DetectionRow, detection_rows
+from evenhand.report.detection import (
+    DETECTION_HEAD,
+    DETECTION_NOTE,
+    SCORING_HEAD,
+    SCORING_NOTE,
+    DetectionRow,
+    detection_rows,
+)
 from evenhand.report.figures import accuracy_figure
 from evenhand.report.headline import SHORTCUT_GAP, headline
 from evenhand.report.notes import section_notes
@@ -68,8 +75,8 @@ def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
         sections=views,
         styles=styles,
         paired_head=PAIRED_HEAD,
-        detection_head=DETECTION_HEAD,
-        detection_note=DETECTION_NOTE,
+        detection_head=(*DETECTION_HEAD, SCORING_HEAD),
+        detection_note=f"{DETECTION_NOTE} {SCORING_NOTE}",
         shown_metrics=[METRIC_TITLES[metric] for metric in SHOWN_METRICS],
         all_metrics=[METRIC_TITLES[metric] for metric in METRICS],
         shortcut_gap=f"{100 * SHORTCUT_GAP:.0f}",
