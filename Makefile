@@ -19,7 +19,7 @@ check: $(VENV)/.dev ## lint, format, types, and the order of the rooms
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## the speed ratios of benchmarks/README.md (run alone; about a quarter of an hour)
+bench: $(VENV)/.dev ## the speed ratios of benchmarks/README.md (run alone; about twenty minutes)
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/edge_step.py
 	$(BIN)/python benchmarks/edge_trainer.py

@@ -1,6 +1,6 @@
 """What EDGE costs in the Trainer: 200 steps of evenhand.Trainer with EDGE against 200 with ERM, side by side.
 
-python benchmarks/edge_trainer.py [--steps 200] [--blocks 4]       # about five minutes on two cores
+python benchmarks/edge_trainer.py [--steps 200] [--blocks 4]       # about nine minutes on two cores
 
 MiniLM's shape (BERT 6×384, random weights, dropout 0.1), 16 texts of 64 tokens a step, AdamW, clipping, logging each 10
 steps; full fine-tuning, and LoRA (r = 8 on query and value, classifier trained). The steps come in blocks that
