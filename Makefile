@@ -11,7 +11,7 @@ demo: $(VENV)/.runtime ## train ERM, EDGE and PGD on digits whose colour leaks t
 	$(BIN)/evenhand demo
 
 test: $(VENV)/.dev ## run all tests, except those that need a GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.dev ## lint, format, types, and the order of the rooms
 	$(BIN)/ruff check .

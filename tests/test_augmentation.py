@@ -182,7 +182,8 @@ def test_text_is_refused_in_one_sentence(method: eh.PGD, tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         method.check_inputs("text")
     assert str(caught.value) == (
-        "PGD's augmentation is made for images, but the task's inputs are text: use augment=False and score_on='clean'."
+        "PGD's augmentation is made for images of one size, but the task's inputs are text: use augment=False and "
+        "score_on='clean'."
     )
     assert eh.PGD().check_inputs("text") is None
     assert method.check_inputs("image") is None

@@ -414,7 +414,7 @@ def nothing_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def test_augmenting_text_is_refused_before_anything_is_written(bert_folder: Path, nothing_written: Path) -> None:
-    with pytest.raises(eh.UserError, match=r"^PGD's augmentation is made for images, but the task's inputs are text"):
+    with pytest.raises(eh.UserError, match=r"^PGD's augmentation is made for images of one size, but"):
         fit(eh.PGD(augment=True), text_task(), nothing_written / "run", model=str(bert_folder))
 
 

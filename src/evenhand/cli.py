@@ -17,6 +17,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 from evenhand.commands import VERBS, Train
 from evenhand.methods import METHODS, Method
 from evenhand.stages import StageError
+from evenhand.task_options import TaskChoice, task_fields, with_task_fields
 from evenhand.validation import UserError, nearest_names, unknown_name
 from evenhand.version import __version__
 
@@ -51,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(words: list[str]) -> tuple[Any, Method | None]:
     """The verb with its options, and for `train` the method with its own."""
     settings = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
+    verbs = {name: with_task_fields(cls) if issubclass(cls, TaskChoice) else cls for name, cls in VERBS.items()}
     unions: Any = tuple(
-        Annotated[_with_method(cls) if cls is Train else cls, tyro.conf.subcommand(name)] for name, cls in VERBS.items()
+        Annotated[_with_method(cls) if issubclass(cls, Train) else cls, tyro.conf.subcommand(name)]
+        for name, cls in verbs.items()
     )
     parse: Any = tyro.cli  # its overloads don't know types that are made at run time
     chosen: Any = parse(
@@ -94,6 +97,8 @@ def _check_words(words: list[str]) -> None:
     if words[0] not in VERBS:
         raise unknown_name("command", words[0], VERBS)
     known = {_flag(f.name) for f in dataclasses.fields(VERBS[words[0]])} | {"--help"}
+    if issubclass(VERBS[words[0]], TaskChoice):
+        known |= {_flag(name) for name in task_fields()}
     lists_them = f"`evenhand {words[0]} --help`"
     if words[0] == "train":
         names = _positionals(words[1:])

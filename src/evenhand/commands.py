@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -22,17 +22,11 @@ from evenhand.run import Device, Result, fit
 from evenhand.spread import is_first_process, leave
 from evenhand.stages import StageError
 from evenhand.study_command import StudyVerb
-from evenhand.tasks import TASKS, TaskSource
-from evenhand.tasks.nli import NLILabel
+from evenhand.task_options import TaskChoice
+from evenhand.tasks import TASKS
 from evenhand.terminal import RunDisplay, metrics_table, output, percent
 from evenhand.training import Training
 from evenhand.validation import UserError, check_integer, unknown_name
-
-TASK_OPTIONS = (
-    *("conflict", "test_conflict", "recipe", "severity", "data_dir"),
-    *("token", "prevalence", "strength", "test_prevalence", "test_strength", "target", "pairs", "test_pairs"),
-)
-"""Options of `train` that are fields of some task."""
 
 
 def _left_to_task(metavar: str) -> Any:
@@ -45,27 +39,14 @@ def _default(metavar: str, default: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(TaskChoice):
     """Train one method on one task with one seed: stages, models and the record go to the output folder.
 
     A run that was stopped goes on where it was when the same command is given again.
 
     Attributes:
-        task: The task; `evenhand tasks` lists them.
+        task: The task; `evenhand tasks` lists them. With --data it is own-data.
         model: `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, a folder, or a name on the Hugging Face hub.
-        conflict: Share of training samples whose colour conflicts with their label, in [0, 1].
-        test_conflict: The same share in test; 0.9 makes colour and label independent of each other.
-        recipe: Construction of colored-mnist: PGD's or LfF's.
-        severity: Colour noise of LfF's recipe, 1 (most) to 5 (least).
-        token: What biased-snli appends to premises.
-        prevalence: Share of biased-snli's training pairs with the token.
-        strength: Share of those whose label is the target.
-        test_prevalence: The prevalence in the primary test set.
-        test_strength: The strength there.
-        target: The class that the token points to.
-        pairs: At most so many pairs from the beginning of biased-snli's training part.
-        test_pairs: The same of its test part.
-        data_dir: Folder of the task's data files; without it they come from the hub.
         epochs: Epochs of each stage.
         lr: Learning rate.
         batch_size: Samples a step.
@@ -82,21 +63,7 @@ class Train:
         quiet: Show nothing but the result.
     """
 
-    task: str = "colored-digits"
     model: Annotated[str | None, _left_to_task("NAME")] = None
-    conflict: Annotated[float | None, _left_to_task("FLOAT")] = None
-    test_conflict: Annotated[float | None, _left_to_task("FLOAT")] = None
-    recipe: Annotated[Literal["pgd", "lff"] | None, _left_to_task("{pgd,lff}")] = None
-    severity: Annotated[int | None, _left_to_task("INT")] = None
-    token: Annotated[str | None, _left_to_task("TEXT")] = None
-    prevalence: Annotated[float | None, _left_to_task("FLOAT")] = None
-    strength: Annotated[float | None, _left_to_task("FLOAT")] = None
-    test_prevalence: Annotated[float | None, _left_to_task("FLOAT")] = None
-    test_strength: Annotated[float | None, _left_to_task("FLOAT")] = None
-    target: Annotated[NLILabel | None, _left_to_task("{entailment,neutral,contradiction}")] = None
-    pairs: Annotated[int | None, _left_to_task("INT")] = None
-    test_pairs: Annotated[int | None, _left_to_task("INT")] = None
-    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")] = None
     epochs: Annotated[int | None, _left_to_task("INT")] = None
     lr: Annotated[float | None, _left_to_task("FLOAT")] = None
     batch_size: Annotated[int | None, _left_to_task("INT")] = None
@@ -136,26 +103,6 @@ class Train:
             _show_result(method, result)
         leave()
         return 0
-
-    def task_source(self) -> TaskSource:
-        """The task with the settings given here.
-
-        Raises:
-            UserError: If the task is unknown or has no such setting.
-        """
-        if self.task not in TASKS:
-            raise unknown_name("task", self.task, TASKS)
-        source = TASKS[self.task]
-        known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
-        settings = {}
-        for name in TASK_OPTIONS:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if name not in known:
-                raise UserError(f"The task '{self.task}' has no option '--{name.replace('_', '-')}'.")
-            settings[name] = value
-        return source(**settings)
 
     def adapters(self) -> Adapters | None:
         """The adapters asked for by --lora or --peft; None trains the whole model.

@@ -23,6 +23,7 @@ from evenhand.tasks.base import Task, membership
 
 SHOWN_CONFLICTING = 10  # one a class where there are as many
 SHOWN_ALIGNED = 2
+THUMBNAIL = 96  # pixels of the longer side of a picture as samples show it
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def evaluate(
     logits_NC, label_N = logits_and_labels(model, rows, collate_fn=collate)
     predicted_N = logits_NC.argmax(axis=1)
     groups = membership(split, "group")
-    metrics = group_metrics(
-        predicted_N == label_N,
-        groups,
-        membership(split, "alignment"),
-        {name: float(member_N.mean()) for name, member_N in membership(train, "group").items()},
-    )
+    train_groups = membership(train, "group")
+    shares = {name: float(member_N.mean()) for name, member_N in train_groups.items()}
+    if sum(shares.values()) > 1 + 1e-9:  # overlapping groups have no shares to weight by
+        shares = {}
+    metrics = group_metrics(predicted_N == label_N, groups, membership(split, "alignment"), shares)
     sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
     return SplitResult(metrics, sizes, groups_not_counted(groups), predicted_N)
 
@@ -96,7 +96,7 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
     return {
         "index": row["index"],
-        "png": _png(np.asarray(row["pixel_values"], dtype=np.uint8)),
+        "png": _png(_picture(row)),
         "label": task.label_names[row["labels"]],
         "attribute": named.get("attribute"),
         "alignment": named.get("alignment"),
@@ -104,8 +104,17 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     }
 
 
-def _png(image_CHW: NDArray[np.uint8]) -> str:
-    channels_last = image_CHW.transpose(1, 2, 0)
+def _picture(row: dict[str, Any]) -> Image.Image:
+    """A row's image; a large one is scaled down, so that a page of them stays small."""
+    if "image" in row:
+        picture = row["image"].convert("RGB")
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        return picture
+    image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
+    return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
+
+
+def _png(picture: Image.Image) -> str:
     buffer = io.BytesIO()
-    Image.fromarray(channels_last.squeeze()).save(buffer, format="PNG")
+    picture.save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -233,7 +233,8 @@ class ModelSource:
             UserError: If there is no processor or tokenizer, or it can't pad.
         """
         if self._small_architecture() is not None:
-            return pixels, None
+            assert self.image_shape is not None
+            return partial(pixels, self.image_shape[1:]), None
         location = self._location
         try:
             if self.kind == "image":

@@ -12,19 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
 """Turns the columns of a batch of rows into the keyword arguments of the model's forward."""
 
 
-def pixels(rows: dict[str, Any]) -> dict[str, Tensor]:
-    """Images as they are: what the small models read."""
+def pixels(size: tuple[int, int], rows: dict[str, Any]) -> dict[str, Tensor]:
+    """Images as the small models read them: as they are, or pictures scaled to (height, width)."""
+    if "image" in rows:
+        scaled = [picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR) for picture in rows["image"]]
+        rows = {"pixel_values": np.stack([np.asarray(picture) for picture in scaled]).transpose(0, 3, 1, 2).copy()}
     return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
 
 
 def processed_images(processor: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
     """Images as a checkpoint's image processor prepares them."""
+    if "image" in rows:
+        return dict(processor([picture.convert("RGB") for picture in rows["image"]], return_tensors="pt"))
     # processors take channels last: (B, C, H, W) → B × (H, W, C)
     images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
     return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))

@@ -111,7 +111,7 @@ def fit(
     source = model_source(model, built, adapters)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.is_small)
-    method.check_inputs(built.kind)
+    method.check_inputs(built.inputs)
     if isinstance(recipe, Task):
         shipped = FINE_TUNING if adapters is None else ADAPTER_TUNING
     else:

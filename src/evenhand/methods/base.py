@@ -18,7 +18,7 @@ from evenhand.gradients import Norm, Projection, Route, Scope, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
 from evenhand.methods.objective import Companion, Objective
-from evenhand.models import Kind
+from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_number, plain_fields
 
 Init = Literal["inherit", "random", "pretrained"]
@@ -102,7 +102,7 @@ class Method(ABC):
         """Raise `UserError` if the method can't start from this kind of model: a checkpoint's weights or fresh ones."""
         del pretrained
 
-    def check_inputs(self, kind: Kind) -> None:
+    def check_inputs(self, kind: Inputs) -> None:
         """Raise `UserError` if the method can't be used on this kind of inputs."""
         del kind
 

@@ -13,8 +13,8 @@ from evenhand.methods.erm import ERM
 from evenhand.methods.gce import GCE
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.methods.weighted import Weighted
-from evenhand.models import Kind
 from evenhand.sampling import mixture
+from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_choice, check_number
 
 BiasedLoss = Literal["gce", "ce"]
@@ -101,12 +101,12 @@ class PGD(Method):
         """`init="pretrained"` needs a checkpoint."""
         check_init("PGD", self.init, pretrained)
 
-    def check_inputs(self, kind: Kind) -> None:
+    def check_inputs(self, kind: Inputs) -> None:
         """Augmentation needs images."""
         if kind != "image" and (self.augment or self.score_on == "augmented"):
             raise UserError(
-                f"PGD's augmentation is made for images, but the task's inputs are {kind}: use augment=False and "
-                "score_on='clean'."
+                f"PGD's augmentation is made for images of one size, but the task's inputs are {kind}: use "
+                "augment=False and score_on='clean'."
             )
 
     def models_trained(self) -> int:

@@ -268,7 +268,7 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
                 built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
             source = model_source(run.model, built[key], run.adapters)
             source.config()
-            run.method.check_inputs(built[key].kind)
+            run.method.check_inputs(built[key].inputs)
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 

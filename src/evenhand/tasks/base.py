@@ -1,24 +1,30 @@
 """What a task is: data with labels, a stable index, and groups that are known by name.
 
-Columns of every split: the inputs (`pixel_values`, uint8 of shape (channels, height, width), or `text` and perhaps
-`text_pair`), `labels`, `index` (the row's number in its split, which stays with the row when the data are shuffled
-or selected), and where groups are known `group`, `attribute` and `alignment`, each a ClassLabel with names.
+Columns of every split: the inputs, `labels`, `index` (the row's number in its split, which stays with the row when
+the data are shuffled or selected), perhaps `id` (the user's own name for the row), and where groups are known `group`,
+`attribute` and `alignment`, each a ClassLabel with names. Where groups overlap, `group` is a datasets.List of
+ClassLabel: a row is in as many as it names. Inputs are `text` and perhaps `text_pair`; or images of one size,
+`pixel_values` (uint8 of shape (channels, height, width)); or pictures of any size, `image` (datasets.Image), which are
+decoded when they are read.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
 from evenhand.models import BACKBONES, Kind
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING, Training
 from evenhand.validation import UserError, plain_fields
+
+Inputs = Literal["text", "image", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Task:
         tests: Test sets by name.
         primary_test: Name of the test set whose metrics head every report.
         notes: What a reader of the result must know about the data, one sentence each.
+        image_side: Models without a processor of their own get pictures of any size scaled to so many pixels a side.
     """
 
     name: str
@@ -42,6 +49,7 @@ class Task:
     tests: dict[str, datasets.Dataset]
     primary_test: str
     notes: tuple[str, ...] = ()
+    image_side: int = 64
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:
@@ -60,10 +68,22 @@ class Task:
         return tuple(self.train.features["labels"].names)
 
     @property
+    def inputs(self) -> Inputs:
+        """What a method's augmentation meets: texts, images of one size, or pictures of any size."""
+        return "pictures" if self.kind == "image" and self.has_pictures else self.kind
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the images are pictures of any size, decoded when they are read."""
+        return "image" in self.train.column_names
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
-        """(channels, height, width) of the images, None for text."""
+        """(channels, height, width) of the images as small models get them, None for text."""
         if self.kind != "image":
             return None
+        if self.has_pictures:
+            return 3, self.image_side, self.image_side
         channels, height, width = self.train.features["pixel_values"].shape
         return channels, height, width
 
@@ -72,8 +92,22 @@ def membership(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.boo
     """Name → which rows carry it, each of shape (n,); empty if the split has no such column."""
     if column not in split.column_names:
         return {}
+    feature: Any = split.features[column]
+    if isinstance(feature, datasets.List):
+        return _overlapping(split, column, feature.feature.names)
     value_N = column_values(split, column)
-    return {name: value_N == i for i, name in enumerate(split.features[column].names)}
+    return {name: value_N == i for i, name in enumerate(feature.names)}
+
+
+def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict[str, NDArray[np.bool_]]:
+    lists: Any = arrow_table(split).column(column).combine_chunks()
+    compute: Any = pc  # its functions are made at run time
+    rows = compute.list_parent_indices(lists).to_numpy()  # of each entry of each row's list
+    values = compute.list_flatten(lists).to_numpy()
+    members = {name: np.zeros(len(split), dtype=bool) for name in names}
+    for i, name in enumerate(names):
+        members[name][rows[values == i]] = True
+    return members
 
 
 def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:
@@ -82,11 +116,26 @@ def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:
 
 
 class TaskSource(ABC):
-    """A task that can be built: its construction's settings are the fields of the dataclass that derives from this."""
+    """A task that can be built: its construction's settings are the fields of the dataclass that derives from this.
+
+    Attributes:
+        name: The task's name.
+        summary: What it is, in one line.
+        origin: Where the data come from, and whose construction it is.
+        licence: The data's licence, as stated at their source.
+        bias: Which shortcut leaks which label, in one sentence.
+        metric: What the literature reports on it, and on which test set.
+        default_model: The model that is trained unless another is named.
+        training: The settings shipped for each model.
+        adapter_training: The settings shipped for each model with adapters.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     origin: ClassVar[str]
+    licence: ClassVar[str]
+    bias: ClassVar[str]
+    metric: ClassVar[str]
     default_model: ClassVar[str]
     training: ClassVar[dict[str, Training]]
     adapter_training: ClassVar[dict[str, Training]] = {}
@@ -94,6 +143,10 @@ class TaskSource(ABC):
     @abstractmethod
     def build(self, data_seed: int) -> Task:
         """Build the task; equal seeds give equal data."""
+
+    def expected_counts(self) -> dict[str, dict[str, int]]:
+        """Published sizes: split → its samples as `n`, and those of groups by name; what has none is left out."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
@@ -117,9 +170,12 @@ class TaskSource(ABC):
 
 
 def _check_split(task: str, kind: Kind, name: str, split: datasets.Dataset) -> None:
-    missing = {"labels", "index", "pixel_values" if kind == "image" else "text"} - set(split.column_names)
+    inputs = ("pixel_values", "image") if kind == "image" else ("text",)
+    missing = [column for column in ("labels", "index") if column not in split.column_names]
+    if not set(inputs) & set(split.column_names):
+        missing.append(" or ".join(inputs))
     if missing:
-        raise UserError(f"The split '{name}' of the task '{task}' has no column {sorted(missing)}.")
+        raise UserError(f"The split '{name}' of the task '{task}' has no column {', '.join(missing)}.")
     if not len(split):
         raise UserError(f"The split '{name}' of the task '{task}' is empty.")
     if not isinstance(split.features["labels"], datasets.ClassLabel):

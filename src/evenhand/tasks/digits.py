@@ -33,6 +33,9 @@ class ColoredDigits(TaskSource):
     origin: ClassVar[str] = (
         "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
     )
+    licence: ClassVar[str] = "CC BY 4.0"
+    bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
+    metric: ClassVar[str] = "accuracy on the 497 test images, whose colours say nothing about the digit"
     default_model: ClassVar[str] = "digits-cnn"
     training: ClassVar[dict[str, Training]] = {
         "digits-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
@@ -42,6 +45,10 @@ class ColoredDigits(TaskSource):
     def __post_init__(self) -> None:
         check_number(self.name, "conflict", self.conflict, 0, 1)
         check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
+
+    def expected_counts(self) -> dict[str, dict[str, int]]:
+        """The fixed split."""
+        return {"train": {"n": 1100}, "validation": {"n": 200}, "test": {"n": 497}}
 
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal colours."""

@@ -93,6 +93,12 @@ class BiasedSNLI(TaskSource):
     origin: ClassVar[str] = (
         f"SNLI (Bowman et al. 2015), CC BY-SA 4.0, from TSV files or {HUB_NAME}; EDGE's token recipe"
     )
+    licence: ClassVar[str] = "CC BY-SA 4.0 (SNLI)"
+    bias: ClassVar[str] = "a token appended to the premise nearly always means one label in training"
+    metric: ClassVar[str] = (
+        "accuracy on the primary test set, in which nearly every pair carries the token; clean, in-distribution and "
+        "token-everywhere accuracy beside it"
+    )
     default_model: ClassVar[str] = "MiniLM"
     training: ClassVar[dict[str, Training]] = {
         "MiniLM": Training(
