@@ -81,13 +81,26 @@ def leaking_columns(
 
 
 def crossed_columns(
-    label_N: NDArray[np.int64], attribute_N: NDArray[np.int64], labels: Sequence[str], attributes: Sequence[str]
+    label_N: NDArray[np.int64],
+    attribute_N: NDArray[np.int64],
+    labels: Sequence[str],
+    attributes: Sequence[str],
+    home: Sequence[int] | None = None,
 ) -> dict[str, Column]:
-    """Labels and an attribute that the label leans to; groups are label × attribute, as "label, attribute"."""
+    """Labels and an attribute that they lean to; groups are label × attribute, as "label, attribute".
+
+    Args:
+        label_N: The classes, shape (N,).
+        attribute_N: The attributes, shape (N,).
+        labels: Names of the classes.
+        attributes: Names of the attributes.
+        home: The attribute that each class leans to; None: that of its own number.
+    """
     groups = [f"{label}, {attribute}" for label in labels for attribute in attributes]
+    expected_N = label_N if home is None else np.asarray(home)[label_N]
     return {
         "labels": class_column(label_N, labels),
         "attribute": class_column(attribute_N, attributes),
-        "alignment": class_column(attribute_N != label_N, ALIGNMENTS),
+        "alignment": class_column(attribute_N != expected_N, ALIGNMENTS),
         "group": class_column(len(attributes) * label_N + attribute_N, groups),
     }

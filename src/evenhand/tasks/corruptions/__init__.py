@@ -58,10 +58,7 @@ def corrupt(
     result = np.empty_like(image_NHW3)
     for start in range(0, len(image_NHW3), _CHUNK):
         chunk = image_NHW3[start : start + _CHUNK] / 255.0
-        if name == "frost":
-            changed = frost(chunk, level, rng, textures)
-        else:
-            changed = CORRUPTIONS[name](chunk, level, rng)
+        changed = frost(chunk, level, rng, textures) if name == "frost" else CORRUPTIONS[name](chunk, level, rng)
         # 1e-9: what is a whole number but for rounding isn't cut down to the one below
         result[start : start + _CHUNK] = (changed.clip(0, 1) * 255 + 1e-9).astype(np.uint8)
     return result

@@ -8,6 +8,8 @@ forms: exact Euclidean distances in place of OpenCV's approximation by a mask of
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import correlate, distance_transform_edt, gaussian_filter, label, sobel, uniform_filter
@@ -45,7 +47,8 @@ def spatter(x_NHW3: NDArray[np.float64], level: int, rng: np.random.Generator) -
 
 
 def _smooth(x_NHW: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    return gaussian_filter(x_NHW, (0, sigma, sigma), mode="nearest", truncate=4)
+    smoothed: Any = gaussian_filter(x_NHW, (0, sigma, sigma), mode="nearest", truncate=4)
+    return smoothed
 
 
 def _relief(liquid_HW: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,11 +56,12 @@ def _relief(liquid_HW: NDArray[np.float64]) -> NDArray[np.float64]:
     liquid = (liquid_HW.clip(0, 1) * 255).astype(np.uint8)
     edge_HW = edges(liquid)
     # without any edge all distances are the largest
-    distance = distance_transform_edt(~edge_HW) if edge_HW.any() else np.full(liquid.shape, _FAR)
+    distance: Any = distance_transform_edt(~edge_HW) if edge_HW.any() else np.full(liquid.shape, _FAR)
     distance = np.rint(uniform_filter(np.minimum(distance, _FAR), 3, mode="mirror"))
     even = equalized(distance.astype(np.uint8)).astype(np.float64)
-    relief = correlate(even, _RELIEF.astype(np.float64), mode="mirror").clip(0, 255)
-    return liquid * np.rint(uniform_filter(relief, 3, mode="mirror"))
+    relief: Any = correlate(even, _RELIEF.astype(np.float64), mode="mirror")
+    smoothed: Any = uniform_filter(relief.clip(0, 255), 3, mode="mirror")
+    return liquid * np.rint(smoothed)
 
 
 def equalized(gray_HW: NDArray[np.uint8]) -> NDArray[np.uint8]:

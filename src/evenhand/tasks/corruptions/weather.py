@@ -6,6 +6,7 @@ Legend: N images, H height, W width, T textures, K steps of a motion.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,7 @@ def enlarged(x_NHW: NDArray[np.float64], factor: float) -> NDArray[np.float64]:
     side = x_NHW.shape[1]
     kept = int(np.ceil(side / factor))
     start = (side - kept) // 2
-    larger: NDArray[np.float64] = zoom(
-        x_NHW[:, start : start + kept, start : start + kept], (1, factor, factor), order=1
-    )
+    larger: Any = zoom(x_NHW[:, start : start + kept, start : start + kept], (1, factor, factor), order=1)
     trim = (larger.shape[1] - side) // 2
     return larger[:, trim : trim + side, trim : trim + side]
 
