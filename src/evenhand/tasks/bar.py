@@ -12,6 +12,7 @@ import numpy as np
 
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.columns import class_column, picture_column, split_of, text_column
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.held_out import held_out
 from evenhand.tasks.pictures import check_first_pictures, data_folder, pictures_in
 from evenhand.training import Training
@@ -102,7 +103,7 @@ class BAR(TaskSource):
         found = ", ".join(
             f"{(labels['train'] == i).sum()}/{(labels['test'] == i).sum()} {c}" for i, c in enumerate(CLASSES)
         )
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -114,6 +115,7 @@ class BAR(TaskSource):
             ),
             image_side=64,
         )
+        return with_deviations(task, self.expected_counts())
 
 
 def _label(path: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.columns import crossed_columns, picture_column, split_of, text_column
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.pictures import check_first_pictures, data_folder
 from evenhand.tasks.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.training import Training
@@ -90,7 +91,7 @@ class BFFHQ(TaskSource):
         check_first_pictures(splits)
         train = parts["train"]
         differ = int((train.label_N != train.attribute_N).sum())
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -103,6 +104,7 @@ class BFFHQ(TaskSource):
             ),
             image_side=64,
         )
+        return with_deviations(task, self.expected_counts())
 
 
 def _split(root: Path, pictures: NamedPictures) -> datasets.Dataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.pictures import data_folder
 from evenhand.tasks.two_by_two import TwoByTwo, read_table
 from evenhand.training import Training
@@ -92,7 +93,7 @@ class CelebA(TaskSource):
             paths = [f"{folder}/{name}" for name in names]
             part = partition.numbers("partition", (0, 1, 2))
             splits = TWO_BY_TWO.from_files(root, paths, blond, male, part, table.path, FILES)
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -101,3 +102,4 @@ class CelebA(TaskSource):
             primary_test="test",
             image_side=64,
         )
+        return with_deviations(task, self.expected_counts())

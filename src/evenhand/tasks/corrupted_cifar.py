@@ -17,6 +17,7 @@ from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.cifar import CLASSES, FILES, HUB_NAME, SIDE, Labelled, read_cifar
 from evenhand.tasks.columns import leaking_columns, pixel_column, split_of
 from evenhand.tasks.corruptions import CORRUPTIONS, corrupt
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.held_out import held_out
 from evenhand.tasks.pictures import data_folder, pictures_in, read_picture
 from evenhand.tasks.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
@@ -176,7 +177,7 @@ class CorruptedCIFAR10(TaskSource):
         return self._task({name: _read(part) for name, part in parts.items()}, tuple(notes))
 
     def _task(self, splits: dict[str, datasets.Dataset], notes: tuple[str, ...]) -> Task:
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -185,6 +186,7 @@ class CorruptedCIFAR10(TaskSource):
             primary_test="test",
             notes=notes,
         )
+        return with_deviations(task, self.expected_counts())
 
 
 def attribute_counts(size: int, label: int, conflict: float) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, paint
 from evenhand.tasks.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.glyphs import LETTERS, SIDE, SIGNS, THINGS, drawn
 from evenhand.tasks.mnist import FILES, HUB_NAME, VALIDATION_SIZE, read_idx_pair, read_mnist
 from evenhand.training import Training
@@ -112,7 +113,7 @@ class MultiBiasMNIST(TaskSource):
         for stream, (name, (digits, objects_of, conflict)) in enumerate(parts.items(), start=1):
             rng = np.random.default_rng([data_seed, stream])
             splits[name] = _split(digits, conflict, real[objects_of] if real else None, rng)
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -125,6 +126,7 @@ class MultiBiasMNIST(TaskSource):
                 + " are evenhand's own, after the description in PGD's paper.",
             ),
         )
+        return with_deviations(task, self.expected_counts())
 
     def _real_objects(self) -> dict[str, dict[str, Grays]]:
         """Part → object → its images and classes."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.pictures import data_folder
 from evenhand.tasks.two_by_two import TwoByTwo, read_table
 from evenhand.training import Training
@@ -73,7 +74,7 @@ class Waterbirds(TaskSource):
             allowed = {"y": (0, 1), "place": (0, 1), "split": (0, 1, 2)}
             y, place, part = (table.numbers(column, values) for column, values in allowed.items())
             splits = TWO_BY_TWO.from_files(root, table.texts("img_filename"), y, place, part, table.path, FILES)
-        return Task(
+        task = Task(
             name=self.name,
             kind="image",
             train=splits["train"],
@@ -82,3 +83,4 @@ class Waterbirds(TaskSource):
             primary_test="test",
             image_side=64,
         )
+        return with_deviations(task, self.expected_counts())
