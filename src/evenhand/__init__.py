@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
     from evenhand.studies import study
-    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
+    from evenhand.tasks import (
+        BAR,
+        BFFHQ,
+        TASKS,
+        BiasedSNLI,
+        CelebA,
+        ColoredDigits,
+        ColoredMNIST,
+        CorruptedCIFAR10,
+        MultiBiasMNIST,
+        Task,
+        Waterbirds,
+    )
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
 
@@ -36,7 +48,13 @@ _HOMES = {
     "fit": "evenhand.run",
     "study": "evenhand.studies",
     "TASKS": "evenhand.tasks",
+    "BAR": "evenhand.tasks",
+    "BFFHQ": "evenhand.tasks",
     "BiasedSNLI": "evenhand.tasks",
+    "CelebA": "evenhand.tasks",
+    "CorruptedCIFAR10": "evenhand.tasks",
+    "MultiBiasMNIST": "evenhand.tasks",
+    "Waterbirds": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
     "Task": "evenhand.tasks",
@@ -45,6 +63,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "BAR",
+    "BFFHQ",
     "DPR",
     "EDGE",
     "ERM",
@@ -55,16 +75,20 @@ __all__ = [
     "TASKS",
     "Adapters",
     "BiasedSNLI",
+    "CelebA",
     "ColoredDigits",
     "ColoredMNIST",
+    "CorruptedCIFAR10",
     "Even",
     "Focal",
     "LfF",
+    "MultiBiasMNIST",
     "Result",
     "Reweight",
     "Task",
     "Trainer",
     "UserError",
+    "Waterbirds",
     "__version__",
     "fit",
     "gradient_norms",

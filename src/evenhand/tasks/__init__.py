@@ -1,15 +1,42 @@
 """Tasks: data whose shortcut is known, or not. One file a family."""
 
+from evenhand.tasks.bar import BAR
 from evenhand.tasks.base import Task, TaskSource, column_values, membership
+from evenhand.tasks.bffhq import BFFHQ
+from evenhand.tasks.celeba import CelebA
+from evenhand.tasks.corrupted_cifar import CorruptedCIFAR10
 from evenhand.tasks.digits import ColoredDigits
 from evenhand.tasks.mnist import ColoredMNIST
+from evenhand.tasks.multi_bias import MultiBiasMNIST
 from evenhand.tasks.nli import BiasedSNLI
+from evenhand.tasks.waterbirds import Waterbirds
 
 TASKS: dict[str, type[TaskSource]] = {
     "colored-digits": ColoredDigits,
     "colored-mnist": ColoredMNIST,
+    "multi-bias-mnist": MultiBiasMNIST,
+    "corrupted-cifar10": CorruptedCIFAR10,
+    "bar": BAR,
+    "bffhq": BFFHQ,
+    "waterbirds": Waterbirds,
+    "celeba": CelebA,
     "biased-snli": BiasedSNLI,
 }
 """Every task by name."""
 
-__all__ = ["TASKS", "BiasedSNLI", "ColoredDigits", "ColoredMNIST", "Task", "TaskSource", "column_values", "membership"]
+__all__ = [
+    "BAR",
+    "BFFHQ",
+    "TASKS",
+    "BiasedSNLI",
+    "CelebA",
+    "ColoredDigits",
+    "ColoredMNIST",
+    "CorruptedCIFAR10",
+    "MultiBiasMNIST",
+    "Task",
+    "TaskSource",
+    "Waterbirds",
+    "column_values",
+    "membership",
+]

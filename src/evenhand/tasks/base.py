@@ -123,6 +123,7 @@ class TaskSource(ABC):
         summary: What it is, in one line.
         origin: Where the data come from, and whose construction it is.
         licence: The data's licence, as stated at their source.
+        files: What must lie in --data-dir and where it comes from, as the end of a sentence; empty if none is needed.
         bias: Which shortcut leaks which label, in one sentence.
         metric: What the literature reports on it, and on which test set.
         default_model: The model that is trained unless another is named.
@@ -134,6 +135,7 @@ class TaskSource(ABC):
     summary: ClassVar[str]
     origin: ClassVar[str]
     licence: ClassVar[str]
+    files: ClassVar[str] = ""
     bias: ClassVar[str]
     metric: ClassVar[str]
     default_model: ClassVar[str]
@@ -145,7 +147,7 @@ class TaskSource(ABC):
         """Build the task; equal seeds give equal data."""
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Published sizes: split → its samples as `n`, and those of groups by name; what has none is left out."""
+        """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
         return {}
 
     def settings(self) -> dict[str, Any]:
