@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
     from evenhand.studies import study
-    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
+    from evenhand.tasks import (
+        MNLIHANS,
+        QQPPAWS,
+        TASKS,
+        BiasedSNLI,
+        CivilComments,
+        ColoredDigits,
+        ColoredMNIST,
+        FEVERSymmetric,
+        LeakedSNLI,
+        MultiNLI,
+        SNLIHard,
+        Task,
+    )
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
 
@@ -39,6 +52,13 @@ _HOMES = {
     "BiasedSNLI": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
+    "CivilComments": "evenhand.tasks",
+    "FEVERSymmetric": "evenhand.tasks",
+    "LeakedSNLI": "evenhand.tasks",
+    "MNLIHANS": "evenhand.tasks",
+    "MultiNLI": "evenhand.tasks",
+    "QQPPAWS": "evenhand.tasks",
+    "SNLIHard": "evenhand.tasks",
     "Task": "evenhand.tasks",
     "Trainer": "evenhand.trainer",
     "UserError": "evenhand.validation",
@@ -51,17 +71,24 @@ __all__ = [
     "GCE",
     "JTT",
     "METHODS",
+    "MNLIHANS",
     "PGD",
+    "QQPPAWS",
     "TASKS",
     "Adapters",
     "BiasedSNLI",
+    "CivilComments",
     "ColoredDigits",
     "ColoredMNIST",
     "Even",
+    "FEVERSymmetric",
     "Focal",
+    "LeakedSNLI",
     "LfF",
+    "MultiNLI",
     "Result",
     "Reweight",
+    "SNLIHard",
     "Task",
     "Trainer",
     "UserError",
