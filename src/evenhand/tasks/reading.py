@@ -64,10 +64,11 @@ class Columns:
             if taken is not None:
                 found[ours] = taken
             elif ours in self.required:
-                others = f" (or {', '.join(map(repr, theirs[1:]))})" if len(theirs) > 1 else ""
+                first, *rest = theirs
+                others = f" (or {', '.join(map(repr, rest))})" if rest else ""
                 shown = ", ".join(map(repr, (name[:40] for name in names[:20]))) or "none"
                 raise UserError(
-                    f"{_upper(origin)} has no column '{theirs[0]}'{others}{did_you_mean(theirs[0], names)}; "
+                    f"{_upper(origin)} has no column '{first}'{others}{did_you_mean(first, names)}; "
                     f"its columns are {shown}."
                 )
         return found
@@ -207,7 +208,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _tab_rows(path: Path, columns: Columns, broken: list[int] | None) -> Iterator[tuple[int, Cells]]:
     lines = _lines(path)
     header = next(lines, (1, ""))[1].rstrip("\r\n").split("\t")
-    found = columns.found_in(header, f"the file '{path}'")
+    found = columns.found_in(filter(None, header), f"the file '{path}'")
     place = {ours: header.index(name) for ours, name in found.items()}
     needed = 1 + max(place[ours] for ours in columns.required)
     for number, line in lines:
