@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
+import evenhand as eh
 from evenhand.batches import Rows, collator_for
 from evenhand.evaluation import evaluate
 from evenhand.tasks.base import Task
@@ -60,6 +64,28 @@ def test_the_predicted_class_is_merged_and_not_its_probability() -> None:
     assert result.metrics["by_group"] == {"entailment": 0.5, "non-entailment": pytest.approx(2 / 3)}
     unmerged = evaluate(Fixed(logits), test, rows, collate, merging.train)
     assert unmerged.metrics["average"] == pytest.approx(2 / 5)
+
+
+def test_a_run_measures_a_test_set_by_its_own_classes(tiny_task: Task, tmp_path: Path) -> None:
+    parity = ["even", "odd"]
+    test = tiny_task.tests["test"].remove_columns(["group", "alignment", "attribute"])
+    features = test.features | {"labels": datasets.ClassLabel(names=parity)}
+    by_parity = test.map(lambda row: {"labels": row["labels"] % 2}, features=datasets.Features(features))
+    merging = Task(
+        name="parity",
+        kind="image",
+        train=tiny_task.train,
+        validation=tiny_task.validation,
+        tests={"test": tiny_task.tests["test"], "parity": by_parity},
+        primary_test="parity",
+        merged={"parity": {digit: parity[int(digit) % 2] for digit in tiny_task.label_names}},
+    )
+    result = eh.fit(eh.ERM(), merging, "digits-cnn", epochs=1, device="cpu", output_dir=tmp_path / "run")
+    samples = json.loads((tmp_path / "run" / "samples.json").read_text())["samples"]
+    assert {sample[what] for sample in samples for what in ("label", "prediction")} <= set(parity)
+    accuracies = {name: metrics["average"] for name, metrics in result.record["tests"].items()}
+    assert accuracies["parity"] > accuracies["test"]  # a digit that is right has the right parity
+    assert result.record["task"]["settings"]["merged"] == merging.merged
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_negation_words_are_found_as_group_dro_finds_them(hypothesis: str, found
 def test_multinli_official(tmp_path: Path) -> None:
     task = eh.MultiNLI(data_dir=write_multinli(tmp_path / "data")).build(0)
     assert sizes(task) == {"train": 60, "validation": 12, "test": 9}
-    assert members(task.train) == {f"{label} {word}": 10 for label in NLI for word in ("no negation", "negation")}
+    assert members(task.train) == {f"{label}, {word}": 10 for label in NLI for word in ("no negation", "negation")}
     assert members(task.train, "alignment") == {"aligned": 10, "conflicting": 20, "independent": 30}
     assert task.train[3] == {
         "text": 'A "t 3',
@@ -238,7 +238,8 @@ def test_mnli_hans(tmp_path: Path) -> None:
         "contradiction": 1,
     }
     assert task.test_classes("mismatched") is None
-    assert "The split 'hans' has 2 rows of the group 'subsequence entailment' where 5,000 are published." in task.notes
+    assert any("neutral and contradiction then are non-entailment" in note for note in task.notes)
+    assert "The split 'hans' has 2 rows of the group 'subsequence, entailment' where 5,000 are published." in task.notes
 
 
 def test_hans_of_another_file_is_refused(tmp_path: Path) -> None:
@@ -272,12 +273,12 @@ def test_real_mnli_has_its_counts() -> None:
     task = eh.MultiNLI(data_dir=REAL_MNLI).build(0)
     assert sizes(task) == {"train": 11_691, "validation": 1_297, "test": 9_815}
     assert members(task.tests["test"]) == {
-        "entailment no negation": 3388,
-        "entailment negation": 91,
-        "neutral no negation": 3036,
-        "neutral negation": 87,
-        "contradiction no negation": 2709,
-        "contradiction negation": 504,
+        "entailment, no negation": 3388,
+        "entailment, negation": 91,
+        "neutral, no negation": 3036,
+        "neutral, negation": 87,
+        "contradiction, no negation": 2709,
+        "contradiction, negation": 504,
     }
 
 

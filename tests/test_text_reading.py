@@ -201,6 +201,11 @@ def test_the_hub_stands_in_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("some/name", "subset", "train")]
     assert (found.table.column("first").to_pylist(), found.label_N.tolist()) == (["a", "c"], [1, 0])
     assert found.notes == ("1 rows of it have no label and were left out.",)
+    nested = Part(title="it", files=(), columns=Columns({"x": ("more",)}), labels={}, hub=PART.hub, advice="")
+    with pytest.raises(
+        UserError, match=r"^A column of the split 'train' of 'some/name' on the hub holds something else"
+    ):
+        nested.table(None)
     with pytest.raises(UserError, match=r"^The split 'train' of 'some/name' on the hub has no column 'sentence'"):
         Part(title="it", files=(), columns=Columns({"x": ("sentence",)}), labels={}, hub=PART.hub, advice="").table(
             None

@@ -83,7 +83,7 @@ def test_without_files_each_says_how_to_get_them(source: type[TaskSource], tmp_p
 def test_settings_out_of_range_are_refused(source: type[TaskSource]) -> None:
     field = "comments" if source is eh.CivilComments else "pairs"
     with pytest.raises(UserError, match=rf"^The '{field}' parameter of {source.name} must be an integer of at least 1"):
-        source(**{field: 0})
+        source(**{field: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("source", WRITERS)
@@ -162,7 +162,7 @@ def test_civilcomments(tmp_path: Path) -> None:
     assert list(task.tests["test"]["labels"]) == [1, 0, 0, 1]
     found = members(task.train)
     assert len(found) == 16
-    assert {name: n for name, n in found.items() if n} == {"male non-toxic": 2, "male toxic": 2, "white toxic": 2}
+    assert {name: n for name, n in found.items() if n} == {"male, non-toxic": 2, "male, toxic": 2, "white, toxic": 2}
     assert [list(groups) for groups in task.tests["test"]["group"]] == [[1, 15], [0], [], []]
     assert task.train[1]["text"] == 'He said, "line 1\nand more"'
     assert task.notes[0] == "The split 'train' has 8 rows where 269,038 are published."
@@ -171,10 +171,14 @@ def test_civilcomments(tmp_path: Path) -> None:
 def test_civilcomments_gaps_and_mistakes(tmp_path: Path) -> None:
     rows = civil_rows()
     rows[0] |= {"toxicity": "", "male": ""}
-    rows[1] |= {"male": ""}
+    rows[1] |= {"male": "", "id": 5000}
     task = eh.CivilComments(data_dir=write_civil(tmp_path / "a", rows), test_comments=2).build(0)
-    assert (len(task.train), task.notes[0]) == (7, "1 comments have no toxicity and were left out.")
-    assert members(task.train)["male non-toxic"] == 1  # row 5, for row 1 has no answer
+    assert len(task.train) == 7
+    assert task.notes[:2] == (
+        "1 rows of CivilComments-WILDS have the id of an earlier row; they were kept.",
+        "1 comments have no toxicity and were left out.",
+    )
+    assert members(task.train)["male, non-toxic"] == 1  # row 5, for row 1 has no answer
     assert sizes(task)["validation"] == sizes(task)["test"] == 2
     source = eh.CivilComments(data_dir=tmp_path / "b")
     write_civil(tmp_path / "b", [row | {"toxicity": "very"} for row in civil_rows()])

@@ -136,8 +136,9 @@ def hans_beside_multinli(folder: Path) -> Path:
 
 def write_snli(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    for part, count in (("train", 60), ("dev", 12), ("test", 12)):
+    for part, count in (("train", 60), ("test", 12)):
         jsonl(folder / f"snli_1.0_{part}.jsonl", nli_rows([*cycle(count), "-"], part))
+    tabs(folder / "snli_1.0_dev.txt", SNLI_COLUMNS, nli_rows([*cycle(12), "-"], "dev"))
     jsonl(folder / "snli_1.0_test_hard.jsonl", nli_rows(cycle(12), "test")[3:7])
     return folder
 

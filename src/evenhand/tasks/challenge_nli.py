@@ -42,6 +42,7 @@ from evenhand.validation import check_integer
 
 HEURISTICS = ("lexical_overlap", "subsequence", "constituent")
 
+_MERGING = "On HANS the model's most probable class is taken first; neutral and contradiction then are non-entailment."
 _TRAINING = {"MiniLM": MINILM, "bert-base-uncased": PAIR_TUNING, "roberta-base": PAIR_TUNING}
 _ADAPTER_TRAINING = {"MiniLM": MINILM_ADAPTERS, "roberta-base": PAIR_ADAPTERS}
 
@@ -81,7 +82,7 @@ class MNLIHANS(TaskSource):
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The published sizes; 5,000 pairs of each heuristic and label."""
-        groups = {f"{heuristic} {label}": 5_000 for heuristic in HEURISTICS for label in HANS_LABELS}
+        groups = {f"{heuristic}, {label}": 5_000 for heuristic in HEURISTICS for label in HANS_LABELS}
         train = {} if self.pairs is not None else {"train": {"n": 392_702}}
         return train | {"validation": {"n": 9_815}, "hans": {"n": 30_000} | groups, "mismatched": {"n": 9_832}}
 
@@ -93,7 +94,7 @@ class MNLIHANS(TaskSource):
         """
         folder = None if self.data_dir is None else Path(self.data_dir)
         train, matched, hans = MNLI_TRAIN.read(folder), MNLI_MATCHED.read(folder), HANS.read(folder)
-        notes = [*train.notes, *matched.notes, *hans.notes]
+        notes = [*train.notes, *matched.notes, *hans.notes, _MERGING]
         tests = {"hans": _hans_split(hans)}
         if folder is None or MNLI_MISMATCHED.find(folder) is not None:
             mismatched = MNLI_MISMATCHED.read(folder)

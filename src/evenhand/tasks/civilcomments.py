@@ -100,7 +100,7 @@ class CivilComments(TaskSource):
         table = COMMENTS.table(folder)
         split_N = table.classes("split", _SPLITS)
         toxicity_N = table.numbers("toxicity")
-        notes = []
+        notes = COMMENTS.repeats(table)
         unlabelled = int(np.isnan(toxicity_N).sum())
         if unlabelled:
             notes.append(f"{unlabelled:,} comments have no toxicity and were left out.")
@@ -128,7 +128,7 @@ def _split(table: Table, toxic_N: np.ndarray) -> datasets.Dataset:
     for identity in IDENTITIES:
         mentioned_N = table.numbers(identity) >= THRESHOLD  # an empty cell is no mention, as in WILDS
         for label, name in enumerate(TOXICITY):
-            names.append(f"{identity} {name}")
+            names.append(f"{identity}, {name}")
             members.append(mentioned_N & (toxic_N == label))
     return text_split(
         table.column("text"),

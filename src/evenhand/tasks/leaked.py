@@ -144,5 +144,5 @@ class LeakedSNLI(TaskSource):
             ids=pairs.table.column("id") if "id" in pairs.table else None,
             attribute=Classes(LABELS, named_N),
             alignment_N=alignment_N,
-            group=crossed(labels, alignment),
+            group=crossed(labels, alignment, " "),
         )

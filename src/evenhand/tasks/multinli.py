@@ -107,7 +107,7 @@ class MultiNLI(TaskSource):
             sizes = {
                 split: {"n": sum(map(sum, counts.values()))}
                 | {
-                    f"{label} {word}": n
+                    f"{label}, {word}": n
                     for label, pair in counts.items()
                     for word, n in zip(_NEGATIONS, pair, strict=True)
                 }

@@ -141,11 +141,13 @@ class Part:
             notes.append(f"{len(table) - len(kept):,} rows of {self.title} have no label and were left out.")
         if table.skipped:
             notes.append(f"{table.skipped:,} broken lines of {self.title} were left out.")
-        if not self.unique_ids and "id" in table:
-            repeats = len(table) - len(table.codes("id")[1])
-            if repeats:
-                notes.append(f"{repeats:,} rows of {self.title} have the id of an earlier row; they were kept.")
+        notes += self.repeats(table)
         return Labelled(table, label_N, tuple(notes)).take(kept)
+
+    def repeats(self, table: Table) -> list[str]:
+        """A note of how many rows repeat an id, where that is no mistake."""
+        count = len(table) - len(table.codes("id")[1]) if "id" in table else 0
+        return [f"{count:,} rows of {self.title} have the id of an earlier row; they were kept."] if count else []
 
     def _from_hub(self, folder: Path | None) -> Table:
         nowhere = (
@@ -165,5 +167,8 @@ class Part:
         origin = f"the split '{self.hub.split}' of '{self.hub.name}' on the hub"
         rows = arrow_table(loaded)
         found = self.columns.found_in(rows.column_names, origin)
-        cells = {ours: rows.column(name).cast(pa.string()) for ours, name in found.items()}
+        try:
+            cells = {ours: rows.column(name).cast(pa.string()) for ours, name in found.items()}
+        except pa.ArrowException as error:
+            raise UserError(f"A column of {origin} holds something else than text or numbers ({error}).") from error
         return Table(pa.table({**cells, "line": pa.array(np.arange(1, len(rows) + 1))}), origin)

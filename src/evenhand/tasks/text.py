@@ -120,9 +120,9 @@ def text_split(
     return datasets.Dataset(pa.Table.from_arrays(arrays, schema=features.arrow_schema))
 
 
-def crossed(labels: Classes, attribute: Classes) -> Classes:
-    """The groups label × attribute, "label attribute"; rows without one or the other are in none."""
-    names = tuple(f"{label} {value}" for label in labels.names for value in attribute.names)
+def crossed(labels: Classes, attribute: Classes, between: str = ", ") -> Classes:
+    """The groups label × attribute, "label, attribute"; rows without one or the other are in none."""
+    names = tuple(f"{label}{between}{value}" for label in labels.names for value in attribute.names)
     value_N = labels.value_N * len(attribute.names) + attribute.value_N
     return Classes(names, np.where((labels.value_N < 0) | (attribute.value_N < 0), -1, value_N))
 
