@@ -11,7 +11,8 @@ decoded when they are read.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import datasets
@@ -40,6 +41,8 @@ class Task:
         primary_test: Name of the test set whose metrics head every report.
         notes: What a reader of the result must know about the data, one sentence each.
         image_side: Models without a processor of their own get pictures of any size scaled to so many pixels a side.
+        merged: For a test set that has other classes than the model: test set → the model's class → the test's class
+            that it counts as. The predicted class (the model's most probable one) is mapped, not the probabilities.
     """
 
     name: str
@@ -50,12 +53,15 @@ class Task:
     primary_test: str
     notes: tuple[str, ...] = ()
     image_side: int = 64
+    merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:
             raise UserError(f"The task '{self.name}' has no test set '{self.primary_test}'.")
         for split_name, split in self.splits.items():
             _check_split(self.name, self.kind, split_name, split)
+        for test_name, mapping in self.merged.items():
+            self._check_merged(test_name, mapping)
 
     @property
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -66,6 +72,24 @@ class Task:
     def label_names(self) -> tuple[str, ...]:
         """Name of each class."""
         return tuple(self.train.features["labels"].names)
+
+    def test_classes(self, split_name: str) -> NDArray[np.int64] | None:
+        """The split's class that each of the model's classes counts as, shape (C,); None where they are the same."""
+        if split_name not in self.merged:
+            return None
+        names = self.splits[split_name].features["labels"].names
+        mapping = self.merged[split_name]
+        return np.array([names.index(mapping[label]) for label in self.label_names])
+
+    def _check_merged(self, test_name: str, mapping: Mapping[str, str]) -> None:
+        if test_name not in self.tests:
+            raise UserError(f"The task '{self.name}' has no test set '{test_name}' whose classes could be merged.")
+        names = self.tests[test_name].features["labels"].names
+        if set(mapping) != set(self.label_names) or not set(mapping.values()) <= set(names):
+            raise UserError(
+                f"The classes merged for the test set '{test_name}' of the task '{self.name}' must map each of "
+                f"{', '.join(self.label_names)} to one of {', '.join(names)}. Got {dict(mapping)}."
+            )
 
     @property
     def inputs(self) -> Inputs:

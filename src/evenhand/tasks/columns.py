@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Column = tuple[Any, pa.Array]
-"""A feature of `datasets` and the values stored under it."""
+Column = tuple[Any, pa.Array | pa.ChunkedArray]
+"""A feature of `datasets` and the values stored under it, perhaps in chunks."""
 
 ALIGNMENTS = ("aligned", "conflicting")
 
@@ -30,8 +30,8 @@ def split_of(columns: dict[str, Column]) -> datasets.Dataset:
 
 
 def class_column(value_N: NDArray[Any], names: Sequence[str]) -> Column:
-    """Numbers that stand for names."""
-    return datasets.ClassLabel(names=list(names)), pa.array(value_N.astype(np.int64))
+    """Numbers that stand for names; a negative one for none."""
+    return datasets.ClassLabel(names=list(names)), pa.array(value_N.astype(np.int64), mask=value_N < 0)
 
 
 def member_column(member_NK: NDArray[np.bool_], names: Sequence[str]) -> Column:
