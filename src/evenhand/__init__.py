@@ -10,8 +10,10 @@ from evenhand.version import __version__
 
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
+    from evenhand.auditing import Audit, audit
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
+    from evenhand.report import report
     from evenhand.run import Result, fit
     from evenhand.studies import study
     from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapters": "evenhand.adapters",
+    "Audit": "evenhand.auditing",
+    "audit": "evenhand.auditing",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -32,6 +36,7 @@ _HOMES = {
     "JTT": "evenhand.methods",
     "LfF": "evenhand.methods",
     "Reweight": "evenhand.methods",
+    "report": "evenhand.report",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "study": "evenhand.studies",
@@ -54,6 +59,7 @@ __all__ = [
     "PGD",
     "TASKS",
     "Adapters",
+    "Audit",
     "BiasedSNLI",
     "ColoredDigits",
     "ColoredMNIST",
@@ -66,8 +72,10 @@ __all__ = [
     "Trainer",
     "UserError",
     "__version__",
+    "audit",
     "fit",
     "gradient_norms",
+    "report",
     "study",
 ]
 
