@@ -22,10 +22,12 @@ from evenhand.auditing.labels import find_suspects
 from evenhand.auditing.result import Audit
 from evenhand.auditing.scoring import Scored, score_all
 from evenhand.auditing.sources import Options, Subject, subject_of_data, subject_of_runs
+from evenhand.batches import arrow_table
+from evenhand.record import now
 from evenhand.run import Device, torch_device
 from evenhand.stored_run import Progress
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.tasks.base import membership
+from evenhand.tasks.base import column_values, membership
 from evenhand.validation import UserError, check_integer
 
 
@@ -105,7 +107,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
     """Everything that follows from the scores."""
     task = subject.task
     score_N = scored.mean
-    label_N = np.asarray(task.train.with_format("numpy")["labels"], dtype=np.int64)
+    label_N = column_values(task.train, "labels")
     hint = find_hints(task, score_N)
     suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
     frame, id_notes = _frame(task, scored, label_N, hint, suspects.rows)
@@ -126,6 +128,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         advice=advise(hint, subject.configuration, task.kind),
         notes=(*task.notes, *subject.notes, *id_notes),
         folder=subject.folder,
+        made=now(),
     )
 
 
@@ -142,7 +145,7 @@ def _frame(
     identity, notes = _ids(task.train)
     columns: dict[str, Any] = {
         "id": identity,
-        "index": np.asarray(task.train.with_format("numpy")["index"]),
+        "index": column_values(task.train, "index"),
         "label": names[label_N],
         "prediction": names[predicted_N],
         "confidence": probability_NC.max(axis=1),
@@ -165,12 +168,12 @@ def _frame(
 def _ids(split: datasets.Dataset) -> tuple[Any, list[str]]:
     """The data's own ids, or each row's index."""
     if "id" not in split.column_names:
-        return np.asarray(split.with_format("numpy")["index"]), [
+        return column_values(split, "index"), [
             "The data have no column 'id', so samples are named by their index in the training split."
         ]
-    ids = pd.Series(split["id"])
+    ids = arrow_table(split).column("id").to_pandas()
     twice = int(ids.duplicated().sum())
-    return ids, [f"{twice:,} samples have an id that another one has too."] if twice else []
+    return ids, [f"Ids are not unique: {twice:,} of them stand on an earlier sample too."] if twice else []
 
 
 def _joined(known: dict[str, NDArray[np.bool_]], samples: int) -> NDArray[Any]:

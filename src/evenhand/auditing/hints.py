@@ -16,6 +16,7 @@ from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
 from evenhand.auditing.findings import Candidate, Finding, attribute_candidate, corrected, value_candidates
 from evenhand.auditing.inputs import TEXT_COLUMNS, Attribute, colour, columns, token_members
 from evenhand.tasks import Task
+from evenhand.tasks.base import column_values
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def find_hints(task: Task, score_N: NDArray[np.float64]) -> Hint:
         score_N: Each training sample's score, shape (N,).
     """
     split = task.train
-    label_N = np.asarray(split.with_format("numpy")["labels"], dtype=np.int64)
+    label_N = column_values(split, "labels")
     scores = ranked(score_N, label_N, len(task.label_names))
     notes: list[str] = []
     candidates: list[Candidate] = []

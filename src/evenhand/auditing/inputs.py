@@ -21,7 +21,7 @@ from evenhand.auditing.association import LEAST_COUNT
 from evenhand.batches import Rows, arrow_table
 
 TEXT_COLUMNS = ("text", "text_pair")
-PICTURE_COLUMNS = ("pixel_values", "image")
+PICTURE_COLUMNS = ("image", "pixel_values")
 _KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 _LONGEST_TOKEN = 80
@@ -60,7 +60,7 @@ def token_members(split: datasets.Dataset, column: str) -> tuple[list[str], Any]
     make: Any = CountVectorizer  # its stubs know neither a function as analyzer nor other dtypes
     counter = make(analyzer=tokens, binary=True, min_df=LEAST_COUNT, dtype=np.float64)
     try:
-        member_NV = counter.fit_transform(list(split[column])).tocsc()
+        member_NV = counter.fit_transform(arrow_table(split).column(column).to_pylist()).tocsc()
     except ValueError:  # no token is on as many samples
         return [], None
     count_V = np.diff(member_NV.indptr)
@@ -180,7 +180,7 @@ def _attribute(name: str, split: datasets.Dataset) -> Attribute | None:
     numeric = pd.api.types.is_numeric_dtype(entries) and not isinstance(feature, datasets.ClassLabel)
     if numeric and not pd.api.types.is_bool_dtype(entries) and entries.nunique() > _BINS:
         binned: Any = pd.qcut(entries.astype(float).replace([np.inf, -np.inf], np.nan), _BINS, duplicates="drop")
-        text = binned.map(lambda bin_: f"{bin_.left:.4g} to {bin_.right:.4g}").astype(object)
+        text = binned.map(lambda bin_: f"{bin_.left:.4g} to {bin_.right:.4g}", na_action="ignore").astype(object)
         missing = binned.isna()
     elif isinstance(feature, datasets.ClassLabel):
         names = feature.names

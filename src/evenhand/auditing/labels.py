@@ -17,7 +17,7 @@ from evenhand.auditing.hints import Hint
 CONFIDENT = 0.9
 """The biased model must give another class at least this probability."""
 RELIABLE = 0.9
-"""And be right on this share of the samples that it predicts so confidently, with the same shortcut or without."""
+"""And be right on this share of the samples that it predicts so confidently, among those with a shortcut or without."""
 LOOKED_AT = 10
 """Among the highest scores: one sample of so many."""
 
@@ -66,9 +66,12 @@ def _reliable(
     confident_N: NDArray[np.bool_],
     right_N: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether confident predictions like a sample's are nearly always right: of its class, with its shortcut."""
-    kinds, kind_N = np.unique(np.stack([predicted_N, pointed_N]), axis=1, return_inverse=True)
-    kind_N = kind_N.reshape(-1)
-    count = np.bincount(kind_N[confident_N], minlength=kinds.shape[1])
-    right = np.bincount(kind_N[confident_N & right_N], minlength=kinds.shape[1])
+    """Whether confident predictions like a sample's are nearly always right.
+
+    Like it are those of the same class, on samples that have some shortcut, or on those that have none: what a model
+    says where its shortcut is missing may be worth little.
+    """
+    kind_N = 2 * predicted_N + (pointed_N >= 0)
+    count = np.bincount(kind_N[confident_N], minlength=kind_N.max() + 1)
+    right = np.bincount(kind_N[confident_N & right_N], minlength=kind_N.max() + 1)
     return (right >= RELIABLE * np.maximum(count, 1))[kind_N]

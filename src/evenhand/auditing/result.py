@@ -19,7 +19,7 @@ from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import CONFIDENT, Suspects
 from evenhand.auditing.shown import shown_samples
-from evenhand.record import now, versions, write_json
+from evenhand.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
@@ -50,6 +50,7 @@ class Audit:
         advice: What to do.
         notes: What a reader must know, a sentence each.
         folder: The audit's folder.
+        made: When it was made, in UTC.
     """
 
     task: Task
@@ -67,6 +68,7 @@ class Audit:
     advice: Advice
     notes: tuple[str, ...]
     folder: Path
+    made: str
 
     def to_frame(self) -> pd.DataFrame:
         """One row a training sample, in the data's order.
@@ -173,7 +175,7 @@ class Audit:
             "lowest": shown_samples(self.task, self.frame, order[::-1][: min(low, max(0, samples - high))]),
             "advice": dataclasses.asdict(self.advice),
             "notes": [*self.notes, *self.hint.notes],
-            "made": now(),
+            "made": self.made,
             "versions": versions(),
         }
 

@@ -27,8 +27,8 @@ from evenhand.stored_run import Progress, StoredRun, read_json, ready
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
-_CHECKED = 64  # samples whose stored scores are computed again
-_TOLERANCE = 0.05  # other processors and threads round otherwise, other data are far off
+_CHECKED = 32  # of the highest stored scores, and as many of all, are computed again
+_TOLERANCE = 0.02  # other processors and threads round otherwise, other data are far off
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,8 @@ def _check_scores(norm_N: NDArray[np.float64], path: Path, model: nn.Module, run
             f"The scores in '{path}' don't match the data: {norm_N.size} scores, {len(rows)} training samples; "
             f"{wanted}."
         )
-    chosen = np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows))).astype(np.int64)
+    spread = np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows))).astype(np.int64)
+    chosen = np.union1d(spread, np.argsort(-norm_N)[:_CHECKED])
     again_N = gradient_norms(model, _Part(rows, chosen), scoring.source, scoring.norm, collate_fn=run.collate)
     scale = np.maximum(again_N, norm_N[chosen]) + 1e-3 * norm_N.mean()
     if np.mean(np.abs(again_N - norm_N[chosen]) / scale > _TOLERANCE) > 0.1:

@@ -126,6 +126,8 @@ def subject_of_data(recipe: str | TaskSource | Task, output_dir: Path | None, op
     model = options.model or (recipe.default_model if isinstance(recipe, TaskSource) else None)
     if model is None:
         raise UserError("The 'model' parameter of audit must be given for a task of your own.")
+    if (Path(model) / "record.json").exists() and (Path(model) / "model").is_dir():
+        raise UserError(f"The folder '{model}' is a run, not a model: give it without --model, or its 'model' folder.")
     model_source(model, built, options.adapters).config()  # an unknown or unfitting model is refused here
     saved = _classifier(model, built) if options.adapters is None else None
     configuration = Configuration(
@@ -247,8 +249,6 @@ def _training(recipe: TaskSource | Task, model: str, options: Options, taken: bo
 def _classifier(model: str, task: Task) -> Path | None:
     """The folder of a saved classifier with the task's classes; None for a name or a checkpoint without such a head."""
     folder = Path(model)
-    if (folder / "record.json").exists() and (folder / "model").is_dir():
-        raise UserError(f"The folder '{model}' is a run, not a model: give it without --model, or its 'model' folder.")
     if not (folder / "config.json").exists():
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from evenhand.report import audit_wording as wording
 from evenhand.report.wording import count
 
 _LONGEST = 120  # characters of a text in a table
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#&!])")
+_SPECIAL = re.compile(r"([\\`*_\[\]|])")
 
 
 def audit_markdown(content: Mapping[str, Any]) -> str:
@@ -177,7 +178,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _plain(text: Any) -> str:
     """A text of the user's in Markdown: no sign of it means anything."""
-    return _SPECIAL.sub(r"\\\1", wording.visible(text))
+    return html.escape(_SPECIAL.sub(r"\\\1", wording.visible(text)), quote=False)
 
 
 def _cut(text: str) -> str:
