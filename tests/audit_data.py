@@ -39,6 +39,16 @@ def sentences(rng: np.random.Generator, n: int) -> list[str | None]:
     return [" ".join(rng.choice(WORDS, 5)) for _ in range(n)]
 
 
+def with_token(
+    rng: np.random.Generator, n: int, token: str, shared: float
+) -> tuple[Any, NDArray[np.int64], NDArray[np.bool_]]:
+    """Texts with a token that points to class 0: on half of it, and `shared` of the others."""
+    label_N = rng.integers(0, 3, n)
+    has_N = rng.random(n) < np.where(label_N == 0, 0.5, shared)
+    texts = [f"{text} {token}" if has else text for text, has in zip(sentences(rng, n), has_N, strict=True)]
+    return texts, label_N, has_N
+
+
 def image_task(rng: np.random.Generator, n: int = 600, conflict: float = 0.05, gray: bool = False) -> Task:
     """Noise in the palette's colours, which leak the label but for `conflict`."""
     label_N = rng.integers(0, 10, n)

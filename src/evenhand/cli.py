@@ -22,7 +22,7 @@ from evenhand.stages import StageError
 from evenhand.validation import UserError, nearest_names, unknown_name
 from evenhand.version import __version__
 
-VERBS: dict[str, type[Any]] = {**commands.VERBS, "audit": AuditVerb}
+VERBS: dict[str, type[Any]] = {"demo": commands.Demo, "train": Train, "audit": AuditVerb, **commands.VERBS}
 
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 

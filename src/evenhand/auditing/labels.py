@@ -27,7 +27,7 @@ class Suspects:
     """Samples whose label looks wrong.
 
     Attributes:
-        rows: Their rows, the highest score first, shape (n,).
+        rows: Their rows, those whose label the biased model finds least likely first, shape (n,).
         looked_at: How many samples of the highest scores were looked at.
         explained: Confident other predictions among these that a found shortcut points to, and are none therefore.
         right_when_confident: Share of the biased model's confident predictions that are right; None if there are none.
@@ -52,8 +52,11 @@ def find_suspects(
         explained_N |= finding.match_N == predicted_N
     other = first[confident_N[first] & ~right_N[first]]
     reliable_N = _reliable(predicted_N, hint.pointed(len(score_N)), confident_N, right_N)
+    rows = other[~explained_N[other] & reliable_N[other]]
+    # not by score: a gradient's norm also grows with the features', whatever the label
+    least_likely = np.argsort(probability_NC[rows, label_N[rows]], kind="stable")
     return Suspects(
-        rows=other[~explained_N[other] & reliable_N[other]],
+        rows=rows[least_likely],
         looked_at=len(first),
         explained=int(explained_N[other].sum()),
         right_when_confident=float(right_N[confident_N].mean()) if confident_N.any() else None,

@@ -113,8 +113,9 @@ WRONG_LABELS_NOTE = (
     "High scores also mark wrong labels: whatever goes against what is easy to learn scores high. Below are samples "
     "among the highest scores that the biased models take, with a probability of 90 % or more, for another class, "
     "where no found shortcut points to that class and where they are right on 90 % or more of the samples that they "
-    "predict so. This is a suspicion, not a finding: a model errs too, so look at them. Training that draws by scores "
-    "draws wrong labels often too."
+    "predict so; the least likely labels first. This is a suspicion, not a finding: a model errs too, so look at "
+    "them. Where a shortcut is strong, wrong labels look like samples that go against it and are not told apart. "
+    "Training that draws by scores draws wrong labels often too."
 )
 SCORES_NOTE = "A score is the norm of a sample’s gradient under the biased model, here as a multiple of the mean."
 LIMITS_NOTE = (
