@@ -10,8 +10,10 @@ from evenhand.version import __version__
 
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
+    from evenhand.auditing import Audit, audit
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
+    from evenhand.report import report
     from evenhand.run import Result, fit
     from evenhand.studies import study
     from evenhand.tasks import (
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapters": "evenhand.adapters",
+    "Audit": "evenhand.auditing",
+    "audit": "evenhand.auditing",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -51,6 +55,7 @@ _HOMES = {
     "JTT": "evenhand.methods",
     "LfF": "evenhand.methods",
     "Reweight": "evenhand.methods",
+    "report": "evenhand.report",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "study": "evenhand.studies",
@@ -90,6 +95,7 @@ __all__ = [
     "QQPPAWS",
     "TASKS",
     "Adapters",
+    "Audit",
     "BiasedSNLI",
     "CelebA",
     "CivilComments",
@@ -111,8 +117,10 @@ __all__ = [
     "UserError",
     "Waterbirds",
     "__version__",
+    "audit",
     "fit",
     "gradient_norms",
+    "report",
     "study",
 ]
 
