@@ -57,7 +57,7 @@ class AuditVerb(Train):
                 self._check_beside_a_run()
                 found = audit(
                     self.run_folder,
-                    data_dir=self.data_dir,
+                    data_dir=getattr(self, "data_dir", None),
                     seeds=self._seeds(),
                     output_dir=self.output_dir,
                     device=self.device,
