@@ -84,6 +84,7 @@ def record(
         "group_sizes": {"test": SIZES},
         "groups_not_counted": {"test": ["0 aligned"]},
         "stages": [{"name": "only", "steps": 540, "loss": 0.01, "epochs": 30}],
+        "memory": {"only": {"bytes": 500_000_000, "of": "process", "exact": True}},
         "durations": {"total_s": 12.3, "stages": {"only": 12.0}, "started": "2026-01-01T00:00:00Z", "finished": None},
         "versions": {"evenhand": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu"},
         "commit": {"hash": "0123456789abcdef", "dirty": True},

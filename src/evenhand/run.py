@@ -19,10 +19,11 @@ from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
 from evenhand.models import ModelSource, load_model
+from evenhand.progress import Progress
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import Progress, StoredRun, read_json, ready
+from evenhand.stored_run import StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError, check_integer, unknown_name

@@ -11,8 +11,9 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import datasets
 import numpy as np
@@ -25,14 +26,17 @@ from evenhand.adapters import merged, save_adapters
 from evenhand.augmentation import Augmenting
 from evenhand.batches import AnyRows, Collator, Rows, TokenRows, collator_for
 from evenhand.configuration import Configuration
+from evenhand.curves import Curve, ValidationRows
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels, true_class_probabilities
+from evenhand.memory import PeakMemory
 from evenhand.methods.base import Init, OneStage
 from evenhand.methods.weighted import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
 from evenhand.preprocess import Tokenizing
+from evenhand.progress import Progress
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
@@ -45,14 +49,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SELECTION = "last epoch"
-
-
-class Progress(Protocol):
-    """What a run tells while it goes on."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """A stage has done so many of its steps."""
-        ...
 
 
 class StoredRun:
@@ -100,6 +96,7 @@ class StoredRun:
         self.rows = {name: rows_of(split) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
+        self.memory: dict[str, Any] = {}
         self.parameters = source.parameter_count()
 
     # ---- what a method asks for -------------------------------------------------------------------------------------
@@ -118,6 +115,9 @@ class StoredRun:
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
         training = self.configuration.training.replaced(epochs=epochs)
+        curve = None
+        if self.team.rank == 0:
+            curve = Curve(name, self.measured_rows, training.epochs, self.progress)
 
         def work(partial: Path) -> dict[str, Any]:
             seed = self.configuration.seed
@@ -136,11 +136,14 @@ class StoredRun:
                 signal_probs=signal_probs,
                 companion=companion,
                 on_step=self._on_step(name),
+                on_epoch=None if curve is None else curve.after_epoch,
             )
             self._save_model(model, partial / "model")
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
-            return {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
+            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
+            drawn = curve and curve.as_dict()
+            return kept if drawn is None else kept | {"curve": drawn}
 
         key = None
         if start is None and sampling is None and signal_probs is None and companion is None:
@@ -290,8 +293,10 @@ class StoredRun:
                 with shared.lock(key) if shared and key else nullcontext():
                     if not (shared and key and shared.fetch(key, partial, name)):
                         clock = time.perf_counter()
-                        report = {"name": name, **work(partial)}
-                        write_json(partial / "stage.json", report | {"seconds": time.perf_counter() - clock})
+                        with PeakMemory(self.device) as peak:
+                            report = {"name": name, **work(partial)}
+                        cost = {"seconds": time.perf_counter() - clock, "memory": peak.as_dict()}
+                        write_json(partial / "stage.json", report | cost)
                     self.team.settle(partial, final)
                     if shared and key:
                         shared.publish(key, final)
@@ -300,12 +305,20 @@ class StoredRun:
                 raise
         report = read_json(final / "stage.json")
         self.durations[name] = report.pop("seconds")
+        self.memory[name] = report.pop("memory", None)
         self.reports.append(report)
         return final
 
     def _on_step(self, name: str) -> Callable[[int, int], None] | None:
         progress = self.progress
         return None if progress is None else lambda done, total: progress.stage(name, done, total)
+
+    @cached_property
+    def measured_rows(self) -> ValidationRows:
+        """The validation rows that the curves of all stages are measured on."""
+        batch_size = self.configuration.training.batch_size  # what fits into memory while training
+        rows = self.rows["validation"]
+        return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
 
     def _write(
         self,
@@ -342,6 +355,7 @@ class StoredRun:
                 "stages": self.durations,
                 **(times or {}),
             },
+            "memory": self.memory,
             "versions": versions(),
             "commit": source_commit(),
             "machine": machine(self.device),

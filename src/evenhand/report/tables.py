@@ -14,17 +14,22 @@ import pandas as pd
 from evenhand.metrics import PairedDifference
 from evenhand.report.cells import Cell, Section, difference
 from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, detection_rows
+from evenhand.report.headline import headline
+from evenhand.report.heat import HEAT_NOTE, heat_map
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
+    LONGEST_TEXT,
     METRIC_TITLES,
     NOTHING,
+    clipped,
     count,
     distinct,
     interval,
     listed,
     mean_std,
     points,
+    visible,
 )
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
@@ -95,7 +100,8 @@ def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]
     lines = [f"# {_markdown(title)}", ""]
     for section, notes in sections:
         head = main_head(section)
-        lines += [f"## {_markdown(section.heading)}", "", *(_markdown(note) for note in notes), ""]
+        lines += [f"## {_markdown(section.heading)}", "", _markdown(headline(section)), ""]
+        lines += [*(_markdown(note) for note in notes), ""]
         lines.append(f"| {' | '.join(_markdown(name) for name in head)} |")
         lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
         for values in main_rows(section):
@@ -103,17 +109,22 @@ def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]
         lines.append("")
         tests = paired_rows(section)
         if tests:
-            lines += [_markdown(paired_note(section)), "", f"| {' | '.join(_markdown(name) for name in PAIRED_HEAD)} |"]
-            lines.append(f"| --- | --- |{' ---: |' * (len(PAIRED_HEAD) - 2)}")
-            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in tests]
-            lines.append("")
+            lines += _markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
         found = detection_rows(section)
         if found:
-            lines += [_markdown(DETECTION_NOTE), "", f"| {' | '.join(DETECTION_HEAD)} |"]
-            lines.append(f"| --- |{' ---: |' * (len(DETECTION_HEAD) - 1)}")
-            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in found]
-            lines.append("")
+            lines += _markdown_table(DETECTION_NOTE, DETECTION_HEAD, [row.texts for row in found], 1)
+        heat = heat_map(section)
+        if heat.columns:
+            head = ["Method", *(column.name + ("" if column.counted else " *") for column in heat.columns)]
+            lines += _markdown_table(HEAT_NOTE, head, [[r.label, *(c.text for c in r.cells)] for r in heat.rows], 1)
     return "\n".join(lines)
+
+
+def _markdown_table(note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A note and a table below it, with so many columns of text to the left."""
+    lines = [_markdown(note), "", f"| {' | '.join(_markdown(name) for name in head)} |"]
+    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left)}")
+    return [*lines, *(f"| {' | '.join(_markdown(value) for value in row)} |" for row in rows), ""]
 
 
 def main_head(section: Section) -> list[str]:
@@ -134,7 +145,7 @@ def main_rows(section: Section) -> list[list[str]]:
 
 def _markdown(text: str) -> str:
     """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
+    escaped = html.escape(" ".join(visible(clipped(text, LONGEST_TEXT)).split()), quote=False)
     return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
 
 

@@ -18,6 +18,31 @@ METRIC_TITLES = {
 }
 
 
+LONGEST_NAME = 120  # characters of a label, a group's name or the like that a page or a table shows
+LONGEST_TEXT = 2000  # and of a text or an error
+
+
+def visible(text: str) -> str:
+    """A text with a mark in place of each character that shows nothing but may change what is around it.
+
+    Those are control characters other than tab and newline, halves of surrogate pairs, and the marks that turn the
+    direction of writing for what follows them.
+    """
+    return "".join("\ufffd" if _is_hidden(c) else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    code = ord(character)
+    if code < 0x20:
+        return character not in "\t\n"
+    return 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+
+
+def clipped(text: str, most: int = LONGEST_NAME) -> str:
+    """The text, or its beginning with how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def percent(value: float | None) -> str:
     """A fraction of 1 in percent, one decimal: 0.4834 → "48.3"."""
     return NOTHING if value is None else f"{100 * value:.1f}"
@@ -55,12 +80,12 @@ def count(number: int, noun: str) -> str:
 
 def setting_value(value: Any) -> str:
     """A setting as text: texts as they are, all else as compact JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
     """As in "q=0.7, source=head"."""
-    return ", ".join(f"{key}={setting_value(value)}" for key, value in settings.items())
+    return ", ".join(f"{clipped(key)}={setting_value(value)}" for key, value in settings.items())
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
@@ -80,3 +105,13 @@ def duration(seconds: float) -> str:
 def distinct(texts: Iterable[str | None]) -> list[str]:
     """The different texts in order of appearance, without empty ones."""
     return list(dict.fromkeys(text for text in texts if text))
+
+
+def ratio(value: float | None) -> str:
+    """As in "2.8×"."""
+    return NOTHING if value is None else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
+
+
+def megabytes(count_of_bytes: float) -> str:
+    """As in "576 MB" (a million bytes)."""
+    return f"{count_of_bytes / 1e6:,.0f} MB"
