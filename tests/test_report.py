@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from browser import driver, load, requests
 from evenhand.metrics import paired_difference, summarize
 from evenhand.report import write_report
 from evenhand.validation import UserError
 from report_records import metrics, record, samples, write_run, write_study
+
+__all__ = ["driver"]  # a fixture
 
 
 class Cells(HTMLParser):
@@ -493,50 +492,6 @@ def test_every_method_has_a_colour_and_a_symbol_of_its_own(tmp_path: Path) -> No
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Any]:
-    """Headless Chromium; its absence fails on continuous integration and skips elsewhere."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    try:
-        from selenium import webdriver
-    except ImportError:
-        webdriver = None
-    if not chromium or not chromedriver or webdriver is None:
-        reason = "needs chromium, chromedriver and selenium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
-    yield browser
-    browser.quit()
-
-
-def load(driver: Any, page: Path, width: int) -> None:
-    """Open a page at a width and wait until its figures are drawn."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    override = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", override)
-    driver.get_log("performance")
-    driver.get(page.as_uri())
-    driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")  # draws what hasn't been seen yet
-    drawn = "return [...document.querySelectorAll('.plot')].every(p => p.querySelector('.scatterlayer .point'))"
-    WebDriverWait(driver, 20).until(lambda d: d.execute_script(drawn))
-
-
-def requests(driver: Any) -> list[str]:
-    """Addresses that the page asked for, beside its own file and what is inside it."""
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith("data:")]
 
 
 @pytest.mark.parametrize("width", [1280, 400])

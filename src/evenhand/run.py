@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
+from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource, load_model
 from evenhand.progress import Progress
 from evenhand.shared_stages import SharedStages
@@ -49,6 +50,11 @@ class Result:
     scores: NDArray[np.float64] | None
     record: dict[str, Any]
     folder: Path
+
+    @property
+    def groups(self) -> GroupAccuracy:
+        """Accuracy by group on the primary test set: `by_group`, `group_min()`, `difference()` as in Fairlearn."""
+        return GroupAccuracy(self.metrics["average"], self.metrics["by_group"])
 
 
 def fit(

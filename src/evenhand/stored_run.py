@@ -38,6 +38,7 @@ from evenhand.models import ModelSource
 from evenhand.preprocess import Tokenizing
 from evenhand.progress import Progress
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.report.card import model_card
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
 from evenhand.spread import Team
@@ -227,23 +228,24 @@ class StoredRun:
         if self.is_done:
             return
         started = now()
-        self._write("running")
+        self._write(self._record("running"))
         try:
             model = self.configuration.method.fit(self)
             final = merged(model)
             results = self._evaluate(final)
+            record = self._record("done", results=results, times={"started": started, "finished": now()})
             if final is not model:  # adapters, for who has the backbone already
                 self._save_whole(model, "adapter")
-            self._save_whole(final, "model")
+            self._save_whole(final, "model", model_card(record))
             predicted_N = results[self.task.primary_test].predicted_N
             write_json(self.folder / "samples.json", {"samples": sample_predictions(self.task, predicted_N)})
         except BaseException as error:
             kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             # The folder may be what failed (a full disk), and the error itself matters more than its record.
             with suppress(OSError):
-                self._write("failed", error=" ".join(f"{kind}: {error}".split()))
+                self._write(self._record("failed", error=" ".join(f"{kind}: {error}".split())))
             raise
-        self._write("done", results=results, times={"started": started, "finished": now()})
+        self._write(record)
 
     def _evaluate(self, model: nn.Module) -> dict[str, SplitResult]:
         clock = time.perf_counter()
@@ -256,10 +258,12 @@ class StoredRun:
         self.durations["evaluation"] = time.perf_counter() - clock
         return results
 
-    def _save_whole(self, model: nn.Module, name: str) -> None:
-        """Write a model into a folder that appears whole or not at all."""
+    def _save_whole(self, model: nn.Module, name: str, card: str | None = None) -> None:
+        """Write a model, and its card if given, into a folder that appears whole or not at all."""
         partial = fresh_folder(self.folder / f".{name}.partial")
         self._save_model(model, partial)
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
         final = self.folder / name
         if final.exists():
             shutil.rmtree(final)
@@ -320,19 +324,22 @@ class StoredRun:
         rows = self.rows["validation"]
         return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
 
-    def _write(
+    def _write(self, record: dict[str, Any]) -> None:
+        write_json(self.folder / "record.json", record)
+
+    def _record(
         self,
         status: Literal["running", "done", "failed"],
         *,
         error: str | None = None,
         results: dict[str, SplitResult] | None = None,
         times: dict[str, str] | None = None,
-    ) -> None:
+    ) -> dict[str, Any]:
         results = results or {}
         primary = results.get(self.task.primary_test)
         described = self.configuration.as_dict()
         described["model"]["parameters"] = self.parameters
-        record = {
+        return {
             "format": FORMAT,
             "status": status,
             "error": error,
@@ -342,6 +349,9 @@ class StoredRun:
             "command": self.configuration.command(),
             "selection": SELECTION,
             "label_access": self.configuration.method.label_access,
+            "kind": self.task.kind,
+            "labels": list(self.task.label_names),
+            "loader": "evenhand" if self.source.is_small else "transformers",
             "primary_test": self.task.primary_test,
             "notes": list(self.task.notes),
             "data": {name: _counts(split) for name, split in self.task.splits.items()},
@@ -360,7 +370,6 @@ class StoredRun:
             "commit": source_commit(),
             "machine": machine(self.device),
         }
-        write_json(self.folder / "record.json", record)
 
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)

@@ -77,6 +77,11 @@ def curves_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
     return rows
 
 
+def stage_curves(run: Record) -> dict[str, Any]:
+    """Every stage's curve as the record holds it, by the stage's name."""
+    return dict(_curves(run))
+
+
 def cell_curve(cell: Cell, place: str, name: str) -> Points:
     """The mean over the cell's seeds, at the epochs that all its measured runs have; empty without any."""
     by_run: list[dict[int, float]] = []
@@ -133,7 +138,7 @@ def _chart(
     ticks = {"tick0": 0, "dtick": max(1, round(most / 6))}
     frame = layout(
         xaxis=axis("Epoch", **ticks),
-        yaxis=axis(f"{title} (%)" if is_share else title),
+        yaxis=axis(plain(f"{title} (%)" if is_share else title)),
         showlegend=True,
         legend=layout()["legend"] | {"y": -0.24},
     )

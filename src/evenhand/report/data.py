@@ -9,7 +9,7 @@ from typing import Any
 
 from evenhand.report.cells import Section
 from evenhand.report.cost import cost_data, cost_sentence
-from evenhand.report.curves import curves_data
+from evenhand.report.curves import stage_curves
 from evenhand.report.details import method_facts, section_facts
 from evenhand.report.detection import detection_data
 from evenhand.report.headline import best_other, headline
@@ -31,7 +31,7 @@ def report_json(title: str, sections: Sequence[Section], sweeps: Sequence[Sweep]
         "sweeps": sweeps_data(sweeps),
     }
     # ASCII: half a surrogate pair in a name stays what it was
-    return json.dumps(_finite(content), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -71,7 +71,6 @@ def _section(section: Section) -> dict[str, Any]:
         "groups": groups_data(one),
         "detection": detection_data(one),
         "cost": cost_data(one),
-        "curves": curves_data(one),
         "settings": {fact.name: list(fact.values) for fact in section_facts(section)},
     }
 
@@ -85,6 +84,7 @@ def _run(run: Record) -> dict[str, Any]:
         "configuration": run.configuration,
         "primary_test": run.primary_test,
         "tests": {name: found.overall | {"by_group": found.by_group} for name, found in run.tests.items()},
+        "curves": stage_curves(run),
         "versions": run.part("versions"),
         "commit": run.part("commit"),
         "machine": run.part("machine"),

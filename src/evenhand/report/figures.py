@@ -114,7 +114,7 @@ def layout(**changes: Any) -> dict[str, Any]:
 
 
 def axis(title: str, **changes: Any) -> dict[str, Any]:
-    """An axis with grid lines."""
+    """An axis with grid lines; a user's text in its title must be `plain`."""
     return {
         "title": {"text": title, "standoff": 8},
         "fixedrange": True,  # or a finger that scrolls the page would drag the picture

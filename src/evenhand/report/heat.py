@@ -74,8 +74,9 @@ def groups_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for section in sections:
         uncounted = set(groups_not_counted(section.done))
+        names = _names(section)
         for cell in section.cells:
-            for name in _names(section) if cell.done else []:
+            for name in names if cell.done else []:
                 summary = cell.group_summary(name)
                 rows.append(
                     {

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from evenhand.report.cells import Section
 from evenhand.report.cost import CostRow, cost_head, cost_note, cost_rows, cost_sentence
@@ -65,6 +64,8 @@ class SectionView:
 
 def render_page(title: str, sections: Sequence[Section], sweeps: Sequence[Sweep], folder: Path) -> str:
     """The whole page as one HTML text, with its styles, script and data inside it."""
+    from plotly.offline import get_plotlyjs  # half a second to import, and most uses of this room draw nothing
+
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_harmless
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from evenhand.metrics import PairedDifference
 from evenhand.report.cells import Cell, Section, difference
@@ -19,17 +18,16 @@ from evenhand.report.heat import HEAT_NOTE, heat_map
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
-    LONGEST_TEXT,
     METRIC_TITLES,
     NOTHING,
-    clipped,
     count,
     distinct,
     interval,
     listed,
+    markdown_table,
+    markdown_text,
     mean_std,
     points,
-    visible,
 )
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
@@ -97,34 +95,27 @@ def _notes(cell: Cell) -> tuple[str, ...]:
 
 def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
     """All sections as Markdown: for each, its notes and its main table."""
-    lines = [f"# {_markdown(title)}", ""]
+    lines = [f"# {markdown_text(title)}", ""]
     for section, notes in sections:
         head = main_head(section)
-        lines += [f"## {_markdown(section.heading)}", "", _markdown(headline(section)), ""]
-        lines += [*(_markdown(note) for note in notes), ""]
-        lines.append(f"| {' | '.join(_markdown(name) for name in head)} |")
+        lines += [f"## {markdown_text(section.heading)}", "", markdown_text(headline(section)), ""]
+        lines += [*(markdown_text(note) for note in notes), ""]
+        lines.append(f"| {' | '.join(markdown_text(name) for name in head)} |")
         lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
         for values in main_rows(section):
-            lines.append(f"| {' | '.join(_markdown(value) for value in values)} |")
+            lines.append(f"| {' | '.join(markdown_text(value) for value in values)} |")
         lines.append("")
         tests = paired_rows(section)
         if tests:
-            lines += _markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
+            lines += markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
         found = detection_rows(section)
         if found:
-            lines += _markdown_table(DETECTION_NOTE, DETECTION_HEAD, [row.texts for row in found], 1)
+            lines += markdown_table(DETECTION_NOTE, DETECTION_HEAD, [row.texts for row in found], 1)
         heat = heat_map(section)
         if heat.columns:
             head = ["Method", *(column.name + ("" if column.counted else " *") for column in heat.columns)]
-            lines += _markdown_table(HEAT_NOTE, head, [[r.label, *(c.text for c in r.cells)] for r in heat.rows], 1)
+            lines += markdown_table(HEAT_NOTE, head, [[r.label, *(c.text for c in r.cells)] for r in heat.rows], 1)
     return "\n".join(lines)
-
-
-def _markdown_table(note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A note and a table below it, with so many columns of text to the left."""
-    lines = [_markdown(note), "", f"| {' | '.join(_markdown(name) for name in head)} |"]
-    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left)}")
-    return [*lines, *(f"| {' | '.join(_markdown(value) for value in row)} |" for row in rows), ""]
 
 
 def main_head(section: Section) -> list[str]:
@@ -143,16 +134,15 @@ def main_rows(section: Section) -> list[list[str]]:
     return rows
 
 
-def _markdown(text: str) -> str:
-    """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
-    escaped = html.escape(" ".join(visible(clipped(text, LONGEST_TEXT)).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
-
-
 def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV, numbers at full precision."""
-    # dtype=object: a column with a gap must not turn seeds and counts into floats.
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    """Rows as CSV, numbers at full precision; every key of any row is a column."""
+    stream = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # not pandas, whose columns can't be named by every text that JSON can hold
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def methods_csv(sections: Sequence[Section]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evenhand.metrics import Summary
@@ -115,3 +116,17 @@ def ratio(value: float | None) -> str:
 def megabytes(count_of_bytes: float) -> str:
     """As in "576 MB" (a million bytes)."""
     return f"{count_of_bytes / 1e6:,.0f} MB"
+
+
+def markdown_text(text: str) -> str:
+    """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
+    escaped = html.escape(" ".join(visible(clipped(text, LONGEST_TEXT)).split()), quote=False)
+    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
+
+
+def markdown_table(note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A note and a table below it, with so many columns of text to the left."""
+    lines = [markdown_text(note), ""] if note else []
+    lines += [f"| {' | '.join(markdown_text(name) for name in head)} |"]
+    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left)}")
+    return [*lines, *(f"| {' | '.join(markdown_text(value) for value in row)} |" for row in rows), ""]
