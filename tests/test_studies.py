@@ -69,8 +69,11 @@ def test_a_study_leaves_records_tables_and_no_models(finished: Path) -> None:
     assert not list(finished.rglob("*.safetensors"))
     assert sum(p.stat().st_size for p in (finished / "results").rglob("*") if p.is_file()) < 150_000
     names = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv", "detection.csv"}
+    names |= {"groups.csv", "curves.csv", "sweeps.csv"}
     assert set(tables(finished / "results/quick")) == names
     assert tables(finished / "runs/quick") == tables(finished / "results/quick")
+    assert (finished / "runs/quick/tables/cost.csv").exists()
+    assert not (finished / "results/quick/tables/cost.csv").exists()
     assert str(finished) not in "".join(p.read_text() for p in (finished / "results").rglob("*") if p.is_file())
 
 

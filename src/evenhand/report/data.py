@@ -47,7 +47,7 @@ def _section(section: Section) -> dict[str, Any]:
     one = [section]
     return {
         "heading": section.heading,
-        "headline": " ".join(filter(None, [headline(section), cost_sentence(section, best_other(section))])),
+        "headline": headline(section, cost_sentence(section, best_other(section))),
         "notes": section_notes(section),
         "baseline": section.baseline.label if section.baseline else None,
         "methods": [

@@ -10,9 +10,14 @@ from evenhand.report.wording import count, interval, listed, percent
 SHORTCUT_GAP = 0.10
 
 
-def headline(section: Section) -> str:
-    """Two or three sentences that hold for these runs alone, and say what they can't tell."""
-    return " ".join(sentence for sentence in (*_findings(section), _unfinished(section)) if sentence)
+def headline(section: Section, cost: str = "") -> str:
+    """Two or three sentences that hold for these runs alone, and say what they can't tell.
+
+    Args:
+        section: The runs.
+        cost: A sentence on what the best method costs, if that is to be said.
+    """
+    return " ".join(sentence for sentence in (*_findings(section), cost, _unfinished(section)) if sentence)
 
 
 def took_shortcut(cell: Cell) -> bool:

@@ -34,6 +34,8 @@ from evenhand.report.sweeps import Sweep, sweep_charts
 from evenhand.report.tables import SHOWN_METRICS, MethodRow, method_rows
 from evenhand.report.wording import LONGEST_NAME, LONGEST_TEXT, METRIC_TITLES, clipped, visible
 
+LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
+
 
 @dataclass(frozen=True)
 class SectionView:
@@ -82,6 +84,7 @@ def render_page(title: str, sections: Sequence[Section], sweeps: Sequence[Sweep]
         title=title,
         sections=views,
         sweeps=swept,
+        long_table=LONG_TABLE,
         styles=styles,
         paired_head=PAIRED_HEAD,
         detection_head=(*DETECTION_HEAD, SCORING_HEAD),
@@ -103,12 +106,11 @@ def _harmless(value: object) -> object:
 
 def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Path) -> SectionView:
     paired = paired_rows(section)
-    spoken = [headline(section), cost_sentence(section, best_other(section))]
     curves = curve_charts(f"{anchor}-curves", section, styles)
     return SectionView(
         anchor=anchor,
         heading=section.heading,
-        headline=" ".join(filter(None, spoken)),
+        headline=headline(section, cost_sentence(section, best_other(section))),
         notes=section_notes(section),
         rows=method_rows(section),
         baseline_name=section.baseline_name,
