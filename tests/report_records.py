@@ -84,6 +84,7 @@ def record(
         "group_sizes": {"test": SIZES},
         "groups_not_counted": {"test": ["0 aligned"]},
         "stages": [{"name": "only", "steps": 540, "loss": 0.01, "epochs": 30}],
+        "memory": {"only": {"bytes": 500_000_000, "of": "process", "exact": True}},
         "durations": {"total_s": 12.3, "stages": {"only": 12.0}, "started": "2026-01-01T00:00:00Z", "finished": None},
         "versions": {"evenhand": "0.1.0", "python": "3.11.7", "torch": "2.13.0+cpu"},
         "commit": {"hash": "0123456789abcdef", "dirty": True},
@@ -122,3 +123,52 @@ def write_study(folder: Path, seeds: int = 3) -> list[dict[str, Any]]:
             made.append(entry)
             write_run(folder, entry, samples("3" if method == "pgd" else "1"))
     return made
+
+
+def curve(conflicting: float, epochs: int = 4) -> dict[str, Any]:
+    """A curve that ends at `conflicting`, as a stage's record holds it."""
+    rising = [round(conflicting * (i + 1) / epochs, 4) for i in range(epochs)]
+    return {
+        "split": "validation",
+        "rows": 200,
+        "sampled": False,
+        "epoch": list(range(1, epochs + 1)),
+        "aligned": [0.9] * epochs,
+        "conflicting": rising,
+        "loss": [1.0 / (i + 1) for i in range(epochs)],
+        "by_group": {"1 conflicting": rising},
+    }
+
+
+def write_many(folder: Path, cells: int = 200, seeds: int = 3) -> None:
+    """A study of many cells along α, with its plan: all groups, curves and costs, some failed, some not begun."""
+    planned: list[dict[str, Any]] = []
+    for i in range(cells):
+        method = "erm" if i == 0 else "edge"
+        entries = []
+        for seed in range(seeds):
+            share = 0.3 + 0.6 * i / cells + 0.01 * seed
+            settings = {} if i == 0 else {"alpha": round(0.01 * i, 2), "q": 0.7}
+            entry = record(method, seed, 0.99 - 0.001 * i / 4, share, settings=settings, cell=f"{i:016x}")
+            names = [f"{digit} {kind}" for digit in range(10) for kind in ("aligned", "conflicting")]
+            by_group = {name: 0.99 if "aligned" in name else share for name in names}
+            entry["metrics"] = entry["metrics"] | {"by_group": by_group}
+            entry["tests"] = {"test": entry["metrics"]}
+            entry["group_sizes"] = {"test": dict.fromkeys(names, 50)}
+            entry["stages"] = [{"name": "debiased", "steps": 540, "curve": curve(share, 20)}]
+            entry["configuration"] = f"{i:012x}{seed:04x}"
+            entry["durations"]["total_s"] = 10.0 + i / 10
+            if i % 40 == 39:
+                entry |= {"status": "failed", "error": "StageError: the loss is no longer finite", "metrics": None}
+            entries.append(entry)
+            if i % 50 != 49:  # the others are only planned
+                run = folder / entry["configuration"]
+                run.mkdir()
+                (run / "record.json").write_text(json.dumps(entry), encoding="utf-8")
+                if seed == 0 and i < 20:
+                    (run / "samples.json").write_text(json.dumps(samples()), encoding="utf-8")
+        described = {key: entries[0][key] for key in ("method", "task", "model", "training", "cell")}
+        runs = [{k: e[k] for k in ("seed", "data_seed", "configuration")} | {"status": "planned"} for e in entries]
+        planned.append({"name": f"{'ERM' if i == 0 else 'EDGE'} {i}", **described, "runs": runs})
+    plan = {"format": 1, "title": "Many cells", "baseline": [], "only": None, "cells": planned}
+    (folder / "study.json").write_text(json.dumps(plan), encoding="utf-8")

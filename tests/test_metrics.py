@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy import stats
+from sklearn.metrics import accuracy_score
 
 from evenhand.metrics import (
+    GroupAccuracy,
     PairedDifference,
     Summary,
     accuracy,
@@ -20,6 +22,7 @@ from evenhand.metrics import (
     paired_difference,
     summarize,
 )
+from evenhand.validation import UserError
 
 
 def members(n: int, *ranges: tuple[int, int]) -> np.ndarray:
@@ -246,3 +249,39 @@ def test_detection_quality_by_hand() -> None:
         (np.array([1.0, np.nan, 1.0, 1.0]), np.array([True, False, True, False])),
     ):
         assert detection_quality(scores, conflicting) is None
+
+
+# ---------------------------------------------------------------- Fairlearn's names
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from(["a", "b", "c"])), min_size=2, max_size=60),
+    st.sampled_from(["between_groups", "to_overall"]),
+)
+def test_groups_agree_with_a_metric_frame_of_the_same_predictions(
+    samples: list[tuple[bool, str]], method: Literal["between_groups", "to_overall"]
+) -> None:
+    from fairlearn.metrics import MetricFrame
+
+    right_N = np.array([right for right, _ in samples])
+    group_N = np.array([group for _, group in samples])
+    label_N = np.arange(len(samples)) % 2
+    predicted_N = np.where(right_N, label_N, 1 - label_N)
+    frame = MetricFrame(metrics=accuracy_score, y_true=label_N, y_pred=predicted_N, sensitive_features=group_N)
+    measured = group_metrics(right_N, {name: group_N == name for name in ("a", "b", "c")})
+    ours = GroupAccuracy(measured["average"], measured["by_group"])
+    assert ours.overall == pytest.approx(frame.overall)
+    assert {k: v for k, v in ours.by_group.items() if v is not None} == pytest.approx(frame.by_group.to_dict())
+    assert ours.group_min() == pytest.approx(frame.group_min())
+    assert ours.group_max() == pytest.approx(frame.group_max())
+    assert ours.difference(method) == pytest.approx(frame.difference(method=method))
+    if any(ours.by_group.values()):  # all wrong: 0 by 0
+        assert ours.ratio(method) == pytest.approx(frame.ratio(method=method))
+
+
+def test_groups_without_samples_and_unknown_comparisons() -> None:
+    nothing = GroupAccuracy(None, {"a": None})
+    assert (nothing.group_min(), nothing.group_max(), nothing.difference(), nothing.ratio()) == (None,) * 4
+    assert GroupAccuracy(0.0, {"a": 0.0}).ratio() is None
+    with pytest.raises(UserError, match="between_groups, to_overall"):
+        nothing.difference("to_all")  # type: ignore[arg-type]

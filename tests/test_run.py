@@ -22,6 +22,7 @@ from conftest import make_task
 from evenhand import run as run_module
 from evenhand import stored_run
 from evenhand.models import load_model
+from evenhand.progress import Measurement
 from evenhand.record import write_json
 from evenhand.report import write_report
 from evenhand.stages import StageError
@@ -36,15 +37,19 @@ def fit(method: Any, task: Any, folder: Path | None, **options: Any) -> eh.Resul
 
 
 def without_durations(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in record.items() if k != "durations"}
+    return {k: v for k, v in record.items() if k not in ("durations", "memory")}
 
 
 class CountingProgress:
     def __init__(self) -> None:
         self.stages: dict[str, tuple[int, int]] = {}
+        self.epochs: list[Measurement] = []
 
     def stage(self, name: str, done: int, total: int) -> None:
         self.stages[name] = (done, total)
+
+    def measured(self, measurement: Measurement) -> None:
+        self.epochs.append(measurement)
 
 
 def test_record_says_what_was_run(tmp_path: Path) -> None:

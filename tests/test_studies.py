@@ -52,6 +52,11 @@ def folders(folder: Path) -> dict[str, Any]:
     return {"output_dir": folder / "runs/quick", "results_dir": folder / "results/quick"}
 
 
+TABLES = {"methods.md", "methods.csv", "methods.tex"} | {
+    f"{name}.csv" for name in ("runs", "tests", "groups", "curves", "sweeps", "detection")
+}
+
+
 def snapshot(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".lock"}
 
@@ -68,9 +73,10 @@ def test_a_study_leaves_records_tables_and_no_models(finished: Path) -> None:
     }
     assert not list(finished.rglob("*.safetensors"))
     assert sum(p.stat().st_size for p in (finished / "results").rglob("*") if p.is_file()) < 150_000
-    names = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv", "detection.csv"}
-    assert set(tables(finished / "results/quick")) == names
+    assert set(tables(finished / "results/quick")) == TABLES
     assert tables(finished / "runs/quick") == tables(finished / "results/quick")
+    assert (finished / "runs/quick/tables/cost.csv").exists()
+    assert not (finished / "results/quick/tables/cost.csv").exists()
     assert str(finished) not in "".join(p.read_text() for p in (finished / "results").rglob("*") if p.is_file())
 
 
@@ -109,8 +115,7 @@ def test_the_second_start_runs_nothing(finished: Path) -> None:
     assert set(again.states.values()) == {"done"}
     after = snapshot(finished / "results")
     changed = {Path(p).name for p in before if before[p] != after[p]}
-    tables = {"methods.md", "methods.csv", "methods.tex", "runs.csv", "tests.csv", "detection.csv"}
-    assert changed <= {"study.json", *tables}
+    assert changed <= {"study.json", *TABLES}
 
 
 def test_results_count_as_done_on_another_machine(finished: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class Demo:
         """Train everything, then write the report; a run that fails is shown in it."""
         check_integer("demo", "seeds", self.seeds, 1)
         failed = 0
-        with RunDisplay(self.quiet) as display:
+        with RunDisplay(self.quiet, epochs=False) as display:
             for seed in range(self.seeds):
                 for name, method in _demo_methods().items():
                     display.begin(f"{method.title}, seed {seed}")

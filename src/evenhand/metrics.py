@@ -8,11 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import cache
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+
+from evenhand.validation import check_choice
+
+Comparison = Literal["between_groups", "to_overall"]
 
 SMALLEST_COUNTED_GROUP = 20  # a smaller group is shown, but can't be the worst one
 
@@ -85,6 +90,62 @@ def _train_weighted(by_group: Mapping[str, float | None], train_shares: Mapping[
     return weighted / sum(present.values())
 
 
+@dataclass(frozen=True)
+class GroupAccuracy:
+    """Accuracy by group under the names of Fairlearn's `MetricFrame`.
+
+    All groups that have samples count here, however small, as they do there; `worst_group` of the metrics leaves out
+    groups of fewer than 20 samples.
+
+    Attributes:
+        overall: Accuracy on all samples.
+        by_group: Accuracy on each group; None for a group without samples.
+    """
+
+    overall: float | None
+    by_group: Mapping[str, float | None]
+
+    def group_min(self) -> float | None:
+        """The lowest accuracy of a group; None if no group has samples."""
+        return min(self._defined(), default=None)
+
+    def group_max(self) -> float | None:
+        """The highest accuracy of a group."""
+        return max(self._defined(), default=None)
+
+    def difference(self, method: Comparison = "between_groups") -> float | None:
+        """Highest minus lowest accuracy, or the largest distance of a group from the overall one.
+
+        Args:
+            method: `between_groups` or `to_overall`.
+        """
+        values = self._compared(method)
+        if method == "between_groups":
+            return max(values) - min(values) if values else None
+        return max((abs(value - self.overall) for value in values if self.overall is not None), default=None)
+
+    def ratio(self, method: Comparison = "between_groups") -> float | None:
+        """Lowest by highest accuracy, or the smallest ratio of a group's and the overall one, always at most 1.
+
+        Args:
+            method: `between_groups` or `to_overall`.
+
+        Returns:
+            The ratio; None where it would be 0 by 0.
+        """
+        values = self._compared(method)
+        overall = max(values, default=None) if method == "between_groups" else self.overall
+        pairs = [(min(v, overall), max(v, overall)) for v in values if overall is not None]
+        return min((small / large for small, large in pairs if large > 0), default=None)
+
+    def _compared(self, method: str) -> list[float]:
+        check_choice("GroupAccuracy", "method", method, ("between_groups", "to_overall"))
+        return self._defined()
+
+    def _defined(self) -> list[float]:
+        return [value for value in self.by_group.values() if value is not None]
+
+
 def detection_quality(score_N: NDArray[np.float64], conflicting_N: NDArray[np.bool_]) -> dict[str, float] | None:
     """How well scores single out the conflicting training samples.
 
@@ -137,8 +198,14 @@ def summarize(values: Sequence[float | None]) -> Summary:
         return Summary(mean, None, None, None, 1)
     std = float(defined.std(ddof=1))
     # half width of the interval: t(0.975, n − 1) · std / √n
-    half = float(stats.t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    half = _t_quantile(n - 1) * std / math.sqrt(n)
     return Summary(mean, std, mean - half, mean + half, n)
+
+
+@cache
+def _t_quantile(freedom: int) -> float:
+    """t(0.975) with so many degrees of freedom: a report asks for the same few thousands of times."""
+    return float(stats.t.ppf(0.975, freedom))
 
 
 @dataclass(frozen=True)

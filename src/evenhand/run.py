@@ -18,11 +18,13 @@ from transformers import PreTrainedModel
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
+from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource, load_model
+from evenhand.progress import Progress
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import Progress, StoredRun, read_json, ready
+from evenhand.stored_run import StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError, check_integer, unknown_name
@@ -48,6 +50,11 @@ class Result:
     scores: NDArray[np.float64] | None
     record: dict[str, Any]
     folder: Path
+
+    @property
+    def groups(self) -> GroupAccuracy:
+        """Accuracy by group on the primary test set: `by_group`, `group_min()`, `difference()` as in Fairlearn."""
+        return GroupAccuracy(self.metrics["average"], self.metrics["by_group"])
 
 
 def fit(

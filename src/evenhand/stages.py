@@ -52,6 +52,7 @@ def train_stage(
     signal_probs: NDArray[np.float32] | None = None,
     companion: nn.Module | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[nn.Module, int, float], None] | None = None,
 ) -> StageReport:
     """Train `model` in place.
 
@@ -71,6 +72,8 @@ def train_stage(
         signal_probs: EDGE's biased signal, shape (N,).
         companion: The weights that a method's second model starts from; a copy of `model`'s if None.
         on_step: Called after each step with the steps done and all steps.
+        on_epoch: Called after each epoch with the model, the epochs done and the epoch's mean loss. Whatever random
+            numbers it draws, the training goes on as if it hadn't; the weights it must leave alone.
 
     Raises:
         StageError: If the weights or the loss are no longer finite.
@@ -108,7 +111,7 @@ def train_stage(
         signal_probs=signal_probs,
         companion=companion,
         optimizers=_optimizer(model.to(device), training, steps_per_epoch),
-        callbacks=[_StepCallback(on_step)] if on_step else None,
+        callbacks=[_Telling(model, on_step, on_epoch)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -141,14 +144,32 @@ def _optimizer(model: nn.Module, training: Training, steps_per_epoch: int) -> tu
     return optimizer, None
 
 
-class _StepCallback(TrainerCallback):
-    """Tells a progress bar how far the stage is."""
+class _Telling(TrainerCallback):
+    """Tells how far the stage is."""
 
-    def __init__(self, on_step: Callable[[int, int], None]) -> None:
-        self.on_step = on_step
+    def __init__(
+        self,
+        model: nn.Module,
+        on_step: Callable[[int, int], None] | None,
+        on_epoch: Callable[[nn.Module, int, float], None] | None,
+    ) -> None:
+        self.model = model
+        self.step_done = on_step
+        self.epoch_done = on_epoch
+        self.epochs = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.on_step(state.global_step, state.max_steps)
+        if self.step_done is not None:
+            self.step_done(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        # the Trainer logs the loss once an epoch, when it has ended
+        if "loss" not in (logs or {}):
+            return
+        self.epochs += 1
+        if self.epoch_done is not None:
+            with untouched_surroundings():
+                self.epoch_done(self.model, self.epochs, float(logs["loss"]))
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import datasets
 import numpy as np
@@ -25,15 +26,19 @@ from evenhand.adapters import merged, save_adapters
 from evenhand.augmentation import Augmenting
 from evenhand.batches import AnyRows, Collator, Rows, TokenRows, collator_for
 from evenhand.configuration import Configuration
+from evenhand.curves import Curve, ValidationRows
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels, true_class_probabilities
+from evenhand.memory import PeakMemory
 from evenhand.methods.base import Init, OneStage
 from evenhand.methods.weighted import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
 from evenhand.preprocess import Tokenizing
+from evenhand.progress import Progress
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.report.card import model_card
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
 from evenhand.spread import Team
@@ -45,14 +50,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SELECTION = "last epoch"
-
-
-class Progress(Protocol):
-    """What a run tells while it goes on."""
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        """A stage has done so many of its steps."""
-        ...
 
 
 class StoredRun:
@@ -100,6 +97,7 @@ class StoredRun:
         self.rows = {name: rows_of(split) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
+        self.memory: dict[str, Any] = {}
         self.parameters = source.parameter_count()
 
     # ---- what a method asks for -------------------------------------------------------------------------------------
@@ -118,6 +116,9 @@ class StoredRun:
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
         training = self.configuration.training.replaced(epochs=epochs)
+        curve = None
+        if self.team.rank == 0:
+            curve = Curve(name, self.measured_rows, training.epochs, self.progress)
 
         def work(partial: Path) -> dict[str, Any]:
             seed = self.configuration.seed
@@ -136,11 +137,14 @@ class StoredRun:
                 signal_probs=signal_probs,
                 companion=companion,
                 on_step=self._on_step(name),
+                on_epoch=None if curve is None else curve.after_epoch,
             )
             self._save_model(model, partial / "model")
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
-            return {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
+            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
+            drawn = curve and curve.as_dict()
+            return kept if drawn is None else kept | {"curve": drawn}
 
         key = None
         if start is None and sampling is None and signal_probs is None and companion is None:
@@ -224,23 +228,24 @@ class StoredRun:
         if self.is_done:
             return
         started = now()
-        self._write("running")
+        self._write(self._record("running"))
         try:
             model = self.configuration.method.fit(self)
             final = merged(model)
             results = self._evaluate(final)
+            record = self._record("done", results=results, times={"started": started, "finished": now()})
             if final is not model:  # adapters, for who has the backbone already
                 self._save_whole(model, "adapter")
-            self._save_whole(final, "model")
+            self._save_whole(final, "model", model_card(record))
             predicted_N = results[self.task.primary_test].predicted_N
             write_json(self.folder / "samples.json", {"samples": sample_predictions(self.task, predicted_N)})
         except BaseException as error:
             kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
             # The folder may be what failed (a full disk), and the error itself matters more than its record.
             with suppress(OSError):
-                self._write("failed", error=" ".join(f"{kind}: {error}".split()))
+                self._write(self._record("failed", error=" ".join(f"{kind}: {error}".split())))
             raise
-        self._write("done", results=results, times={"started": started, "finished": now()})
+        self._write(record)
 
     def _evaluate(self, model: nn.Module) -> dict[str, SplitResult]:
         clock = time.perf_counter()
@@ -253,10 +258,12 @@ class StoredRun:
         self.durations["evaluation"] = time.perf_counter() - clock
         return results
 
-    def _save_whole(self, model: nn.Module, name: str) -> None:
-        """Write a model into a folder that appears whole or not at all."""
+    def _save_whole(self, model: nn.Module, name: str, card: str | None = None) -> None:
+        """Write a model, and its card if given, into a folder that appears whole or not at all."""
         partial = fresh_folder(self.folder / f".{name}.partial")
         self._save_model(model, partial)
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
         final = self.folder / name
         if final.exists():
             shutil.rmtree(final)
@@ -290,8 +297,10 @@ class StoredRun:
                 with shared.lock(key) if shared and key else nullcontext():
                     if not (shared and key and shared.fetch(key, partial, name)):
                         clock = time.perf_counter()
-                        report = {"name": name, **work(partial)}
-                        write_json(partial / "stage.json", report | {"seconds": time.perf_counter() - clock})
+                        with PeakMemory(self.device) as peak:
+                            report = {"name": name, **work(partial)}
+                        cost = {"seconds": time.perf_counter() - clock, "memory": peak.as_dict()}
+                        write_json(partial / "stage.json", report | cost)
                     self.team.settle(partial, final)
                     if shared and key:
                         shared.publish(key, final)
@@ -300,6 +309,7 @@ class StoredRun:
                 raise
         report = read_json(final / "stage.json")
         self.durations[name] = report.pop("seconds")
+        self.memory[name] = report.pop("memory", None)
         self.reports.append(report)
         return final
 
@@ -307,19 +317,29 @@ class StoredRun:
         progress = self.progress
         return None if progress is None else lambda done, total: progress.stage(name, done, total)
 
-    def _write(
+    @cached_property
+    def measured_rows(self) -> ValidationRows:
+        """The validation rows that the curves of all stages are measured on."""
+        batch_size = self.configuration.training.batch_size  # what fits into memory while training
+        rows = self.rows["validation"]
+        return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        write_json(self.folder / "record.json", record)
+
+    def _record(
         self,
         status: Literal["running", "done", "failed"],
         *,
         error: str | None = None,
         results: dict[str, SplitResult] | None = None,
         times: dict[str, str] | None = None,
-    ) -> None:
+    ) -> dict[str, Any]:
         results = results or {}
         primary = results.get(self.task.primary_test)
         described = self.configuration.as_dict()
         described["model"]["parameters"] = self.parameters
-        record = {
+        return {
             "format": FORMAT,
             "status": status,
             "error": error,
@@ -329,6 +349,9 @@ class StoredRun:
             "command": self.configuration.command(),
             "selection": SELECTION,
             "label_access": self.configuration.method.label_access,
+            "kind": self.task.kind,
+            "labels": list(self.task.label_names),
+            "loader": "evenhand" if self.source.is_small else "transformers",
             "primary_test": self.task.primary_test,
             "notes": list(self.task.notes),
             "data": {name: _counts(split) for name, split in self.task.splits.items()},
@@ -342,11 +365,11 @@ class StoredRun:
                 "stages": self.durations,
                 **(times or {}),
             },
+            "memory": self.memory,
             "versions": versions(),
             "commit": source_commit(),
             "machine": machine(self.device),
         }
-        write_json(self.folder / "record.json", record)
 
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +73,7 @@ class StudyVerb:
         if self.dry_run:
             _show_plan(opened, self.jobs or 1)
             return 0
-        with StudyDisplay(len(opened.pending), self.quiet) as display:
+        with StudyDisplay(Counter(cell.name for cell, _ in opened.pending), self.quiet) as display:
             opened.run(engine=self.engine, jobs=self.jobs, address=self.address, device=self.device, watch=display)
         _show_end(opened)
         return 1 if opened.count()["failed"] else 0

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
-from evenhand.studies.engines import Event, Finished, Lost, Stage
+from evenhand.metrics import summarize
+from evenhand.progress import Measurement
+from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
 
 
 class RunDisplay:
@@ -19,19 +34,24 @@ class RunDisplay:
     Args:
         quiet: Show nothing.
         console: Where to; standard error by default, so that results can be piped.
+        epochs: Without a terminal, whether each epoch that is measured has a line of its own, or each stage only.
     """
 
-    def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(self, quiet: bool = False, console: Console | None = None, *, epochs: bool = True) -> None:
         self.console = console or Console(stderr=True, quiet=quiet)
         self.live = self.console.is_terminal and not quiet
+        self.epochs = epochs
         self.run = ""
+        self.clocks: dict[tuple[str, str], _Clock] = {}
         self.bars: dict[tuple[str, str], TaskID] = {}
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("steps"),
+            TextColumn("{task.fields[unit]}"),
+            _StepRate(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}", markup=False),
             console=self.console,
             disable=not self.live,
         )
@@ -55,34 +75,83 @@ class RunDisplay:
 
     def stage(self, name: str, done: int, total: int) -> None:
         """A stage has done so many of its steps."""
+        key = (self.run, name)
+        self.clocks.setdefault(key, _Clock(done)).steps = done
         if self.live:
-            key = (self.run, name)
             if key not in self.bars:
-                self.bars[key] = self.progress.add_task(f"{self.run} · {name}".lstrip(" ·"), total=total)
+                description = escape(f"{self.run} · {name}".lstrip(" ·"))
+                self.bars[key] = self.progress.add_task(description, total=total, unit="steps", told="")
             self.progress.update(self.bars[key], completed=done)
         elif done == total:
             self.say(f"{self.run}: stage '{name}' trained for {total} steps")
 
+    def measured(self, measurement: Measurement) -> None:
+        """A stage has ended an epoch: its loss, how fast it goes, and how it does on validation data."""
+        key = (self.run, measurement.stage)
+        told = _told(measurement)
+        if key in self.bars:
+            self.progress.update(self.bars[key], told=told)
+        elif not self.live and self.epochs and measurement.values:
+            rate = self.clocks[key].rate if key in self.clocks else None
+            speed = "" if rate is None else f", {rate:.1f} steps/s"
+            epoch = f"epoch {measurement.epoch}/{measurement.epochs}"
+            self.say(f"{self.run}: stage '{measurement.stage}', {epoch}: {told}{speed}")
+
+
+class _Clock:
+    """How many steps a second a stage does, on average since it was first heard of."""
+
+    def __init__(self, steps: int) -> None:
+        self.began = time.monotonic()
+        self.first = self.steps = steps
+
+    @property
+    def rate(self) -> float | None:
+        passed = time.monotonic() - self.began
+        return (self.steps - self.first) / passed if passed > 0 and self.steps > self.first else None
+
+
+class _StepRate(ProgressColumn):
+    """Steps a second; nothing for the bar that counts runs."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed and task.fields["unit"] == "steps" else "")
+
+
+def _told(measurement: Measurement) -> str:
+    """As in "loss 0.312, validation: worst group 55.0 %, conflicting 48.0 %"; what is undefined is left out."""
+    parts = [
+        f"{name.replace('_', ' ')} {percent(measurement.values[name])} %"
+        for name in ("worst_group", "conflicting")
+        if measurement.values.get(name) is not None
+    ]
+    if not parts and measurement.values.get("average") is not None:
+        parts = [f"average {percent(measurement.values['average'])} %"]
+    loss = f"loss {measurement.train_loss:.3g}"
+    return f"{loss}, validation: {', '.join(parts)}" if parts else loss
+
 
 class StudyDisplay:
-    """Shows how a study goes on: a bar for it and one for each run at work, and a line for each run that ends.
+    """Shows how a study goes on: a bar for it and one for each run at work, and a line for each run and cell that ends.
 
     Args:
-        total: How many runs are to be carried out.
+        pending: The cells with runs to carry out, by name, and how many runs each has.
         quiet: Show nothing.
         console: Where to; standard error by default.
     """
 
-    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(self, pending: Mapping[str, int], quiet: bool = False, console: Console | None = None) -> None:
         self.runs = RunDisplay(quiet, console)
-        self.total = total
+        self.pending = dict(pending)
+        self.outcomes: dict[str, list[dict[str, Any]]] = {}
+        self.total = sum(self.pending.values())
         self.ended = 0
         self.overall: TaskID | None = None
 
     def __enter__(self) -> StudyDisplay:
         self.runs.__enter__()
         if self.runs.live:
-            self.overall = self.runs.progress.add_task("runs", total=self.total)
+            self.overall = self.runs.progress.add_task("all", total=self.total, unit="runs", told=self._cells())
         return self
 
     def __exit__(
@@ -97,15 +166,31 @@ class StudyDisplay:
             if self.runs.live:
                 self.runs.begin(name)
                 self.runs.stage(event.name, event.done, event.total)
+        elif isinstance(event, Measured):
+            if self.runs.live:
+                self.runs.begin(name)
+                self.runs.measured(event.measurement)
         elif isinstance(event, Lost):
             self._close(name)
             self.runs.say(f"{name}: its process {event.reason}; begun again")
         elif isinstance(event, Finished):
             self._close(name)
             self.ended += 1
-            if self.overall is not None:
-                self.runs.progress.update(self.overall, completed=self.ended)
             self.runs.say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
+            self._cell_goes_on(event.job.cell, event.outcome.record)
+            if self.overall is not None:
+                self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
+
+    def _cell_goes_on(self, cell: str, record: dict[str, Any]) -> None:
+        """After a cell's last run of this start, what its runs of this start gave."""
+        records = self.outcomes.setdefault(cell, [])
+        records.append(record)
+        if len(records) == self.pending.get(cell) and len(records) > 1:
+            self.runs.say(f"cell {cell}: {_cell_ending(records)}")
+
+    def _cells(self) -> str:
+        ended = sum(len(self.outcomes.get(cell, [])) == runs for cell, runs in self.pending.items())
+        return f"{ended} of {len(self.pending)} cells"
 
     def _close(self, run: str) -> None:
         """The bars of a run go when it ends: a study has too many."""
@@ -119,6 +204,17 @@ def _ending(record: dict[str, Any]) -> str:
     metrics = record["metrics"]
     shown = "conflicting" if metrics["conflicting"] is not None else "average"
     return f"{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s)"
+
+
+def _cell_ending(records: list[dict[str, Any]]) -> str:
+    done = [record["metrics"] for record in records if record["status"] == "done"]
+    parts = [f"{len(done)} of {len(records)} runs done"]
+    for name in ("worst_group", "conflicting"):
+        summary = summarize([metrics[name] for metrics in done])
+        if summary.mean is not None:
+            spread = "" if summary.std is None else f" ± {percent(summary.std)}"
+            parts.append(f"{name.replace('_', ' ')} {percent(summary.mean)}{spread} %")
+    return ", ".join(parts)
 
 
 def percent(value: float | None) -> str:

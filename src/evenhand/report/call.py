@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jinja2 import UndefinedError
 
-from evenhand.auditing import Audit
-from evenhand.auditing.result import FORMAT as AUDIT_FORMAT
 from evenhand.report.audit_page import render_audit_page
 from evenhand.report.audit_text import audit_markdown
 from evenhand.report.write import replace_file, report_page, write_report
-from evenhand.run import Result
 from evenhand.validation import UserError
 
+AUDIT_FORMAT = 1  # of audit.json, as this room reads it
 
-def report(result_or_folder: Audit | Result | Path | str, path: Path | str | None = None) -> Path:
+
+class HasFolder(Protocol):
+    """What lies in a folder, such as a finished run."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        ...
+
+
+@runtime_checkable
+class AnyAudit(HasFolder, Protocol):
+    """An audit, of which this room needs the plain data only."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        ...
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the data and the scores into a folder."""
+        ...
+
+
+def report(result_or_folder: HasFolder | Path | str, path: Path | str | None = None) -> Path:
     """Render a result as one HTML file that needs no network.
 
     Args:
@@ -32,9 +53,9 @@ def report(result_or_folder: Audit | Result | Path | str, path: Path | str | Non
         UserError: If there is nothing to render, something can't be read, or the page can't be written.
     """
     what = result_or_folder
-    if isinstance(what, Audit):
+    if isinstance(what, AnyAudit):
         return _write(render_audit_page(what.as_dict()), path, what.folder / "audit.html")
-    folder = what.folder if isinstance(what, Result) else Path(what)
+    folder = Path(what) if isinstance(what, (Path, str)) else what.folder
     if (folder / "audit.json").exists() and not (folder / "record.json").exists():
         return _write(_page_of(folder / "audit.json"), path, folder / "audit.html")
     if path is None:
@@ -42,7 +63,7 @@ def report(result_or_folder: Audit | Result | Path | str, path: Path | str | Non
     return _write(report_page(folder), path, folder / "report.html")
 
 
-def write_audit(audit: Audit, folder: Path | str | None = None) -> list[Path]:
+def write_audit(audit: AnyAudit, folder: Path | str | None = None) -> list[Path]:
     """Write an audit's page, `audit.md`, `audit.json` and the scores into a folder; its own unless given."""
     folder = audit.folder if folder is None else Path(folder)
     content = audit.as_dict()

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
 from evenhand.report.plans import NO_PLANS, Plans
 from evenhand.report.records import Measured, Record
-from evenhand.report.wording import settings_text
+from evenhand.report.wording import clipped, settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
@@ -86,6 +86,24 @@ class Section:
         return next((cell for cell in self.cells if cell.is_baseline and cell.done), None)
 
     @property
+    def erm(self) -> Cell | None:
+        """The cell that costs are compared with, if a run of it is finished."""
+        return next((cell for cell in self.cells if cell.first.method == "erm" and cell.done), None)
+
+    def leading(self, most: int) -> list[Cell]:
+        """The finished cells, or where there are many the baseline and the best, in the section's order.
+
+        The best are those with the highest accuracy on conflicting samples, or in the worst group, or on average:
+        the first of these that all cells define.
+        """
+        done = [cell for cell in self.cells if cell.done]
+        metric = next(
+            (name for name in ("conflicting", "worst_group") if all(cell.summary(name).n for cell in done)), "average"
+        )
+        best = sorted(done, key=lambda cell: (not cell.is_baseline, -(cell.summary(metric).mean or 0.0)))[:most]
+        return [cell for cell in done if cell in best]
+
+    @property
     def baseline_name(self) -> str:
         """What the heading of the comparison calls it."""
         chosen = next((cell for cell in self.cells if cell.is_baseline), None)
@@ -113,7 +131,7 @@ def group_records(records: Sequence[Record], plans: Plans = NO_PLANS) -> list[Se
         by_section.setdefault(_section_key(record), []).append(record)
     groups = list(by_section.values())
     headings = _tell_apart(
-        [f"{group[0].task}, {group[0].model['name']}" for group in groups],
+        [f"{clipped(group[0].task)}, {clipped(group[0].model['name'])}" for group in groups],
         [_section_settings(group[0]) for group in groups],
         list(by_section),
     )
@@ -145,11 +163,11 @@ def _section(heading: str, records: list[Record], plans: Plans) -> Section:
 def _labels(by_cell: dict[str, list[Record]], plans: Plans) -> list[str]:
     """The names of the study's file where all have one and they differ, else titles with what tells them apart."""
     named = [plans.names.get(key) for key in by_cell]
-    names = [name for name in named if name is not None]
+    names = [clipped(name) for name in named if name is not None]
     if len(set(names)) == len(by_cell):
         return _without_common(names)
     groups = list(by_cell.values())
-    titles = [name or group[0].title for name, group in zip(named, groups, strict=True)]
+    titles = [clipped(name or group[0].title) for name, group in zip(named, groups, strict=True)]
     return _tell_apart(titles, [group[0].method_settings for group in groups], list(by_cell))
 
 

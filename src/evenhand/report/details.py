@@ -1,4 +1,4 @@
-"""The page's smaller tables: every test set, every group, and what was run with which settings."""
+"""The page's smaller tables: every test set, and what was run with which settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.notes import groups_not_counted, sizes
+from evenhand.report.notes import sizes
 from evenhand.report.records import METRICS, Record
 from evenhand.report.wording import NOTHING, count, distinct, duration, mean_std, setting_value, settings_text
 
@@ -19,16 +19,6 @@ class SetRow:
 
     label: str
     test: str
-    numbers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class GroupRow:
-    """One evaluation group of the primary test set, with a number for each method that has finished runs."""
-
-    name: str
-    size: str
-    counted: bool
     numbers: tuple[str, ...]
 
 
@@ -65,22 +55,6 @@ def set_rows(section: Section) -> list[SetRow]:
     return rows
 
 
-def group_rows(section: Section) -> list[GroupRow]:
-    """Every group of the primary test set, in the records' order."""
-    finished = [cell for cell in section.cells if cell.done]
-    names = distinct(name for run in section.done if run.metrics for name in run.metrics.by_group)
-    uncounted = set(groups_not_counted(section.done))
-    return [
-        GroupRow(
-            name=name,
-            size=_group_size(section.done, name) or NOTHING,
-            counted=name not in uncounted,
-            numbers=tuple(mean_std(cell.group_summary(name), len(cell.done)) for cell in finished),
-        )
-        for name in names
-    ]
-
-
 def method_facts(cell: Cell) -> MethodFacts:
     """Settings, label access, stages, time and commands of one cell."""
     first = cell.first
@@ -103,6 +77,7 @@ def section_facts(section: Section) -> list[Fact]:
         ("Model", _model),
         ("Training", lambda run: settings_text(run.training)),
         ("Model selection", lambda run: run.selection),
+        ("Notes", _notes),
         ("Versions", lambda run: _pairs(run.part("versions"))),
         ("Commit", _commit),
         ("Machine", lambda run: _pairs(run.part("machine"))),
@@ -110,7 +85,21 @@ def section_facts(section: Section) -> list[Fact]:
     runs = section.runs
     facts = [Fact(name, tuple(distinct(read(run) for run in runs))) for name, read in sources]
     facts.insert(1, Fact("Data", tuple(_data(section.done or runs))))
+    facts.insert(4, Fact("Seeds", (_seeds(runs),)))
     return [fact for fact in facts if fact.values]
+
+
+def _seeds(runs: list[Record]) -> str:
+    """As in "0, 1, 2, each with its own data", every pair of seeds once."""
+    pairs = sorted({(run.seed, run.data_seed) for run in runs})
+    if all(seed == data_seed for seed, data_seed in pairs):
+        return f"{', '.join(str(seed) for seed, _ in pairs)}; the data are drawn by the same seed"
+    return ", ".join(f"{seed} (data seed {data_seed})" for seed, data_seed in pairs)
+
+
+def _notes(run: Record) -> str | None:
+    notes = run.raw.get("notes")
+    return " ".join(str(note) for note in notes) if isinstance(notes, list) and notes else None
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -144,10 +133,6 @@ def _data(runs: list[Record]) -> list[str]:
         if number:
             texts.append(f"{name}: {number} samples" + (f", {conflicting} conflicting" if conflicting else ""))
     return texts
-
-
-def _group_size(runs: list[Record], group: str) -> str:
-    return sizes(runs, "group_sizes", runs[0].primary_test or "", group)
 
 
 def _stages(run: Record) -> str:

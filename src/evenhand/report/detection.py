@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.metrics import Summary, summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.records import Record
+from evenhand.report.records import Record, number
 from evenhand.report.wording import NOTHING, duration, mean_std
 
 MEASURES = {"auroc": "AUROC", "average_precision": "Average precision", "sampling_mass": "Sampling mass"}
@@ -61,8 +61,8 @@ def detection_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 def _row(cell: Cell) -> DetectionRow:
     found = [(run, _detection(run)) for run in cell.done]
-    measures = {name: summarize([_number(detection.get(name)) for _, detection in found]) for name in MEASURES}
-    seconds = [_number(run.part("durations", "stages").get("scores")) for run, detection in found if detection]
+    measures = {name: summarize([number(detection.get(name)) for _, detection in found]) for name in MEASURES}
+    seconds = [number(run.part("durations", "stages").get("scores")) for run, detection in found if detection]
     return DetectionRow(cell.label, measures, summarize(seconds))
 
 
@@ -73,7 +73,3 @@ def _detection(run: Record) -> dict[str, Any]:
         if isinstance(stage, dict) and stage.get("name") == "scores" and isinstance(stage.get("detection"), dict):
             return stage["detection"]
     return {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,133 +1,190 @@
-"""The picture of a section: aligned against conflicting accuracy, a dot for each seed."""
+"""Pictures of a section: one accuracy against another, a dot for each seed."""
 
 from __future__ import annotations
 
 import html
+import json
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-import plotly.graph_objects as go
+from markupsafe import Markup
 
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.styles import Style
-from evenhand.report.wording import count, percent
+from evenhand.report.wording import METRIC_TITLES, count, percent, visible
 
-_GREY = "#808080"  # readable on white and on black; the page's script replaces it by its own ink
+GREY = "#808080"  # readable on white and on black; the page's script replaces it by its own ink
 _GRID = "rgba(128, 128, 128, 0.22)"
 _LEGEND_WIDTH = 34  # characters, so that a long label doesn't push the legend out of a telephone
+MOST_IN_LEGEND = 16  # with more methods a legend would be longer than the picture
 
 
-def accuracy_figure(section: Section, styles: Mapping[str, Style]) -> go.Figure | None:
-    """Aligned (x) against conflicting (y) accuracy in percent; None where no run defines both."""
-    figure = go.Figure()
-    everything: list[float] = []
-    for cell in section.cells:
-        seeds = _points(cell)
-        if not seeds:
-            continue
-        everything += [100 * v for _, x, y in seeds for v in (x, y)]
-        _draw(figure, cell, seeds, styles[cell.label])
-    if not everything:
+@dataclass(frozen=True)
+class Chart:
+    """A picture as the template takes it.
+
+    Attributes:
+        anchor: Its id on the page.
+        data: plotly's JSON.
+        label: What a reader who can't see it is told.
+        caption: What it shows.
+        legend: How many entries its legend has.
+    """
+
+    anchor: str
+    data: Markup
+    label: str
+    caption: str
+    legend: int
+
+
+@dataclass(frozen=True)
+class _Dots:
+    """The runs of one method: what hovering says, x and y in percent."""
+
+    cell: Cell
+    seeds: list[tuple[str, float, float]]
+    style: Style
+
+    @property
+    def mean(self) -> tuple[str, float, float]:
+        n = len(self.seeds)
+        name = "one seed" if n == 1 else f"mean of {count(n, 'seed')}"
+        return (
+            name,
+            summarize([x for _, x, _ in self.seeds]).mean or 0.0,
+            summarize([y for _, _, y in self.seeds]).mean or 0.0,
+        )
+
+
+def scatter(
+    anchor: str, section: Section, styles: Mapping[str, Style], x: str, y: str, diagonal: str, caption: str
+) -> Chart | None:
+    """One metric against another in percent; None where no run defines both.
+
+    Args:
+        anchor: Its id on the page.
+        section: The runs.
+        styles: By label.
+        x: The metric along the horizontal axis.
+        y: The metric along the vertical axis.
+        diagonal: What the diagonal means.
+        caption: What the picture shows.
+    """
+    dots = [_Dots(cell, seeds, styles[cell.label]) for cell in section.cells if (seeds := _points(cell, x, y))]
+    if not dots:
         return None
-    # Both axes start at the same tenth, so that the diagonal is where a method without a shortcut stands.
-    low = max(0.0, 10 * (min(everything) // 10) - 10)
-    _lay_out(figure, low)
-    return figure
+    traces: list[dict[str, Any]] = []
+    legend = len(dots) if len(dots) <= MOST_IN_LEGEND else 0
+    titles = METRIC_TITLES[x].lower(), METRIC_TITLES[y].lower()
+    # without a legend all methods share two traces: plotly takes seconds for hundreds of them
+    for group in [[one] for one in dots] if legend else [dots]:
+        traces += _draw(group, titles, named=bool(legend))
+    # Both axes start at the same tenth, so that the diagonal is where both are alike.
+    lowest = min(min(seed[1:]) for one in dots for seed in one.seeds)
+    frame = _layout(max(0.0, 10 * (100 * lowest // 10) - 10), titles, diagonal)
+    if not legend:
+        caption += " Point at a mark to see its method."
+    label = f"Accuracy of every run, {titles[0]} against {titles[1]}; the table above has the numbers."
+    return Chart(anchor, script_json(traces, frame), label, caption, legend)
 
 
-def _points(cell: Cell) -> list[tuple[str, float, float]]:
-    """(seed, aligned, conflicting) of every finished run that defines both."""
-    found: list[tuple[str, float, float]] = []
-    for run in cell.done:
-        if run.metrics is None:
-            continue
-        aligned, conflicting = run.metrics.overall["aligned"], run.metrics.overall["conflicting"]
-        if aligned is not None and conflicting is not None:
-            seed = f"seed {run.seed}" + ("" if run.data_seed == run.seed else f", data seed {run.data_seed}")
-            found.append((seed, aligned, conflicting))
-    return found
+def script_json(traces: list[dict[str, Any]], frame: dict[str, Any]) -> Markup:
+    """A figure for plotly.js as JSON that may stand in a <script>: no name in it can close the element."""
+    # plain objects: plotly's own in Python check every property, which takes seconds for a page
+    text = json.dumps({"data": [{"type": "scatter"} | trace for trace in traces], "layout": frame}, allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def _draw(figure: go.Figure, cell: Cell, seeds: list[tuple[str, float, float]], style: Style) -> None:
-    name = _plain(cell.label)
-    figure.add_scatter(
-        x=[100 * x for _, x, _ in seeds],
-        y=[100 * y for _, _, y in seeds],
-        mode="markers",
-        marker={"color": style.colour, "symbol": style.symbol, "size": 6, "opacity": 0.75},
-        text=[_hover(name, seed, x, y) for seed, x, y in seeds],
-        hoverinfo="text",
-        legendgroup=cell.label,
-        showlegend=False,
-    )
-    n = len(seeds)
-    mean_x, mean_y = summarize([x for _, x, _ in seeds]).mean or 0.0, summarize([y for _, _, y in seeds]).mean or 0.0
-    figure.add_scatter(
-        x=[100 * mean_x],
-        y=[100 * mean_y],
-        mode="markers",
-        marker={
-            "color": style.colour,
-            "symbol": f"{style.symbol}-open",  # hollow, so that the seeds show within
-            "size": 18,
-            "line": {"width": 2.5},
-        },
-        name=name,
-        text=[_hover(name, "one seed" if n == 1 else f"mean of {count(n, 'seed')}", mean_x, mean_y)],
-        hoverinfo="text",
-        legendgroup=cell.label,
-    )
+def layout(**changes: Any) -> dict[str, Any]:
+    """What all pictures have in common."""
+    return {
+        "autosize": True,  # the page's style sets the height
+        "margin": {"l": 52, "r": 10, "t": 10, "b": 48},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"family": "system-ui, sans-serif", "size": 13, "color": GREY},
+        "hoverlabel": {"align": "left"},
+        "dragmode": False,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top", "itemsizing": "trace"},
+    } | changes
 
 
-def _plain(label: str) -> str:
-    """A label as plotly shall show it: it reads a subset of HTML, and knows no &quot;."""
-    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(label, _LEGEND_WIDTH)) or "–"
-
-
-def _hover(name: str, seed: str, aligned: float, conflicting: float) -> str:
-    return f"<b>{name}</b>, {seed}<br>aligned {percent(aligned)}%<br>conflicting {percent(conflicting)}%"
-
-
-def _lay_out(figure: go.Figure, low: float) -> None:
-    span = 100 - low
-    ends = [low - 0.03 * span, 100 + 0.03 * span]
-    axis = {
-        "range": ends,
+def axis(title: str, **changes: Any) -> dict[str, Any]:
+    """An axis with grid lines; a user's text in its title must be `plain`."""
+    return {
+        "title": {"text": title, "standoff": 8},
         "fixedrange": True,  # or a finger that scrolls the page would drag the picture
         "gridcolor": _GRID,
         "zeroline": False,
         "ticks": "",
         "nticks": 7,
+    } | changes
+
+
+def plain(label: str) -> str:
+    """A label as plotly shall show it: it reads a subset of HTML, and knows no &quot;."""
+    lines = textwrap.wrap(visible(label), _LEGEND_WIDTH)
+    return "<br>".join(html.escape(line, quote=False) for line in lines) or "–"
+
+
+def _points(cell: Cell, x: str, y: str) -> list[tuple[str, float, float]]:
+    """(seed, x, y) of every finished run that defines both."""
+    found: list[tuple[str, float, float]] = []
+    for run in cell.done:
+        if run.metrics is None:
+            continue
+        across, up = run.metrics.overall[x], run.metrics.overall[y]
+        if across is not None and up is not None:
+            seed = f"seed {run.seed}" + ("" if run.data_seed == run.seed else f", data seed {run.data_seed}")
+            found.append((seed, across, up))
+    return found
+
+
+def _draw(group: list[_Dots], titles: tuple[str, str], *, named: bool) -> list[dict[str, Any]]:
+    """The seeds of some methods as one trace and their means as another."""
+    seeds = [(one, *seed) for one in group for seed in one.seeds]
+    means = [(one, *one.mean) for one in group]
+    name = plain(group[0].cell.label)
+    shared = {"mode": "markers", "hoverinfo": "text", "legendgroup": name, "name": name}
+    small = _marker([one.style for one, *_ in seeds], "")
+    large = _marker([one.style for one in group], "-open")  # hollow, so that the seeds show within
+    return [
+        shared | _marks(seeds, titles) | {"marker": small, "showlegend": False},
+        shared | _marks(means, titles) | {"marker": large, "showlegend": named},
+    ]
+
+
+def _marks(points: list[tuple[_Dots, str, float, float]], titles: tuple[str, str]) -> dict[str, Any]:
+    return {
+        "x": [100 * x for _, _, x, _ in points],
+        "y": [100 * y for _, _, _, y in points],
+        "text": [
+            f"<b>{plain(one.cell.label)}</b>, {seed}<br>{titles[0]} {percent(x)}%<br>{titles[1]} {percent(y)}%"
+            for one, seed, x, y in points
+        ],
     }
-    figure.update_layout(
-        template="none",
-        autosize=True,  # the page's style sets the height
-        margin={"l": 52, "r": 10, "t": 10, "b": 48},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": _GREY},
-        hoverlabel={"align": "left"},
-        dragmode=False,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.16, "yanchor": "top", "itemsizing": "trace"},
-        xaxis=axis | {"title": {"text": "Accuracy on aligned samples (%)", "standoff": 8}, "constrain": "domain"},
-        yaxis=axis
-        | {
-            "title": {"text": "Accuracy on conflicting samples (%)", "standoff": 6},
-            "scaleanchor": "x",
-            "constrain": "domain",
-        },
-    )
-    figure.add_shape(
-        type="line", x0=low, y0=low, x1=100, y1=100, line={"color": _GREY, "width": 1, "dash": "dot"}, layer="below"
-    )
-    figure.add_annotation(
-        x=low + 0.3 * span,
-        y=low + 0.3 * span,
-        text="no shortcut: both alike",
-        showarrow=False,
-        textangle=-45,
-        xshift=-11,
-        yshift=11,
-        font={"size": 12},
+
+
+def _marker(styles: list[Style], kind: str) -> dict[str, Any]:
+    size = {"size": 18, "line": {"width": 2.5}} if kind else {"size": 6, "opacity": 0.75}
+    if len(set(styles)) == 1:
+        return {"color": styles[0].colour, "symbol": styles[0].symbol + kind} | size
+    return {"color": [style.colour for style in styles], "symbol": [style.symbol + kind for style in styles]} | size
+
+
+def _layout(low: float, titles: tuple[str, str], diagonal: str) -> dict[str, Any]:
+    span = 100 - low
+    ends = [low - 0.03 * span, 100 + 0.03 * span]
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    words = {"text": diagonal, "showarrow": False, "textangle": -45, "xshift": -11, "yshift": 11, "font": {"size": 12}}
+    place = low + 0.3 * span
+    return layout(
+        xaxis=axis(f"Accuracy, {titles[0]} (%)", range=ends, constrain="domain"),
+        yaxis=axis(f"Accuracy, {titles[1]} (%)", range=ends, constrain="domain", scaleanchor="x"),
+        shapes=[{"type": "line", "x0": low, "y0": low, "x1": 100, "y1": 100, "line": line, "layer": "below"}],
+        annotations=[words | {"x": place, "y": place}],
     )

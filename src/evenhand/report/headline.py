@@ -10,9 +10,14 @@ from evenhand.report.wording import count, interval, listed, percent
 SHORTCUT_GAP = 0.10
 
 
-def headline(section: Section) -> str:
-    """Two or three sentences that hold for these runs alone, and say what they can't tell."""
-    return " ".join(sentence for sentence in (*_findings(section), _unfinished(section)) if sentence)
+def headline(section: Section, cost: str = "") -> str:
+    """Two or three sentences that hold for these runs alone, and say what they can't tell.
+
+    Args:
+        section: The runs.
+        cost: A sentence on what the best method costs, if that is to be said.
+    """
+    return " ".join(sentence for sentence in (*_findings(section), cost, _unfinished(section)) if sentence)
 
 
 def took_shortcut(cell: Cell) -> bool:
@@ -22,6 +27,13 @@ def took_shortcut(cell: Cell) -> bool:
     """
     gap = difference(cell.values("aligned"), cell.values("conflicting")).summary
     return gap.mean is not None and gap.mean >= SHORTCUT_GAP and (gap.low is None or gap.low > 0)
+
+
+def best_other(section: Section) -> Cell | None:
+    """The method that the headline compares with the baseline: the highest accuracy on conflicting samples."""
+    found = [(cell, cell.summary("conflicting").mean) for cell in section.cells if cell.done and not cell.is_baseline]
+    defined = [(cell, mean) for cell, mean in found if mean is not None]
+    return max(defined, key=lambda entry: entry[1])[0] if defined and section.baseline else None
 
 
 def _findings(section: Section) -> tuple[str, ...]:
@@ -53,20 +65,33 @@ def _average_only(finished: list[Cell]) -> str:
 
 
 def _behaviour(cell: Cell) -> str:
-    """What one method does with aligned and with conflicting samples."""
+    """What one method does with aligned and with conflicting samples, and how sure that is."""
     aligned, conflicting = cell.summary("aligned"), cell.summary("conflicting")
     seeds = "one seed" if conflicting.n == 1 else f"mean of {conflicting.n} seeds"
     if aligned.mean is None:
         return f"{cell.label} gets {percent(conflicting.mean)}% of the conflicting test samples right ({seeds})."
+    gap = difference(cell.values("aligned"), cell.values("conflicting")).summary
     if took_shortcut(cell):
+        alone = ", so there is no interval" if gap.low is None else ""
         return (
             f"{cell.label} took the shortcut: it gets {percent(aligned.mean)}% of the aligned test samples right, "
-            f"but only {percent(conflicting.mean)}% of the conflicting ones ({seeds})."
+            f"but only {percent(conflicting.mean)}% of the conflicting ones ({seeds}{alone})."
         )
-    return (
-        f"{cell.label} shows no clear shortcut: it gets {percent(aligned.mean)}% of the aligned and "
-        f"{percent(conflicting.mean)}% of the conflicting test samples right ({seeds})."
+    shares = (
+        f"it gets {percent(aligned.mean)}% of the aligned and {percent(conflicting.mean)}% of the conflicting test "
+        "samples right"
     )
+    if gap.low is None or gap.high is None:
+        return f"{cell.label} shows no clear shortcut: {shares} ({seeds}, so there is no interval)."
+    evidence = f"{seeds}; 95% interval of the difference: {interval(gap)} points"
+    if gap.mean is not None and gap.mean >= SHORTCUT_GAP:
+        return (
+            f"{cell.label} seems to take the shortcut, but {count(gap.n, 'seed')} can't settle it: {shares} "
+            f"({evidence}, which contains 0)."
+        )
+    if gap.high >= SHORTCUT_GAP:
+        return f"{cell.label} shows no clear shortcut, though one can't be ruled out: {shares} ({evidence})."
+    return f"{cell.label} shows no clear shortcut: {shares} ({evidence})."
 
 
 def _without_baseline(others: list[Cell]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from evenhand.report.cells import Section
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.tables import main_head, main_rows
+from evenhand.report.wording import visible
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -60,4 +61,4 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], lef
 
 
 def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "&%$#_{}" else _ESCAPES.get(c, c) for c in " ".join(text.split()))
+    return "".join(f"\\{c}" if c in "&%$#_{}" else _ESCAPES.get(c, c) for c in " ".join(visible(text).split()))

@@ -9,19 +9,11 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from evenhand.report.cells import Section
-from evenhand.report.details import (
-    Fact,
-    GroupRow,
-    MethodFacts,
-    SetRow,
-    group_rows,
-    method_facts,
-    section_facts,
-    set_rows,
-)
+from evenhand.report.cost import CostRow, cost_head, cost_note, cost_rows, cost_sentence
+from evenhand.report.curves import curve_charts, curves_note
+from evenhand.report.details import Fact, MethodFacts, SetRow, method_facts, section_facts, set_rows
 from evenhand.report.detection import (
     DETECTION_HEAD,
     DETECTION_NOTE,
@@ -30,15 +22,19 @@ from evenhand.report.detection import (
     DetectionRow,
     detection_rows,
 )
-from evenhand.report.figures import accuracy_figure
-from evenhand.report.headline import SHORTCUT_GAP, headline
+from evenhand.report.figures import Chart, scatter
+from evenhand.report.headline import SHORTCUT_GAP, best_other, headline
+from evenhand.report.heat import HeatMap, heat_map
 from evenhand.report.notes import section_notes
 from evenhand.report.paired import PAIRED_HEAD, PairedRow, paired_note, paired_rows
 from evenhand.report.records import METRICS
 from evenhand.report.samples import SampleCards, sample_cards
 from evenhand.report.styles import Style, method_styles
+from evenhand.report.sweeps import Sweep, sweep_charts
 from evenhand.report.tables import SHOWN_METRICS, MethodRow, method_rows
-from evenhand.report.wording import METRIC_TITLES
+from evenhand.report.wording import LONGEST_NAME, LONGEST_TEXT, METRIC_TITLES, clipped, visible
+
+LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 
 
 @dataclass(frozen=True)
@@ -54,25 +50,41 @@ class SectionView:
     paired: list[PairedRow]
     paired_note: str
     detection: list[DetectionRow]
-    figure: Markup | None
+    charts: list[Chart]
+    heat: HeatMap
+    curves: list[Chart]
+    curves_note: str
+    cost_head: tuple[str, ...]
+    cost: list[CostRow]
+    cost_note: str
     samples: SampleCards | None
     tests: list[SetRow]
-    groups: list[GroupRow]
-    finished: list[str]
     methods: list[MethodFacts]
     facts: list[Fact]
     repeats: list[str]
 
 
-def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
+def render_page(title: str, sections: Sequence[Section], sweeps: Sequence[Sweep], folder: Path) -> str:
     """The whole page as one HTML text, with its styles, script and data inside it."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    from plotly.offline import get_plotlyjs  # half a second to import, and most uses of this room draw nothing
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_harmless
+    )
+    environment.filters |= {
+        "name": lambda text: clipped(text, LONGEST_NAME),
+        "long": lambda text: clipped(text, LONGEST_TEXT),
+    }
     room = files("evenhand.report")
     styles = method_styles((cell.label, cell.is_baseline) for section in sections for cell in section.cells)
     views = [_view(f"section-{i}", section, styles, folder) for i, section in enumerate(sections, start=1)]
+    swept = sweep_charts(sweeps, styles)
+    drawn = bool(swept) or any(view.charts or view.curves for view in views)
     return environment.from_string(room.joinpath("page.html.j2").read_text(encoding="utf-8")).render(
         title=title,
         sections=views,
+        sweeps=swept,
+        long_table=LONG_TABLE,
         styles=styles,
         paired_head=PAIRED_HEAD,
         detection_head=(*DETECTION_HEAD, SCORING_HEAD),
@@ -83,34 +95,64 @@ def render_page(title: str, sections: Sequence[Section], folder: Path) -> str:
         css=Markup(room.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(room.joinpath("page.js").read_text(encoding="utf-8")),
         # Once for all figures: it is most of the page's 5 MB.
-        plotly=Markup(get_plotlyjs()) if any(view.figure for view in views) else None,
+        plotly=Markup(get_plotlyjs()) if drawn else None,
     )
 
 
+def _harmless(value: object) -> object:
+    """What the template prints, without characters that would change what is around them."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Path) -> SectionView:
-    figure = accuracy_figure(section, styles)
     paired = paired_rows(section)
+    curves = curve_charts(f"{anchor}-curves", section, styles)
     return SectionView(
         anchor=anchor,
         heading=section.heading,
-        headline=headline(section),
+        headline=headline(section, cost_sentence(section, best_other(section))),
         notes=section_notes(section),
         rows=method_rows(section),
         baseline_name=section.baseline_name,
         paired=paired,
         paired_note=paired_note(section) if paired else "",
         detection=detection_rows(section),
-        figure=None if figure is None else _script_json(figure.to_json() or "null"),
+        charts=_charts(anchor, section, styles),
+        heat=heat_map(section),
+        curves=curves,
+        curves_note=curves_note(section) if curves else "",
+        cost_head=cost_head(section),
+        cost=cost_rows(section),
+        cost_note=cost_note(section),
         samples=sample_cards(section),
         tests=set_rows(section),
-        groups=group_rows(section),
-        finished=[cell.label for cell in section.cells if cell.done],
         methods=[method_facts(cell) for cell in section.cells],
         facts=section_facts(section),
         repeats=[f"{run.path.relative_to(folder).as_posix()} ({run.status})" for run in section.repeats],
     )
 
 
-def _script_json(text: str) -> Markup:
-    """JSON that may stand in a <script>: no name within it can close the element or open a comment."""
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+def _charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> list[Chart]:
+    marks = "A small mark is one seed, the large one a method’s mean."
+    found = [
+        scatter(
+            f"{anchor}-plot",
+            section,
+            styles,
+            "aligned",
+            "conflicting",
+            "no shortcut: both alike",
+            f"{marks} The further below the dotted line, the stronger the shortcut: aligned samples are right, "
+            "conflicting ones wrong.",
+        ),
+        scatter(
+            f"{anchor}-worst",
+            section,
+            styles,
+            "average",
+            "worst_group",
+            "all groups alike",
+            f"{marks} The further below the dotted line, the more the worst group falls behind the average.",
+        ),
+    ]
+    return [chart for chart in found if chart is not None]

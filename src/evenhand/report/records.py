@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from evenhand.validation import UserError
 
@@ -33,6 +36,7 @@ _NEEDED: tuple[tuple[str, type], ...] = (
 )
 _NEEDED_WHEN_DONE = (("selection", str), ("label_access", str), ("primary_test", str))
 _LARGEST = 1 + 1e-9  # a weighted mean of ones may exceed 1 by a rounding
+_LARGEST_SIDE = 4096  # pixels of a sample's picture
 _TYPE_NAMES = {str: "a text", int: "an integer", dict: "an object"}
 
 
@@ -85,7 +89,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Sample:
-    """One test sample with what a run predicted for it: an image (`png`, base64) or a text."""
+    """One test sample with what a run predicted for it: an image (`png`, base64) or a text.
+
+    `broken`: it has an image that can't be shown.
+    """
 
     index: int
     png: str | None
@@ -94,6 +101,7 @@ class Sample:
     attribute: str | None
     alignment: str | None
     prediction: str | None
+    broken: bool = False
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -181,7 +189,7 @@ def read_samples(path: Path) -> list[Sample]:
     """Read a run's `samples.json`.
 
     Raises:
-        UserError: If it isn't JSON, lacks a needed key, or holds a picture that is no PNG.
+        UserError: If it isn't JSON or lacks a needed key.
     """
     samples = _get(read_object(path), "samples", path)
     if not isinstance(samples, list):
@@ -194,13 +202,13 @@ def _sample(entry: object, path: Path) -> Sample:
         raise UserError(f"Every entry of 'samples' in {path} must be an object; repeat the run, or delete the file.")
     index = _typed(entry, "index", int, path, nullable=False)
     png = _typed(entry, "png", str, path, nullable=True)
-    if png is not None and not _is_png(png):
-        raise UserError(f"Sample {index} in {path} holds a 'png' that is no PNG; repeat the run, or delete the file.")
+    broken = png is not None and not _is_png(png)
     optional = {key: None if entry.get(key) is None else str(entry[key]) for key in ("text", "attribute", "alignment")}
     prediction = _get(entry, "prediction", path)
     return Sample(
         index=index,
-        png=png,
+        png=None if broken else png,
+        broken=broken,
         label=str(_get(entry, "label", path)),
         prediction=None if prediction is None else str(prediction),
         **optional,
@@ -208,10 +216,25 @@ def _sample(entry: object, path: Path) -> Sample:
 
 
 def _is_png(encoded: str) -> bool:
+    """Whether it is a whole PNG of a size that a page can show."""
     try:
-        return base64.b64decode(encoded, validate=True).startswith(b"\x89PNG\r\n\x1a\n")
-    except (binascii.Error, ValueError):
+        with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"]) as image:
+            if max(image.size) > _LARGEST_SIDE:
+                return False
+            image.load()
+    except Exception:  # a damaged file can fail anywhere within the decoder
         return False
+    return True
+
+
+def number(value: Any) -> float | None:
+    """A finite number of an optional entry; None where there is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def read_object(path: Path) -> dict[str, Any]:

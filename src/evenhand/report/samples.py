@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from evenhand.report.cells import Section
 from evenhand.report.records import Record, Sample, read_samples
 
+MOST_METHODS = 12  # with more, the table would only be scrolled
 # Mostly conflicting ones: that is where methods part.
 SHOWN = {"aligned": 2, "conflicting": 6, "other": 6}
 
@@ -29,12 +30,13 @@ class Card:
 
 @dataclass(frozen=True)
 class SampleCards:
-    """The cards of one seed."""
+    """The cards of one seed; `left_out`: how many finished methods have no column."""
 
     seed: int
     data_seed: int
     labels: tuple[str, ...]
     cards: tuple[Card, ...]
+    left_out: int
 
 
 def sample_cards(section: Section) -> SampleCards | None:
@@ -55,12 +57,13 @@ def sample_cards(section: Section) -> SampleCards | None:
         Card(sample, tuple(answers.get(sample.identity, {}).get(label) for label in labels))
         for sample in _choose(list(samples.values()))
     )
-    return SampleCards(runs[0][1].seed, runs[0][1].data_seed, labels, cards) if cards else None
+    left_out = sum(bool(cell.done) for cell in section.cells) - len(section.leading(MOST_METHODS))
+    return SampleCards(runs[0][1].seed, runs[0][1].data_seed, labels, cards, left_out) if cards else None
 
 
 def _runs_of_one_seed(section: Section) -> list[tuple[str, Record]]:
     by_seed: dict[tuple[int, int], list[tuple[str, Record]]] = {}
-    for cell in section.cells:
+    for cell in section.leading(MOST_METHODS):
         for run in cell.done:
             if run.samples_path.is_file():
                 by_seed.setdefault((run.seed, run.data_seed), []).append((cell.label, run))

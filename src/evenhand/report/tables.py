@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import html
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from evenhand.metrics import PairedDifference
 from evenhand.report.cells import Cell, Section, difference
 from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, detection_rows
+from evenhand.report.headline import headline
+from evenhand.report.heat import HEAT_NOTE, heat_map
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
@@ -23,6 +24,8 @@ from evenhand.report.wording import (
     distinct,
     interval,
     listed,
+    markdown_table,
+    markdown_text,
     mean_std,
     points,
 )
@@ -92,27 +95,26 @@ def _notes(cell: Cell) -> tuple[str, ...]:
 
 def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
     """All sections as Markdown: for each, its notes and its main table."""
-    lines = [f"# {_markdown(title)}", ""]
+    lines = [f"# {markdown_text(title)}", ""]
     for section, notes in sections:
         head = main_head(section)
-        lines += [f"## {_markdown(section.heading)}", "", *(_markdown(note) for note in notes), ""]
-        lines.append(f"| {' | '.join(_markdown(name) for name in head)} |")
+        lines += [f"## {markdown_text(section.heading)}", "", markdown_text(headline(section)), ""]
+        lines += [*(markdown_text(note) for note in notes), ""]
+        lines.append(f"| {' | '.join(markdown_text(name) for name in head)} |")
         lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
         for values in main_rows(section):
-            lines.append(f"| {' | '.join(_markdown(value) for value in values)} |")
+            lines.append(f"| {' | '.join(markdown_text(value) for value in values)} |")
         lines.append("")
         tests = paired_rows(section)
         if tests:
-            lines += [_markdown(paired_note(section)), "", f"| {' | '.join(_markdown(name) for name in PAIRED_HEAD)} |"]
-            lines.append(f"| --- | --- |{' ---: |' * (len(PAIRED_HEAD) - 2)}")
-            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in tests]
-            lines.append("")
+            lines += markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
         found = detection_rows(section)
         if found:
-            lines += [_markdown(DETECTION_NOTE), "", f"| {' | '.join(DETECTION_HEAD)} |"]
-            lines.append(f"| --- |{' ---: |' * (len(DETECTION_HEAD) - 1)}")
-            lines += [f"| {' | '.join(_markdown(value) for value in row.texts)} |" for row in found]
-            lines.append("")
+            lines += markdown_table(DETECTION_NOTE, DETECTION_HEAD, [row.texts for row in found], 1)
+        heat = heat_map(section)
+        if heat.columns:
+            head = ["Method", *(column.name + ("" if column.counted else " *") for column in heat.columns)]
+            lines += markdown_table(HEAT_NOTE, head, [[r.label, *(c.text for c in r.cells)] for r in heat.rows], 1)
     return "\n".join(lines)
 
 
@@ -132,16 +134,15 @@ def main_rows(section: Section) -> list[list[str]]:
     return rows
 
 
-def _markdown(text: str) -> str:
-    """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
-    escaped = html.escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
-
-
 def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV, numbers at full precision."""
-    # dtype=object: a column with a gap must not turn seeds and counts into floats.
-    return pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    """Rows as CSV, numbers at full precision; every key of any row is a column."""
+    stream = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # not pandas, whose columns can't be named by every text that JSON can hold
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
 def methods_csv(sections: Sequence[Section]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evenhand.metrics import Summary
@@ -16,6 +17,31 @@ METRIC_TITLES = {
     "conflicting": "Conflicting",
     "average_train_weighted": "Average, train-weighted",
 }
+
+
+LONGEST_NAME = 120  # characters of a label, a group's name or the like that a page or a table shows
+LONGEST_TEXT = 2000  # and of a text or an error
+
+
+def visible(text: str) -> str:
+    """A text with a mark in place of each character that shows nothing but may change what is around it.
+
+    Those are control characters other than tab and newline, halves of surrogate pairs, and the marks that turn the
+    direction of writing for what follows them.
+    """
+    return "".join("\ufffd" if _is_hidden(c) else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    code = ord(character)
+    if code < 0x20:
+        return character not in "\t\n"
+    return 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+
+
+def clipped(text: str, most: int = LONGEST_NAME) -> str:
+    """The text, or its beginning with how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def percent(value: float | None) -> str:
@@ -55,12 +81,12 @@ def count(number: int, noun: str) -> str:
 
 def setting_value(value: Any) -> str:
     """A setting as text: texts as they are, all else as compact JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
     """As in "q=0.7, source=head"."""
-    return ", ".join(f"{key}={setting_value(value)}" for key, value in settings.items())
+    return ", ".join(f"{clipped(key)}={setting_value(value)}" for key, value in settings.items())
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
@@ -80,3 +106,27 @@ def duration(seconds: float) -> str:
 def distinct(texts: Iterable[str | None]) -> list[str]:
     """The different texts in order of appearance, without empty ones."""
     return list(dict.fromkeys(text for text in texts if text))
+
+
+def ratio(value: float | None) -> str:
+    """As in "2.8×"."""
+    return NOTHING if value is None else f"{value:.1f}×" if value < 10 else f"{value:.0f}×"
+
+
+def megabytes(count_of_bytes: float) -> str:
+    """As in "576 MB" (a million bytes)."""
+    return f"{count_of_bytes / 1e6:,.0f} MB"
+
+
+def markdown_text(text: str) -> str:
+    """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
+    escaped = html.escape(" ".join(visible(clipped(text, LONGEST_TEXT)).split()), quote=False)
+    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
+
+
+def markdown_table(note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+    """A note and a table below it, with so many columns of text to the left."""
+    lines = [markdown_text(note), ""] if note else []
+    lines += [f"| {' | '.join(markdown_text(name) for name in head)} |"]
+    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left)}")
+    return [*lines, *(f"| {' | '.join(markdown_text(value) for value in row)} |" for row in rows), ""]

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evenhand.report.cells import Section, group_records
+from evenhand.report.cost import cost_data
+from evenhand.report.curves import curves_data
+from evenhand.report.data import report_json
 from evenhand.report.detection import detection_data
+from evenhand.report.heat import groups_data
 from evenhand.report.latex import methods_latex
 from evenhand.report.page import render_page, section_notes
 from evenhand.report.paired import paired_data
 from evenhand.report.plans import find_plans, with_planned
 from evenhand.report.records import find_records
+from evenhand.report.sweeps import find_sweeps, sweeps_data
 from evenhand.report.tables import csv_text, methods_csv, methods_markdown, runs_csv
 
 
@@ -28,6 +33,11 @@ class ReportFiles:
         latex: The main tables and the paired tests as LaTeX (booktabs).
         tests_csv: One row a paired test, at full precision.
         detection_csv: One row a method that scores samples: how well it finds the conflicting ones.
+        groups_csv: One row a method and group of the primary test set.
+        curves_csv: One row a run, stage, epoch and series of what was measured while training.
+        sweeps_csv: One row a value of a setting that takes several numbers, and line.
+        json: All that the page shows at full precision; with the page only, since it holds times.
+        cost_csv: One row a method: time and memory; with the page only.
     """
 
     html: Path
@@ -37,15 +47,23 @@ class ReportFiles:
     latex: Path
     tests_csv: Path
     detection_csv: Path
+    groups_csv: Path
+    curves_csv: Path
+    sweeps_csv: Path
+    json: Path
+    cost_csv: Path
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
-    """Write `report.html` and `tables/` into a folder of runs, from every `record.json` and `study.json` below it.
+    """Write `report.html`, `report.json` and `tables/` into a folder of runs.
+
+    They are made from every `record.json` and `study.json` below it.
 
     Args:
         folder: The folder of one run, of a study, or of several.
         title: The page's heading; made from the tasks' names if not given.
-        page: Whether to write the page too, which is some megabytes, or the tables only.
+        page: Whether to write the page too, which is some megabytes, and what else holds times; or only the tables
+            that are the same whenever the runs are repeated.
 
     Returns:
         The paths of the files. Each is complete or untouched, also if the program is stopped while it writes.
@@ -67,17 +85,31 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         latex=tables / "methods.tex",
         tests_csv=tables / "tests.csv",
         detection_csv=tables / "detection.csv",
+        groups_csv=tables / "groups.csv",
+        curves_csv=tables / "curves.csv",
+        sweeps_csv=tables / "sweeps.csv",
+        json=folder / "report.json",
+        cost_csv=tables / "cost.csv",
     )
+    sweeps = find_sweeps(sections)
+    timed = {
+        files.html: lambda: render_page(title, sections, sweeps, folder),
+        files.json: lambda: report_json(title, sections, sweeps),
+        files.cost_csv: lambda: csv_text(cost_data(sections)),
+    }
     noted = [(section, section_notes(section)) for section in sections]
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
-        **({files.html: render_page(title, sections, folder)} if page else {}),
+        **{path: make() for path, make in timed.items() if page},
         files.markdown: methods_markdown(title, noted),
         files.csv: methods_csv(sections),
         files.runs_csv: runs_csv(records, folder),
         files.latex: methods_latex(noted),
         files.tests_csv: csv_text(paired_data(sections)),
         files.detection_csv: csv_text(detection_data(sections)),
+        files.groups_csv: csv_text(groups_data(sections)),
+        files.curves_csv: csv_text(curves_data(sections)),
+        files.sweeps_csv: csv_text(sweeps_data(sweeps)),
     }
     tables.mkdir(exist_ok=True)
     for path, content in contents.items():
@@ -93,7 +125,7 @@ def report_page(folder: Path, title: str | None = None) -> str:
     """
     plans = find_plans(folder)
     sections = group_records(with_planned(find_records(folder), plans), plans)
-    return render_page(title or plans.title or _title(sections), sections, folder)
+    return render_page(title or plans.title or _title(sections), sections, find_sweeps(sections), folder)
 
 
 def _title(sections: list[Section]) -> str:

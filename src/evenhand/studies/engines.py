@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from evenhand.progress import Measurement
 from evenhand.studies.store import Outcome
 from evenhand.studies.worker import Job
 
@@ -30,6 +31,14 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A run's stage has ended an epoch."""
+
+    job: Job
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
 class Lost:
     """A run's process has died; the run is begun again."""
 
@@ -45,7 +54,7 @@ class Finished:
     outcome: Outcome
 
 
-Event: TypeAlias = Started | Stage | Lost | Finished
+Event: TypeAlias = Started | Stage | Measured | Lost | Finished
 
 
 class Engine(Protocol):

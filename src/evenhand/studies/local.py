@@ -13,7 +13,8 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from evenhand.studies.engines import TRIES, Event, Finished, Lost, Stage, Started
+from evenhand.progress import Measurement
+from evenhand.studies.engines import TRIES, Event, Finished, Lost, Measured, Stage, Started
 from evenhand.studies.store import Outcome, failed_record
 from evenhand.studies.worker import Job, perform
 
@@ -54,6 +55,9 @@ class LocalEngine:
                     if isinstance(told, tuple):
                         yield Stage(job, *told)
                         continue
+                    if isinstance(told, Measurement):
+                        yield Measured(job, told)
+                        continue
                     del active[ready]
                     ready.close()
                     process.join()
@@ -92,7 +96,20 @@ def _work(job: Job, told: Connection) -> None:
     """What a run's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the study decides
     threading.Thread(target=_end_with_the_study, daemon=True).start()
-    told.send(perform(job, lambda name, done, total: told.send((name, done, total))))
+    told.send(perform(job, _Telling(told)))
+
+
+class _Telling:
+    """Sends the progress of a run through the pipe."""
+
+    def __init__(self, told: Connection) -> None:
+        self.told = told
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        self.told.send((name, done, total))
+
+    def measured(self, measurement: Measurement) -> None:
+        self.told.send(measurement)
 
 
 def _end_with_the_study() -> None:

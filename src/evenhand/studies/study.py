@@ -184,6 +184,7 @@ class Study:
         return [
             Job(
                 name=f"{cell.name}, seed {run.seed}",
+                cell=cell.name,
                 run=run,
                 folder=self.store.working.absolute() / run.run_hash,
                 stages=self.store.stages.absolute(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import torch
 from filelock import FileLock
 
 from evenhand.configuration import Configuration, model_source
+from evenhand.progress import Progress
 from evenhand.run import Device, carry_out, torch_device
 from evenhand.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
 from evenhand.tasks import Task
-
-OnStage = Callable[[str, int, int], None]
-"""Told a stage's name, the steps it has done, and all its steps."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,7 @@ class Job:
 
     Attributes:
         name: How the run is shown.
+        cell: How its cell is shown.
         run: What is run.
         folder: Where it lies.
         stages: Where stages lie that other runs need too.
@@ -35,6 +33,7 @@ class Job:
     """
 
     name: str
+    cell: str
     run: Configuration
     folder: Path
     stages: Path
@@ -43,7 +42,7 @@ class Job:
     keep_models: bool
 
 
-def perform(job: Job, on_stage: OnStage | None = None) -> Outcome:
+def perform(job: Job, progress: Progress | None = None) -> Outcome:
     """Carry a run out to its end; whatever goes wrong in it is the run's failure and nobody else's."""
     torch.set_num_threads(job.threads)
     locks = job.folder.parent / ".locks"
@@ -51,7 +50,7 @@ def perform(job: Job, on_stage: OnStage | None = None) -> Outcome:
     # A process that lost its study (or its cluster) may still be at this run for a moment.
     with FileLock(locks / job.run.run_hash):
         try:
-            _carry_out(job, on_stage)
+            _carry_out(job, progress)
         except Exception as error:
             return Outcome(_failure(job, f"{type(error).__name__}: {' '.join(str(error).split())}"))
     record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
@@ -61,11 +60,10 @@ def perform(job: Job, on_stage: OnStage | None = None) -> Outcome:
     return Outcome(record, samples)
 
 
-def _carry_out(job: Job, on_stage: OnStage | None) -> None:
+def _carry_out(job: Job, progress: Progress | None) -> None:
     run = job.run
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
     source = model_source(run.model, task, run.adapters)
-    progress = None if on_stage is None else _Progress(on_stage)
     device = torch_device(job.device)
     carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))
 
@@ -79,11 +77,3 @@ def _failure(job: Job, error: str) -> dict[str, object]:
     except (OSError, ValueError, KeyError):
         pass
     return failed_record(job.run, error)
-
-
-class _Progress:
-    def __init__(self, on_stage: OnStage) -> None:
-        self.on_stage = on_stage
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        self.on_stage(name, done, total)

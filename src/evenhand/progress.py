@@ -1,0 +1,39 @@
+"""What a run tells while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The model after one epoch; fractions of 1 on the validation rows, None where undefined.
+
+    Attributes:
+        stage: The stage's name.
+        epoch: Epochs done, from 1.
+        epochs: All epochs of the stage.
+        train_loss: Mean training loss of the epoch, by the method's own loss.
+        values: `average`, `worst_group`, `aligned`, `conflicting` and `loss`; empty where this epoch isn't measured.
+        by_group: Accuracy by group; empty with many groups.
+    """
+
+    stage: str
+    epoch: int
+    epochs: int
+    train_loss: float
+    values: dict[str, float | None]
+    by_group: dict[str, float | None]
+
+
+class Progress(Protocol):
+    """Is told how a run goes on."""
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A stage has done so many of its steps."""
+        ...
+
+    def measured(self, measurement: Measurement) -> None:
+        """A stage has ended an epoch."""
+        ...
