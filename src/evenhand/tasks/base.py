@@ -100,7 +100,7 @@ def membership(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.boo
 
 
 def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict[str, NDArray[np.bool_]]:
-    lists: Any = arrow_table(split).column(column).combine_chunks()
+    lists: Any = arrow_table(split.select_columns(column)).column(column).combine_chunks()
     compute: Any = pc  # its functions are made at run time
     rows = compute.list_parent_indices(lists).to_numpy()  # of each entry of each row's list
     values = compute.list_flatten(lists).to_numpy()
@@ -112,7 +112,7 @@ def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict
 
 def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:
     """A column of numbers as an array of shape (n,)."""
-    return arrow_table(split).column(column).to_numpy()
+    return arrow_table(split.select_columns(column)).column(column).to_numpy()
 
 
 class TaskSource(ABC):
