@@ -22,7 +22,7 @@ from evenhand.models import ModelSource, load_model
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import Progress, StoredRun, read_json, ready
+from evenhand.stored_run import DataProgress, Progress, StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError, check_integer, unknown_name
@@ -86,7 +86,7 @@ def fit(
         peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings.
             The final `model/` has them merged into its weights; `adapter/` holds them alone.
         device: `auto` takes a GPU if there is one.
-        progress: Is told how far each stage is.
+        progress: Is told how far each stage is, and if it has a method `data`, the task before anything is trained.
 
     Returns:
         The model, its metrics, the scores, and the record.
@@ -107,7 +107,9 @@ def fit(
     if model is None:
         if isinstance(recipe, Task):
             raise UserError("The 'model' parameter of fit must be given for a task of your own.")
-        model = recipe.default_model
+        model = recipe.usual_model
+    if isinstance(progress, DataProgress):
+        progress.data(built)
     source = model_source(model, built, adapters)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.is_small)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import datasets
 import numpy as np
@@ -52,6 +52,15 @@ class Progress(Protocol):
 
     def stage(self, name: str, done: int, total: int) -> None:
         """A stage has done so many of its steps."""
+        ...
+
+
+@runtime_checkable
+class DataProgress(Progress, Protocol):
+    """A progress that is shown the data too."""
+
+    def data(self, task: Task) -> None:
+        """The task is built; nothing has been trained or written yet."""
         ...
 
 

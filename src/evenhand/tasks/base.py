@@ -10,6 +10,7 @@ decoded when they are read.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -147,6 +148,20 @@ class TaskSource(ABC):
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups by name; what has none is left out."""
         return {}
+
+    @property
+    def usual_model(self) -> str:
+        """The model that is trained unless another is named, for the inputs that the task has with these settings."""
+        return self.default_model
+
+    def options(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, as the command line has them; folders of data are left out."""
+        changed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        }
+        return {name: value for name, value in changed.items() if name != "data_dir"}
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
