@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evenhand.metrics import SMALLEST_COUNTED_GROUP
 from evenhand.tasks.base import Task, column_values, membership
 
 FEW = 20
@@ -75,12 +74,6 @@ def _warnings(task: Task, train: dict[str, int], groups: dict[str, dict[str, int
     unseen = [f"'{name}'" for name, of in groups.items() if not of.get("train") and of.get(test)]
     if unseen:
         found.append(f"Groups that stand in the test set only: {_listed(unseen)}; no method has learnt from them.")
-    small = [f"'{name}' ({of[test]})" for name, of in groups.items() if of.get(test, 0) < SMALLEST_COUNTED_GROUP]
-    if small:
-        found.append(
-            f"Groups with fewer than {SMALLEST_COUNTED_GROUP} test samples, which don't count as the worst one: "
-            f"{_listed(small)}."
-        )
     return found
 
 
