@@ -54,8 +54,8 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     if name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path
-    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8")
-    with opened as file:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as file:
         if name.endswith(".jsonl"):
             file.writelines(json.dumps(row) + "\n" for row in rows)
         else:
@@ -161,7 +161,7 @@ def test_classes_are_in_order_and_keep_their_names(tmp_path: Path) -> None:
     assert names(["007", "07"], "my.csv") == ("007", "07")
     assert names([True, False]) == ("false", "true")
     assert names([1.0, 0.0], "my.parquet") == ("0", "1")
-    assert names([-1, 1, -1], "my.csv") if False else sorted_names(["-1", "1", "0"]) == ["-1", "0", "1"]
+    assert sorted_names(["10", "-1", "1"]) == ["-1", "1", "10"]
 
 
 def test_names_of_classes_in_parquet_are_kept_in_their_order(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ def with_label(path: Path, values: dict[int, Any], others: tuple[Any, Any] = ("a
 
 def test_mixed_labels(tmp_path: Path) -> None:
     assert refusal(with_label(tmp_path / "my.jsonl", {5: 1})) == (
-        f"Line 6 of '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must be of one "
-        "kind."
+        f"Line 6 of '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must be of "
+        "one kind."
     )
     assert refusal(with_label(tmp_path / "my.csv", {5: "3"})) == (
         "The column 'label' of 'my.csv' mixes numbers ('3', row 6) and words ('a', row 1): labels must be of one kind."
@@ -208,10 +208,9 @@ def test_rows_without_a_label(tmp_path: Path) -> None:
     task = OwnData(data=path, text="sentence", drop_incomplete=True).build(0)
     assert task.label_names == ("0", "1")
     assert sum(map(len, task.splits.values())) == 38
-    assert task.notes[0] == "2 rows of 'my.csv' have no label and were left out."
+    assert task.notes[0] == "2 rows of 'my.csv' without a label left out."
     assert refusal(with_label(tmp_path / "my.csv", {5: " "})) == (
-        "Row 6 of 'my.csv' has no label in 'label' (1 such rows): fill them in, or leave them out with "
-        "--drop-incomplete."
+        "Row 6 of 'my.csv' has no label in 'label' (1 in all): fill them in, or leave them out with --drop-incomplete."
     )
 
 
@@ -235,7 +234,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
     its = "its columns are sentence, label, place, split, key."
     assert refusal(path, text="sentense") == f"{has} 'sentense', given as --text (did you mean 'sentence'?); {its}"
     assert refusal(path, text=("sentence", "x")) == f"{has} 'x', given as --text (the second); {its}"
-    assert refusal(path, group="plaec") == f"{has} 'plaec', given as --group (did you mean 'place'?); {its}"
+    assert refusal(path, group="plaec") == f"{has} 'plaec', given as --group (did you mean 'place' or 'label'?); {its}"
     assert refusal(path, id="keys") == f"{has} 'keys', given as --id (did you mean 'key'?); {its}"
     assert refusal(path, text=()) == (
         f"The file '{path}' needs the name of the column of texts, --text, or of pictures, --image "
@@ -326,11 +325,11 @@ def test_empty_texts(tmp_path: Path) -> None:
     rows[4]["sentence"] = rows[9]["sentence"] = " "
     path = write(tmp_path / "my.csv", rows)
     assert refusal(path) == (
-        "Row 5 of 'my.csv' has an empty text in 'sentence' (2 such rows): fill them in, or leave them out with "
+        "Row 5 of 'my.csv' has an empty text in 'sentence' (2 in all): fill them in, or leave them out with "
         "--drop-incomplete."
     )
     task = OwnData(data=path, text="sentence", drop_incomplete=True).build(0)
-    assert task.notes[0] == "2 rows of 'my.csv' have no text and were left out."
+    assert task.notes[0] == "2 rows of 'my.csv' without a text left out."
     assert " " not in {text for split in task.splits.values() for text in split["text"]}
 
 
@@ -338,7 +337,7 @@ def test_duplicate_ids(tmp_path: Path) -> None:
     rows = table()
     rows[30]["key"] = rows[4]["key"]
     assert refusal(write(tmp_path / "my.csv", rows), id="key") == (
-        "Rows 5 and 31 of 'my.csv' both have the id 'k4' in 'key' (1 ids stand more than once): ids must be different."
+        "Rows 5 and 31 of 'my.csv' both have the id 'k4' in 'key' (1 id more than once): ids must be different."
     )
 
 
@@ -374,8 +373,8 @@ def test_splits_by_files_and_by_options(tmp_path: Path) -> None:
     )
     (folder / "train.csv").rename(folder / "first.csv")
     assert refusal(folder) == (
-        f"The folder '{folder}' holds dev.jsonl, first.csv, none of which is named train: give one file with --data, or "
-        "name them train, validation and test."
+        f"The folder '{folder}' holds dev.jsonl, first.csv, none of which is named train: give one file with --data, "
+        "or name them train, validation and test."
     )
 
 
@@ -386,14 +385,14 @@ def test_drawn_splits_are_seeded_and_even_over_groups(tmp_path: Path) -> None:
     assert list(first.tests["test"]["id"]) == list(again.tests["test"]["id"]) != list(other.tests["test"]["id"])
     assert {int(member.sum()) for member in membership(first.tests["test"], "group").values()} == {20}
     assert first.notes == (
-        "No test split was given: 120 rows, 20 % of the training rows, were drawn for it by the data's seed, class by "
+        "No test split was given: 120 rows, 20 % of those to train on, were drawn for it by the data's seed, class by "
         "class.",
-        "No validation split was given: 60 rows, 10 % of the training rows, were drawn for it by the data's seed, class "
-        "by class.",
+        "No validation split was given: 60 rows, 10 % of those to train on, were drawn for it by the data's seed, "
+        "class by class.",
     )
     rows = [*table(60), {**table(1)[0], "label": "rare"}]
     assert refusal(write(path, rows)) == (
-        "The class 'rare' has 1 training rows, too few to take splits from: add some, or give splits of your own with "
+        "The class 'rare' has 1 training row, too few to take splits from: add some, or give splits of your own with "
         "--split, --validation-data and --test-data."
     )
 
@@ -472,8 +471,8 @@ def test_the_summary_counts_and_warns(tmp_path: Path) -> None:
         == summary.warnings
         == (
             "Classes with fewer than 20 training samples: 'rare' (4).",
-            "The classes are uneven: 'common' has 24 times the training samples of 'rare', so the average says little about "
-            "the latter.",
+            "The classes are uneven: 'common' has 24 times the training samples of 'rare', so the average says little "
+            "about the latter.",
             "Groups that stand in the test set only: 'common × b'; no method has learnt from them.",
         )
     )
@@ -497,8 +496,8 @@ def test_splits_of_the_hub_and_labels_of_minus_one() -> None:
     data = labelled([place], columns, drop=False)
     assert data.names == ["yes", "no"]
     assert data.notes[1:] == (
-        "1 rows of the split 'validation' of 'someone/some' have no label and were left out.",
-        "5 rows of the split 'test' of 'someone/some' have no label and were left out.",
+        "1 row of the split 'validation' of 'someone/some' without a label left out.",
+        "5 rows of the split 'test' of 'someone/some' without a label left out.",
     )
     with pytest.raises(eh.UserError, match=r"^The split 'train' of 'someone/some' has no column 'quest', given as"):
         hub_place("someone/some", loaded, Columns(("quest",), None, None, (), None, None))

@@ -87,7 +87,7 @@ def test_groups_from_metadata_and_labels_from_folders_or_a_column(tmp_path: Path
     names = folder_of(tmp_path, 42)
     metadata(tmp_path, names[:40], breed=lambda i: ("x", "y", "z")[i % 3])
     task = OwnData(data=tmp_path, group="light").build(0)
-    assert task.notes[0] == f"2 pictures of '{tmp_path.name}' aren't in metadata.jsonl and were left out."
+    assert task.notes[0] == f"2 pictures of '{tmp_path.name}' that metadata.jsonl doesn't list left out."
     assert list(membership(task.train, "group")) == ["cat × day", "cat × night", "dog × day", "dog × night"]
     for row in task.tests["test"]:
         assert (
@@ -141,7 +141,7 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
         message = refusal(tmp_path)
         assert message.startswith(f"The picture '{tmp_path / names[4]}', row ")
         assert f"of '{tmp_path.name}', can't be read as a picture: {fault}" in message
-        assert message.endswith("(2 such files).")
+        assert message.endswith("(2 in all).")
 
 
 def test_a_picture_that_is_not_there(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_picture_that_is_not_there(tmp_path: Path) -> None:
     metadata(tmp_path, names)
     (tmp_path / names[2]).unlink()
     assert refusal(tmp_path) == (
-        f"The picture '{tmp_path / names[2]}', row 3 of 'metadata.jsonl', is not there (1 such files)."
+        f"The picture '{tmp_path / names[2]}', row 3 of 'metadata.jsonl', is not there (1 in all)."
     )
 
 
@@ -172,13 +172,13 @@ def test_of_many_pictures_only_the_heads_are_read(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("evenhand.tasks.own_images.FULLY_CHECKED", 10)
     OwnData(data=tmp_path).build(0)
     (tmp_path / names[4]).write_bytes(b"no picture")
-    assert "no known format (1 such files)" in refusal(tmp_path)
+    assert "no known format (1 in all)" in refusal(tmp_path)
 
 
 def test_folders_without_labels_or_metadata(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
     assert refusal(tmp_path) == (
-        f"The picture 'a.png' of '{tmp_path}' lies in no class folder (1 such files): put each picture into a folder "
+        f"The picture 'a.png' of '{tmp_path}' lies in no class folder (1 in all): put each picture into a folder "
         "named after its class, or add a metadata file (metadata.csv)."
     )
     assert refusal(tmp_path, group="light") == (

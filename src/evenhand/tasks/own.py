@@ -93,7 +93,7 @@ class OwnData(TaskSource):
             raise UserError(f"The 'text' parameter of own-data takes one or two columns. Got {len(self.text)}.")
         if self.text and self.image is not None:
             raise UserError("Own data are texts or pictures: give --text or --image, not both.")
-        for what, names in (("text", self.text), ("group", self.group)):
+        for what, names in (("text", list(self.text)), ("group", list(self.group))):
             if len(set(names)) < len(names):
                 raise UserError(f"The '{what}' parameter of own-data names the column '{names[0]}' twice.")
         check_integer(self.name, "image_side", self.image_side, 4, 4096)

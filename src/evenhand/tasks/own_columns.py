@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
-from evenhand.validation import UserError
+from evenhand.validation import UserError, count
 
 MOST_CLASSES = 1_000
 MOST_GROUP_VALUES = 100
@@ -122,10 +122,10 @@ def class_names(parts: Sequence[Part], column: str, found: Sequence[Cells]) -> l
     for part, column_cells in zip(parts, found, strict=True):
         if not part.typed:
             _check_one_kind(part, column, column_cells)
-        for value, count in zip(*np.unique(column_cells.code_N, return_counts=True), strict=True):
-            if value >= 0:
-                name = column_cells.values[value]
-                used[name] = used.get(name, 0) + int(count)
+        for code, number in zip(*np.unique(column_cells.code_N, return_counts=True), strict=True):
+            if code >= 0:
+                name = column_cells.values[code]
+                used[name] = used.get(name, 0) + int(number)
     where = parts[0].where
     rows = sum(used.values())
     if len(used) > MOST_CLASSES or (rows > _FEW_ROWS and len(used) > rows / 2):
@@ -187,14 +187,13 @@ def unlabelled(part: Part, column: str, found: Cells, drop: bool) -> NDArray[np.
     if missing_N.any():
         raise UserError(
             f"Row {int(np.argmax(missing_N)) + 1} of {part.where} has no label in '{column}' "
-            f"({int(missing_N.sum()):,} such rows): fill them in, or leave them out with --drop-incomplete."
+            f"({int(missing_N.sum()):,} in all): fill them in, or leave them out with --drop-incomplete."
         )
     if minus_N.any():
         raise UserError(
-            f"The column '{column}' of {part.where} holds −1 beside other numbers ({int(minus_N.sum()):,} rows, the "
-            "first is "
-            f"row {int(np.argmax(minus_N)) + 1}), which often means 'no label': leave them out with --drop-incomplete, "
-            "or name the classes by words."
+            f"The column '{column}' of {part.where} holds −1 beside other numbers "
+            f"({count(int(minus_N.sum()), 'row')}, the first is row {int(np.argmax(minus_N)) + 1}), which often means "
+            "'no label': leave them out with --drop-incomplete, or name the classes by words."
         )
     return minus_N
 
@@ -219,7 +218,7 @@ def empty_texts(part: Part, columns: Sequence[str], drop: bool) -> NDArray[np.bo
         if empty_N.any() and not drop:
             raise UserError(
                 f"Row {int(np.argmax(empty_N)) + 1} of {part.where} has an empty text in '{column}' "
-                f"({int(empty_N.sum()):,} such rows): fill them in, or leave them out with --drop-incomplete."
+                f"({int(empty_N.sum()):,} in all): fill them in, or leave them out with --drop-incomplete."
             )
     return empty_N
 
@@ -236,10 +235,11 @@ def check_ids(part: Part, column: str) -> None:
         name = f"the id '{value.as_py()}'" if value.is_valid else "no id"
         raise UserError(
             f"Rows {rows[0] + 1} and {rows[1] + 1} of {part.where} both have {name} in '{column}' "
-            f"({int((counts > 1).sum()):,} ids stand more than once): ids must be different."
+            f"({count(int((counts > 1).sum()), 'id')} more than once): ids must be different."
         )
 
 
+SPLITS = ("train", "validation", "test")
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -259,8 +259,8 @@ def split_named(name: str) -> str | None:
     return _SPLITS.get(name.strip().lower())
 
 
-def splits_of(part: Part, column: str) -> NDArray[np.object_]:
-    """Each row's split by a column, shape (N,).
+def splits_of(part: Part, column: str) -> NDArray[np.int8]:
+    """Each row's split by a column, as its place in `SPLITS`, shape (N,).
 
     Raises:
         UserError: If a cell names none.
@@ -276,7 +276,7 @@ def splits_of(part: Part, column: str) -> NDArray[np.object_]:
                 f"Row {found.row_of(value)} of {part.where} has the split '{value}' in '{column}', which is none of "
                 "train, validation, test (or 0, 1, 2)."
             )
-    return np.array(names, dtype=object)[found.code_N]
+    return np.array([SPLITS.index(name or "train") for name in names], dtype=np.int8)[found.code_N]
 
 
 # ---- groups ---------------------------------------------------------------------------------------------------------

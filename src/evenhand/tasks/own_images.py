@@ -18,7 +18,7 @@ from PIL import Image
 from evenhand.batches import arrow_table
 from evenhand.tasks.own_columns import Part, split_named
 from evenhand.tasks.own_reading import Role, cache_folder, check_columns, column_names, file_digest, read_table
-from evenhand.validation import UserError
+from evenhand.validation import UserError, count
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".tsv", ".jsonl", ".parquet"))
@@ -110,7 +110,7 @@ def read_folder(
         else:
             part, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
             if unlisted:
-                notes.append(f"{unlisted:,} pictures of '{root.name}' aren't in {table.name} and were left out.")
+                notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
         parts.append(part)
         columns.add(column)
     return parts, notes, columns.pop()
@@ -128,7 +128,7 @@ def _class_folders(root: Path) -> datasets.Dataset:
     outside = [path for path in files if path.parent == root]
     if outside:
         raise UserError(
-            f"The picture '{outside[0].name}' of '{root}' lies in no class folder ({len(outside):,} such files): put "
+            f"The picture '{outside[0].name}' of '{root}' lies in no class folder ({len(outside):,} in all): put "
             "each picture into a folder named after its class, or add a metadata file (metadata.csv)."
         )
     labels = [path.relative_to(root).parts[0] for path in files]
@@ -212,8 +212,8 @@ def check_pictures(part: Part, column: str) -> None:
     digest, missing = _state(rows, column)
     if missing:
         raise UserError(
-            f"The picture '{missing[0][1]}', row {missing[0][0] + 1} of {part.where}, is not there ({len(missing):,} "
-            "such files)."
+            f"The picture '{missing[0][1]}', row {missing[0][0] + 1} of {part.where}, is not there "
+            f"({len(missing):,} in all)."
         )
     marker = cache_folder() / f"{digest[:32]}.pictures-checked"
     if marker.exists():
@@ -229,7 +229,7 @@ def check_pictures(part: Part, column: str) -> None:
     if broken:
         row, path, fault = broken[0]
         name = f"The picture '{path}', row {row + 1} of {part.where}," if path else f"Row {row + 1} of {part.where}"
-        raise UserError(f"{name} can't be read as a picture: {fault} ({len(broken):,} such files).")
+        raise UserError(f"{name} can't be read as a picture: {fault} ({len(broken):,} in all).")
     marker.touch()
 
 

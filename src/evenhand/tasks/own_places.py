@@ -65,7 +65,8 @@ class Columns:
         """Column → what it is for."""
         roles: dict[str, Role] = dict.fromkeys(self.asked(label).values(), "other")
         roles[label] = "label"
-        return roles | dict.fromkeys(self.text, "text")
+        roles.update(dict.fromkeys(self.text, "text"))
+        return roles
 
 
 @dataclass(frozen=True)

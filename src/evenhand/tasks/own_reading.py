@@ -21,6 +21,7 @@ from typing import IO, Any, Literal, cast
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import config
 
 from evenhand.validation import UserError, did_you_mean
 
@@ -136,7 +137,7 @@ def read_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
 
 def cache_folder() -> Path:
     """Where copies of tables lie: a folder of evenhand's in the cache of `datasets`."""
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "evenhand"
+    folder = Path(config.HF_DATASETS_CACHE) / "evenhand"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
 from evenhand.tasks.own_columns import (
+    SPLITS,
     Cells,
     Part,
     cells,
@@ -28,7 +29,7 @@ from evenhand.tasks.own_columns import (
 )
 from evenhand.tasks.own_images import check_pictures
 from evenhand.tasks.own_places import Columns, Place
-from evenhand.validation import UserError, did_you_mean
+from evenhand.validation import UserError, count, did_you_mean
 
 SHARES = {"test": 0.2, "validation": 0.1}
 """What is taken from the training rows where a split isn't given."""
@@ -43,7 +44,7 @@ class Labelled:
         names: Name of each class.
         label_N: Class of each row, −1 for rows that are left out.
         groups: Column → (its values, each row's place among them or −1).
-        split_N: The split that a file or column says, or None.
+        split_N: The split that a file or column says, as its place in `SPLITS`; −1 where none does.
         notes: What a reader of the result must know.
     """
 
@@ -51,7 +52,7 @@ class Labelled:
     names: list[str]
     label_N: NDArray[np.int64]
     groups: dict[str, tuple[list[str], NDArray[np.int64]]]
-    split_N: NDArray[np.object_]
+    split_N: NDArray[np.int8]
     notes: tuple[str, ...]
 
     @property
@@ -80,9 +81,9 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
         labels = cells(part, label)
         missing_N = unlabelled(part, label, labels, drop)
         empty_N = empty_texts(part, columns.text, drop) & ~missing_N
-        for count, what in ((missing_N.sum(), "label"), (empty_N.sum(), "text")):
-            if count:
-                notes.append(f"{count:,} rows of {part.where} have no {what} and were left out.")
+        for number, what in ((missing_N.sum(), "label"), (empty_N.sum(), "text")):
+            if number:
+                notes.append(f"{count(number, 'row')} of {part.where} without a {what} left out.")
         if columns.id is not None:
             check_ids(part, columns.id)
         if not columns.text:
@@ -143,10 +144,10 @@ def _group(parts: Sequence[Part], column: str) -> tuple[list[str], NDArray[np.in
     return values, np.concatenate([cells.among(values) for cells in found])
 
 
-def _splits(part: Part, columns: Columns) -> NDArray[np.object_]:
+def _splits(part: Part, columns: Columns) -> NDArray[np.int8]:
     if columns.split is not None and part.split is None:
         return splits_of(part, columns.split)
-    return np.full(len(part.rows), part.split, dtype=object)
+    return np.full(len(part.rows), -1 if part.split is None else SPLITS.index(part.split), dtype=np.int8)
 
 
 # ---- splits ---------------------------------------------------------------------------------------------------------
@@ -159,8 +160,8 @@ def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]],
         UserError: If a class has too few rows to take splits from.
     """
     split_N = data.split_N[data.kept]
-    rows = {name: data.kept[split_N == name] for name in ("validation", "test")}
-    train = data.kept[(split_N == "train") | np.equal(split_N, None)]
+    rows = {name: data.kept[split_N == SPLITS.index(name)] for name in ("validation", "test")}
+    train = data.kept[(split_N == SPLITS.index("train")) | (split_N < 0)]
     needed = [name for name in ("test", "validation") if not len(rows[name])]
     notes = []
     if needed:
@@ -173,8 +174,8 @@ def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]],
         rows[name] = _taken(data, left, share, rng)
         left = np.setdiff1d(left, rows[name])
         notes.append(
-            f"No {name} split was given: {len(rows[name]):,} rows, {100 * SHARES[name]:.0f} % of the training rows, "
-            "were drawn for it by the data's seed, class by class."
+            f"No {name} split was given: {count(len(rows[name]), 'row')}, {100 * SHARES[name]:.0f} % of those to train "
+            "on, were drawn for it by the data's seed, class by class."
         )
     return {"train": left, "validation": rows["validation"], "test": rows["test"]}, notes
 
@@ -184,8 +185,8 @@ def _check_enough(data: Labelled, train: NDArray[np.int64], needed: int) -> None
     few = [c for c in np.flatnonzero(count_C) if count_C[c] <= needed]
     if few:
         raise UserError(
-            f"The class '{data.names[few[0]]}' has {count_C[few[0]]} training rows, too few to take splits from: add "
-            "some, or give splits of your own with --split, --validation-data and --test-data."
+            f"The class '{data.names[few[0]]}' has {count(count_C[few[0]], 'training row')}, too few to take splits "
+            "from: add some, or give splits of your own with --split, --validation-data and --test-data."
         )
 
 
@@ -197,8 +198,8 @@ def _taken(data: Labelled, rows: NDArray[np.int64], share: float, rng: np.random
     chosen = []
     for label in np.unique(data.label_N[rows]):
         own = ordered[data.label_N[ordered] == label]
-        count = max(1, round(share * len(own)))
-        places = ((np.arange(count) + rng.random()) * len(own) / count).astype(np.int64)
+        size = max(1, round(share * len(own)))
+        places = ((np.arange(size) + rng.random()) * len(own) / size).astype(np.int64)
         chosen.append(own[places])
     return np.sort(np.concatenate(chosen))
 
