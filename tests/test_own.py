@@ -552,3 +552,69 @@ def test_wrong_settings() -> None:
         with pytest.raises(eh.UserError) as caught:
             OwnData(data="my.csv", **options)  # type: ignore[arg-type]
         assert str(caught.value) == message
+
+
+@pytest.fixture
+def bert_folder(tmp_path: Path) -> Path:
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "he", "said", "null"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    config = BertConfig(
+        vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=3
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def test_a_table_is_trained_on_from_the_command_line(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from evenhand.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    write(tmp_path / "my.csv", table())
+    words = "train edge --data my.csv --text sentence --label label --group place --lora --epochs 1 --output-dir run"
+    assert main([*words.split(), "--model", str(bert_folder)]) == 0
+    shown = capsys.readouterr()
+    rows = [line.split("│")[1:-1] for line in shown.err.splitlines() if line.startswith("│")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert ["bad", "14 (33.3 %)", "2 (33.3 %)", "4 (33.3 %)"] in cells
+    assert "ugly × water" in [row[0] for row in cells]
+    assert shown.err.index("bad") < shown.err.index("stage 'debiased'")  # before training
+    assert "Classes with fewer than 20 training samples: 'bad' (14), 'good' (14), 'ugly' (14)." in shown.err
+    config = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert config["id2label"] == {"0": "bad", "1": "good", "2": "ugly"}
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    assert record["task"]["settings"]["data"] == "my.csv"
+    assert len(record["metrics"]["by_group"]) == 6
+    assert main(["train", "erm", "--data", "my.csv", "--text", "sentense"]) == 2
+    assert "(did you mean 'sentence'?)" in capsys.readouterr().err
+
+
+def test_own_options_need_data(capsys: pytest.CaptureFixture[str]) -> None:
+    from evenhand.cli import main
+
+    assert main(["train", "--drop-incomplete", "erm"]) == 2
+    assert capsys.readouterr().err == (
+        "evenhand: error: The task 'colored-digits' has no option '--drop-incomplete'; with --data the task is "
+        "own-data.\n"
+    )
+
+
+def test_own_data_in_a_study(tmp_path: Path) -> None:
+    from evenhand.studies.plan import read_plan
+
+    path = write(tmp_path / "my.csv", table())
+    (tmp_path / "s.yaml").write_text(
+        f"task: {{name: own-data, data: '{path}', text: [sentence], group: place}}\n"
+        "seeds: 2\nmodel: MiniLM\nmethod: erm\n"
+    )
+    (cell,) = read_plan(tmp_path / "s.yaml").cells
+    task = OwnData(data=path, text="sentence", group="place")
+    assert cell.first.as_dict()["task"] == {"name": "own-data", "settings": task.settings()}
+    path.unlink()
+    with pytest.raises(eh.UserError, match=r"^There is no file '.*my\.csv'\.$"):
+        read_plan(tmp_path / "s.yaml").cells[0].first.as_dict()
