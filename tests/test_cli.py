@@ -91,7 +91,7 @@ def _one_thread() -> Iterator[None]:
         (
             "train erm --task colored-digit",
             "Unknown task 'colored-digit' (did you mean 'colored-digits' or 'colored-mnist'?); "
-            "known are colored-digits, colored-mnist, biased-snli.",
+            "known are own-data, colored-digits, colored-mnist, biased-snli.",
         ),
         (
             "train erm --model digits-cn",
@@ -102,7 +102,7 @@ def _one_thread() -> Iterator[None]:
             "methods edg",
             "Unknown method 'edg' (did you mean 'edge'?); known are " + ", ".join(METHODS) + ".",
         ),
-        ("tasks zzz", "Unknown task 'zzz'; known are colored-digits, colored-mnist, biased-snli."),
+        ("tasks zzz", "Unknown task 'zzz'; known are own-data, colored-digits, colored-mnist, biased-snli."),
     ],
 )
 def test_misspelt_names_are_answered_with_the_one_meant(

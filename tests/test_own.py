@@ -286,6 +286,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ),
         ("my.csv.gz", gzip.compress(b"sentence,label\n" + b"x,a\n" * 99)[:-20], "The file '{path}' is truncated: its"),
         ("my.csv.gz", b"no gzip", "The file '{path}' is damaged, truncated or of another kind (Not a gzipped file"),
+        (
+            "my.csv.gz",
+            gzip.compress(b"x", mtime=0)[:10] + b"\xff" * 40,
+            "The file '{path}' is damaged, truncated or of another kind (",
+        ),
         ("my.parquet", b"PAR1 no more", "The file '{path}' is damaged, truncated or of another kind ("),
         ("my.zip", b"PK", "The file '{path}' is an archive, which is not opened: unpack it first."),
         ("my.tar.gz", b"x", "The file '{path}' is an archive, which is not opened: unpack it first."),
@@ -304,6 +309,16 @@ def test_bad_files(name: str, content: bytes, message: str, tmp_path: Path) -> N
     path.write_bytes(content)
     assert refusal(path).startswith(message.format(path=path))
     assert not list((Path(datasets.config.HF_DATASETS_CACHE)).glob("evenhand/*"))  # nothing half-read stays
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    path = write(tmp_path / "my.csv", table())
+    monkeypatch.setattr(pa, "OSFile", full)
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / "evenhand"
+    assert refusal(path) == f"There is no room for a copy of '{path}' in the cache folder '{cache}'."
 
 
 def test_a_truncated_parquet_file(tmp_path: Path) -> None:

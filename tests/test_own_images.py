@@ -94,6 +94,9 @@ def test_groups_from_metadata_and_labels_from_folders_or_a_column(tmp_path: Path
             task.train.features["attribute"].names[row["attribute"]]
             == ("day", "night")[int(Path(row["id"]).stem) // 2 % 2]
         )
+    assert task.train[0]["id"] in names
+    metadata(tmp_path, names[:40], breed=lambda i: ("x", "y", "z")[i % 3], id=lambda i: f"own {i}")
+    assert OwnData(data=tmp_path, id="id").build(0).train[0]["id"].startswith("own ")
     assert OwnData(data=tmp_path, label="breed").build(0).label_names == ("x", "y", "z")
     assert refusal(tmp_path, group="ligth").startswith(
         f"The file '{tmp_path}/metadata.jsonl' has no column 'ligth', given as --group (did you mean 'light'?)"

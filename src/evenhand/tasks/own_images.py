@@ -162,12 +162,12 @@ def _with_metadata(
 
 
 def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> datasets.Dataset:
-    """Rows of pictures, with each file's name below the root as its `id`."""
+    """Rows of pictures, with each file's name below the root as its `id` unless a column is called so."""
     table = pa.table(
         {
             "image": pa.array([{"bytes": None, "path": str(path)} for path in files], _STORED),
             "id": pa.array([os.path.relpath(path, root).replace(os.sep, "/") for path in files], pa.string()),
-            **{name: column for name, column in columns.items() if name not in ("image", "id")},
+            **{name: column for name, column in columns.items() if name != "image"},
         }
     )
     return datasets.Dataset(table).cast_column("image", datasets.Image())

@@ -8,10 +8,12 @@ as they stand: "NA", "null" and "007" are texts.
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -187,10 +189,14 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except EOFError as error:  # of gzip
         raise UserError(f"The file '{path}' is truncated: its end is missing.") from error
-    except (gzip.BadGzipFile, pa.ArrowInvalid, pa.ArrowException) as error:
+    except (gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, pa.ArrowException) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise UserError(f"The file '{path}' is damaged, truncated or of another kind ({reason}).") from error
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(
+                f"There is no room for a copy of '{path}' in the cache folder '{cache_folder()}'."
+            ) from error
         reason = error.strerror or str(error).strip().split("\n")[0].rstrip(".")
         raise UserError(f"The file '{path}' could not be read ({reason}).") from error
 
