@@ -15,7 +15,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -96,7 +96,8 @@ def column_names(path: Path) -> list[str]:
         if kind == "parquet":
             return pq.read_schema(path).names
         if kind == "jsonl":
-            return list(_first_object(path))
+            with closing(_objects(path)) as objects:
+                return list(next(objects, (0, {}))[1])
         return _header(path, kind)
 
 
@@ -262,10 +263,8 @@ def _delimiter(header: str) -> str:
 
 
 def _header(path: Path, kind: str) -> list[str]:
-    records = _records(path, kind)
-    _, names = next(records, (0, []))
-    records.close()
-    return names
+    with closing(_records(path, kind)) as records:
+        return next(records, (0, []))[1]
 
 
 def _delimited(path: Path, wanted: Mapping[str, Role], kind: str) -> Iterator[pa.RecordBatch]:
@@ -301,13 +300,6 @@ def _objects(path: Path) -> Generator[tuple[int, dict[str, Any]], None, None]:
         if not isinstance(found, dict):
             raise UserError(f"Line {number} of '{path}' holds no JSON object: each line must be one, such as {{…}}.")
         yield number, found
-
-
-def _first_object(path: Path) -> dict[str, Any]:
-    objects = _objects(path)
-    _, found = next(objects, (0, {}))
-    objects.close()
-    return found
 
 
 def _jsonl(path: Path, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
