@@ -15,6 +15,7 @@ import torch
 
 from evenhand.cli import main
 from evenhand.methods import METHODS
+from evenhand.tasks import TASKS
 from evenhand.version import __version__
 
 
@@ -72,7 +73,8 @@ def _one_thread() -> Iterator[None]:
     [
         (
             "trian erm",
-            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, study, report, methods, tasks.",
+            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, audit, study, report, methods, "
+            "tasks.",
         ),
         ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (
@@ -91,7 +93,7 @@ def _one_thread() -> Iterator[None]:
         (
             "train erm --task colored-digit",
             "Unknown task 'colored-digit' (did you mean 'colored-digits' or 'colored-mnist'?); "
-            "known are own-data, colored-digits, colored-mnist, biased-snli.",
+            "known are " + ", ".join(TASKS) + ".",
         ),
         (
             "train erm --model digits-cn",
@@ -102,7 +104,7 @@ def _one_thread() -> Iterator[None]:
             "methods edg",
             "Unknown method 'edg' (did you mean 'edge'?); known are " + ", ".join(METHODS) + ".",
         ),
-        ("tasks zzz", "Unknown task 'zzz'; known are own-data, colored-digits, colored-mnist, biased-snli."),
+        ("tasks zzz", "Unknown task 'zzz'; known are " + ", ".join(TASKS) + "."),
     ],
 )
 def test_misspelt_names_are_answered_with_the_one_meant(

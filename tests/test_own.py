@@ -417,7 +417,7 @@ def test_one_split_for_a_trained_model(tmp_path: Path) -> None:
     split = source.one_split(["ugly", "good", "bad", "fair"])
     assert column_values(split, "labels").tolist() == [1, 2, 0] * 10
     assert list(membership(split, "group")) == [
-        "ugly × land", "ugly × water", "good × land", "good × water", "bad × land", "bad × water",
+        "ugly, land", "ugly, water", "good, land", "good, water", "bad, land", "bad, water",
     ]  # fmt: skip
     with pytest.raises(eh.UserError) as caught:
         source.one_split(["good", "Bad"])
@@ -434,7 +434,7 @@ def test_one_column_of_groups_is_crossed_with_the_label(tmp_path: Path) -> None:
     rows = table(600)
     rows[0]["place"] = ""
     task = OwnData(data=write(tmp_path / "my.csv", rows), text="sentence", group="place", id="key").build(0)
-    places = {row["key"]: f"{row['label']} × {row['place']}" for row in rows}
+    places = {row["key"]: f"{row['label']}, {row['place']}" for row in rows}
     for split in task.splits.values():
         for name, member_N in membership(split, "group").items():
             assert [places[key] == name for key in split["id"]] == member_N.tolist()
@@ -454,8 +454,8 @@ def test_several_columns_of_groups_overlap(tmp_path: Path) -> None:
         assert len(groups) == 12
         for i, key in enumerate(split["id"]):
             row = by_key[key]
-            wanted = {f"{row['label']} × place={row['place']}"}
-            wanted |= {f"{row['label']} × old={row['old']}"} if row["old"] else set()
+            wanted = {f"{row['label']}, place={row['place']}"}
+            wanted |= {f"{row['label']}, old={row['old']}"} if row["old"] else set()
             assert {name for name, member_N in groups.items() if member_N[i]} == wanted
 
 
@@ -479,7 +479,7 @@ def test_the_summary_counts_and_warns(tmp_path: Path) -> None:
         "common": {"train": 96, "validation": 48, "test": 48},
         "rare": {"train": 4, "validation": 2, "test": 2},
     }
-    assert summary.groups["common × b"] == {"train": 0, "validation": 0, "test": 1}
+    assert summary.groups["common, b"] == {"train": 0, "validation": 0, "test": 1}
     assert summary.imbalance == 24
     assert (
         task.notes
@@ -488,7 +488,7 @@ def test_the_summary_counts_and_warns(tmp_path: Path) -> None:
             "Classes with fewer than 20 training samples: 'rare' (4).",
             "The classes are uneven: 'common' has 24 times the training samples of 'rare', so the average says little "
             "about the latter.",
-            "Groups that stand in the test set only: 'common × b'; no method has learnt from them.",
+            "Groups that stand in the test set only: 'common, b'; no method has learnt from them.",
         )
     )
 
@@ -597,7 +597,7 @@ def test_a_table_is_trained_on_from_the_command_line(
     rows = [line.split("│")[1:-1] for line in shown.err.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert ["bad", "14 (33.3 %)", "2 (33.3 %)", "4 (33.3 %)"] in cells
-    assert "ugly × water" in [row[0] for row in cells]
+    assert "ugly, water" in [row[0] for row in cells]
     assert shown.err.index("bad") < shown.err.index("stage 'debiased'")  # before training
     assert "Classes with fewer than 20 training samples: 'bad' (14), 'good' (14), 'ugly' (14)." in shown.err
     config = json.loads((tmp_path / "run/model/config.json").read_text())

@@ -88,7 +88,7 @@ def test_groups_from_metadata_and_labels_from_folders_or_a_column(tmp_path: Path
     metadata(tmp_path, names[:40], breed=lambda i: ("x", "y", "z")[i % 3])
     task = OwnData(data=tmp_path, group="light").build(0)
     assert task.notes[0] == f"2 pictures of '{tmp_path.name}' that metadata.jsonl doesn't list left out."
-    assert list(membership(task.train, "group")) == ["cat × day", "cat × night", "dog × day", "dog × night"]
+    assert list(membership(task.train, "group")) == ["cat, day", "cat, night", "dog, day", "dog, night"]
     for row in task.tests["test"]:
         assert (
             task.train.features["attribute"].names[row["attribute"]]
@@ -220,7 +220,7 @@ def test_a_small_model_trains_from_a_folder(tmp_path: Path) -> None:
     task = OwnData(data=tmp_path / "p", group="light", image_side=8)
     result = eh.fit(eh.ERM(), task, output_dir=tmp_path / "run", epochs=1)
     assert result.record["model"]["name"] == "digits-cnn"
-    assert set(result.metrics["by_group"]) == {"cat × day", "cat × night", "dog × day", "dog × night"}
+    assert set(result.metrics["by_group"]) == {"cat, day", "cat, night", "dog, day", "dog, night"}
     assert result.model.config.id2label == {0: "cat", 1: "dog"}
     assert result.record["command"] == (
         "evenhand train erm --task own-data --data p --group light --image-side 8 --epochs 1 --seed 0"

@@ -30,7 +30,12 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT)
     (wheel,) = tmp_path.glob("evenhand-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"evenhand/py.typed", "evenhand/report/page.html.j2", "evenhand/report/page.css"} <= set(names)
+    assert {
+        "evenhand/py.typed",
+        "evenhand/report/page.html.j2",
+        "evenhand/report/audit.html.j2",
+        "evenhand/report/page.css",
+    } <= set(names)
     assert not [name for name in names if name.startswith("tests")]
 
     venv.create(tmp_path / "env", with_pip=True)

@@ -10,16 +10,40 @@ from evenhand.version import __version__
 
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
+    from evenhand.auditing import Audit, audit
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
+    from evenhand.report import report
     from evenhand.run import Result, fit
     from evenhand.studies import study
-    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, OwnData, Task
+    from evenhand.tasks import (
+        BAR,
+        BFFHQ,
+        MNLIHANS,
+        QQPPAWS,
+        TASKS,
+        BiasedSNLI,
+        CelebA,
+        CivilComments,
+        ColoredDigits,
+        ColoredMNIST,
+        CorruptedCIFAR10,
+        FEVERSymmetric,
+        LeakedSNLI,
+        MultiBiasMNIST,
+        MultiNLI,
+        OwnData,
+        SNLIHard,
+        Task,
+        Waterbirds,
+    )
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
 
 _HOMES = {
     "Adapters": "evenhand.adapters",
+    "Audit": "evenhand.auditing",
+    "audit": "evenhand.auditing",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -32,44 +56,74 @@ _HOMES = {
     "JTT": "evenhand.methods",
     "LfF": "evenhand.methods",
     "Reweight": "evenhand.methods",
+    "report": "evenhand.report",
     "Result": "evenhand.run",
     "fit": "evenhand.run",
     "study": "evenhand.studies",
     "TASKS": "evenhand.tasks",
+    "BAR": "evenhand.tasks",
+    "BFFHQ": "evenhand.tasks",
     "BiasedSNLI": "evenhand.tasks",
+    "CelebA": "evenhand.tasks",
+    "CorruptedCIFAR10": "evenhand.tasks",
+    "MultiBiasMNIST": "evenhand.tasks",
+    "Waterbirds": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
     "OwnData": "evenhand.tasks",
+    "CivilComments": "evenhand.tasks",
+    "FEVERSymmetric": "evenhand.tasks",
+    "LeakedSNLI": "evenhand.tasks",
+    "MNLIHANS": "evenhand.tasks",
+    "MultiNLI": "evenhand.tasks",
+    "QQPPAWS": "evenhand.tasks",
+    "SNLIHard": "evenhand.tasks",
     "Task": "evenhand.tasks",
     "Trainer": "evenhand.trainer",
     "UserError": "evenhand.validation",
 }
 
 __all__ = [
+    "BAR",
+    "BFFHQ",
     "DPR",
     "EDGE",
     "ERM",
     "GCE",
     "JTT",
     "METHODS",
+    "MNLIHANS",
     "PGD",
+    "QQPPAWS",
     "TASKS",
     "Adapters",
+    "Audit",
     "BiasedSNLI",
+    "CelebA",
+    "CivilComments",
     "ColoredDigits",
     "ColoredMNIST",
+    "CorruptedCIFAR10",
     "Even",
+    "FEVERSymmetric",
     "Focal",
+    "LeakedSNLI",
     "LfF",
+    "MultiBiasMNIST",
+    "MultiNLI",
     "OwnData",
     "Result",
     "Reweight",
+    "SNLIHard",
     "Task",
     "Trainer",
     "UserError",
+    "Waterbirds",
     "__version__",
+    "audit",
     "fit",
     "gradient_norms",
+    "report",
     "study",
 ]
 

@@ -1,4 +1,4 @@
-"""The command line: `evenhand demo`, `train`, `study`, `report`, `methods`, `tasks`.
+"""The command line: `evenhand demo`, `train`, `audit`, `study`, `report`, `methods`, `tasks`.
 
 tyro makes the parser and the help of the verbs' dataclasses (commands.py) and of the methods themselves.
 """
@@ -14,17 +14,22 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from evenhand.commands import VERBS, Train
+from evenhand import commands
+from evenhand.audit_command import AuditVerb
+from evenhand.commands import Train
 from evenhand.methods import METHODS, Method
 from evenhand.stages import StageError
 from evenhand.task_options import TaskChoice, task_fields, with_task_fields
 from evenhand.validation import UserError, nearest_names, unknown_name
 from evenhand.version import __version__
 
+VERBS: dict[str, type[Any]] = {"demo": commands.Demo, "train": Train, "audit": AuditVerb, **commands.VERBS}
+
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 
 Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
-shortcut. Then: `evenhand train pgd --help`, `evenhand study --help`, `evenhand methods`, `evenhand tasks`.
+shortcut. Then: `evenhand train pgd --help`, `evenhand audit --help`, `evenhand study --help`, `evenhand methods`,
+`evenhand tasks`.
 """
 
 
@@ -65,9 +70,9 @@ def _parse(words: list[str]) -> tuple[Any, Method | None]:
         args=words or ["--help"],
         config=settings,
     )
-    if not isinstance(chosen, Train):
+    options: Any = getattr(chosen, "method", None)
+    if options is None:
         return chosen, None
-    options: Any = chosen.method  # type: ignore[attr-defined]
     # tyro would put a box around what a method's own checks say, so they run here
     method = METHODS[options.method_name](**dataclasses.asdict(options))
     return chosen, method

@@ -5,7 +5,6 @@ Options are the fields of the dataclasses below; the command line (cli.py) makes
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,8 @@ from evenhand.spread import is_first_process, leave
 from evenhand.stages import StageError
 from evenhand.study_command import StudyVerb
 from evenhand.task_options import TaskChoice
-from evenhand.tasks import TASKS
+from evenhand.tasks_command import Tasks
 from evenhand.terminal import RunDisplay, metrics_table, output, percent
-from evenhand.training import Training
 from evenhand.validation import UserError, check_integer, unknown_name
 
 
@@ -217,39 +215,6 @@ class Methods:
         return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tasks:
-    """List the tasks, or explain one with the training settings shipped for each model.
-
-    Attributes:
-        name: The task to explain.
-    """
-
-    name: Positional[str | None] = None
-
-    def run(self) -> int:
-        """Print to standard output."""
-        console = output()
-        if self.name is None:
-            table = Table("task", "what it is", "default model")
-            for name, task in TASKS.items():
-                table.add_row(name, task.summary, task.default_model)
-            console.print(table)
-            console.print("`evenhand tasks NAME` explains one, with the settings that each model is trained with.")
-            return 0
-        if self.name not in TASKS:
-            raise unknown_name("task", self.name, TASKS)
-        task = TASKS[self.name]
-        console.print(f"{self.name} — {task.summary}\nOrigin: {task.origin}\n\n{inspect.getdoc(task)}\n", markup=False)
-        console.print("Training settings of each stage:")
-        for model, training in task.training.items():
-            label = f"{model} (default)" if model == task.default_model else model
-            console.print(f"  {label}: {_described(training)}", markup=False)
-        for model, training in task.adapter_training.items():
-            console.print(f"  {model} with adapters (--lora, --peft): {_described(training)}", markup=False)
-        return 0
-
-
 VERBS: dict[str, type[Any]] = {
     "demo": Demo,
     "train": Train,
@@ -262,14 +227,6 @@ VERBS: dict[str, type[Any]] = {
 
 def _summary(documented: type[Any]) -> str:
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def _described(training: Training) -> str:
-    """The settings in one line, without those that have no effect."""
-    shown = dataclasses.asdict(training)
-    if training.schedule != "step":
-        del shown["step_epochs"]
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if value)
 
 
 def _demo_methods() -> dict[str, Method]:

@@ -113,7 +113,11 @@ def _task_settings(task: TaskSource | Task) -> dict[str, Any]:
         with pa.ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
         digest.update(sink.getvalue())
-    return {"rows": {name: len(split) for name, split in task.splits.items()}, "sha256": digest.hexdigest()}
+    described: dict[str, Any] = {
+        "rows": {name: len(split) for name, split in task.splits.items()},
+        "sha256": digest.hexdigest(),
+    }
+    return described | ({"merged": {k: dict(v) for k, v in task.merged.items()}} if task.merged else {})
 
 
 def _changed_fields(settings: Any) -> list[str]:

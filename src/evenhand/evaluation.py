@@ -1,6 +1,6 @@
 """A trained model on a task's splits: metrics by group, and the pictures that a report shows.
 
-Legend: N samples of a split, C classes.
+Legend: N samples of a split, C classes of the model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SplitResult:
         metrics: Accuracies as fractions of 1.
         group_sizes: Samples of each group.
         not_counted: Groups too small to be the worst one.
-        predicted_N: Predicted class of each sample, shape (N,).
+        predicted_N: Predicted class of each sample, shape (N,), in the split's own numbers.
     """
 
     metrics: Metrics
@@ -44,7 +44,12 @@ class SplitResult:
 
 
 def evaluate(
-    model: nn.Module, split: datasets.Dataset, rows: AnyRows, collate: Collator, train: datasets.Dataset
+    model: nn.Module,
+    split: datasets.Dataset,
+    rows: AnyRows,
+    collate: Collator,
+    train: datasets.Dataset,
+    test_class_C: NDArray[np.int64] | None = None,
 ) -> SplitResult:
     """Predict a split in eval mode and measure it.
 
@@ -54,9 +59,13 @@ def evaluate(
         rows: The same split as the model reads it.
         collate: Collator of `rows`.
         train: The training split, for its group shares.
+        test_class_C: Where the split has other classes than the model: the one that each of the model's classes counts
+            as, shape (C,).
     """
     logits_NC, label_N = logits_and_labels(model, rows, collate_fn=collate)
     predicted_N = logits_NC.argmax(axis=1)
+    if test_class_C is not None:
+        predicted_N = test_class_C[predicted_N]
     groups = membership(split, "group")
     train_groups = membership(train, "group")
     shares = {name: float(member_N.mean()) for name, member_N in train_groups.items()}
@@ -97,10 +106,10 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     return {
         "index": row["index"],
         "png": _png(_picture(row)),
-        "label": task.label_names[row["labels"]],
+        "label": features["labels"].int2str(row["labels"]),
         "attribute": named.get("attribute"),
         "alignment": named.get("alignment"),
-        "prediction": task.label_names[predicted],
+        "prediction": features["labels"].int2str(predicted),
     }
 
 

@@ -255,7 +255,7 @@ class StoredRun:
         clock = time.perf_counter()
         train = self.task.train
         results = {
-            name: evaluate(model, split, self.rows[name], self.collate, train)
+            name: evaluate(model, split, self.rows[name], self.collate, train, self.task.test_classes(name))
             for name, split in self.task.splits.items()
             if name != "train"
         }

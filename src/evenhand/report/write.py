@@ -81,8 +81,19 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
     }
     tables.mkdir(exist_ok=True)
     for path, content in contents.items():
-        _replace(path, content)
+        replace_file(path, content)
     return files
+
+
+def report_page(folder: Path, title: str | None = None) -> str:
+    """The page of `write_report` as a text; nothing is written.
+
+    Raises:
+        UserError: As of `write_report`.
+    """
+    plans = find_plans(folder)
+    sections = group_records(with_planned(find_records(folder), plans), plans)
+    return render_page(title or plans.title or _title(sections), sections, folder)
 
 
 def _title(sections: list[Section]) -> str:
@@ -90,7 +101,7 @@ def _title(sections: list[Section]) -> str:
     return f"Shortcuts on {tasks[0]}" if len(tasks) == 1 else f"Shortcuts on {len(tasks)} tasks"
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str) -> None:
     """Write under a temporary name, then rename: a reader sees the old file or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

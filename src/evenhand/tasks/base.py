@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import datasets
@@ -41,6 +42,8 @@ class Task:
         primary_test: Name of the test set whose metrics head every report.
         notes: What a reader of the result must know about the data, one sentence each.
         image_side: Models without a processor of their own get pictures of any size scaled to so many pixels a side.
+        merged: For a test set that has other classes than the model: test set → the model's class → the test's class
+            that it counts as. The predicted class (the model's most probable one) is mapped, not the probabilities.
     """
 
     name: str
@@ -51,12 +54,15 @@ class Task:
     primary_test: str
     notes: tuple[str, ...] = ()
     image_side: int = 64
+    merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:
             raise UserError(f"The task '{self.name}' has no test set '{self.primary_test}'.")
         for split_name, split in self.splits.items():
             _check_split(self.name, self.kind, split_name, split)
+        for test_name, mapping in self.merged.items():
+            self._check_merged(test_name, mapping)
 
     @property
     def splits(self) -> dict[str, datasets.Dataset]:
@@ -67,6 +73,24 @@ class Task:
     def label_names(self) -> tuple[str, ...]:
         """Name of each class."""
         return tuple(self.train.features["labels"].names)
+
+    def test_classes(self, split_name: str) -> NDArray[np.int64] | None:
+        """The split's class that each of the model's classes counts as, shape (C,); None where they are the same."""
+        if split_name not in self.merged:
+            return None
+        names = self.splits[split_name].features["labels"].names
+        mapping = self.merged[split_name]
+        return np.array([names.index(mapping[label]) for label in self.label_names])
+
+    def _check_merged(self, test_name: str, mapping: Mapping[str, str]) -> None:
+        if test_name not in self.tests:
+            raise UserError(f"The task '{self.name}' has no test set '{test_name}' whose classes could be merged.")
+        names = self.tests[test_name].features["labels"].names
+        if set(mapping) != set(self.label_names) or not set(mapping.values()) <= set(names):
+            raise UserError(
+                f"The classes merged for the test set '{test_name}' of the task '{self.name}' must map each of "
+                f"{', '.join(self.label_names)} to one of {', '.join(names)}. Got {dict(mapping)}."
+            )
 
     @property
     def inputs(self) -> Inputs:
@@ -124,6 +148,7 @@ class TaskSource(ABC):
         summary: What it is, in one line.
         origin: Where the data come from, and whose construction it is.
         licence: The data's licence, as stated at their source.
+        files: What must lie in --data-dir and where it comes from, as the end of a sentence; empty if none is needed.
         bias: Which shortcut leaks which label, in one sentence.
         metric: What the literature reports on it, and on which test set.
         default_model: The model that is trained unless another is named.
@@ -135,6 +160,7 @@ class TaskSource(ABC):
     summary: ClassVar[str]
     origin: ClassVar[str]
     licence: ClassVar[str]
+    files: ClassVar[str] = ""
     bias: ClassVar[str]
     metric: ClassVar[str]
     default_model: ClassVar[str]
@@ -146,7 +172,7 @@ class TaskSource(ABC):
         """Build the task; equal seeds give equal data."""
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Published sizes: split → its samples as `n`, and those of groups by name; what has none is left out."""
+        """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
         return {}
 
     @property

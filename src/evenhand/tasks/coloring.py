@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+
+from evenhand.tasks.columns import leaking_columns, pixel_column, split_of
 
 Palette = Sequence[tuple[str, tuple[int, int, int]]]
 
@@ -88,37 +89,10 @@ def colored_dataset(
     palette: Palette,
 ) -> datasets.Dataset:
     """A split with its groups: label × {aligned, conflicting}, by name."""
-    digits = [str(digit) for digit in range(10)]
-    alignment_N = (attribute_N != label_N).astype(np.int64)
-    groups = [f"{digit} {alignment}" for digit in digits for alignment in ("aligned", "conflicting")]
-    features = datasets.Features(
-        {
-            "pixel_values": datasets.Array3D(shape=image_N3HW.shape[1:], dtype="uint8"),
-            "labels": datasets.ClassLabel(names=digits),
-            "attribute": datasets.ClassLabel(names=[name for name, _ in palette]),
-            "alignment": datasets.ClassLabel(names=["aligned", "conflicting"]),
-            "group": datasets.ClassLabel(names=groups),
-            "index": datasets.Value("int64"),
-        }
-    )
-    columns = [
-        _image_array(image_N3HW, features.arrow_schema.field("pixel_values").type),
-        *(pa.array(a) for a in (label_N, attribute_N, alignment_N, 2 * label_N + alignment_N)),
-        pa.array(np.arange(len(label_N))),
-    ]
-    return datasets.Dataset(pa.Table.from_arrays(columns, schema=features.arrow_schema))
+    columns = leaking_columns(label_N, attribute_N, [str(digit) for digit in range(10)], [name for name, _ in palette])
+    return split_of({"pixel_values": pixel_column(image_N3HW), **columns})
 
 
 def _other_class(label_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """For each sample one of the nine other classes, uniformly."""
     return (label_N + rng.integers(1, 10, len(label_N))) % 10
-
-
-def _image_array(image_N3HW: NDArray[np.uint8], arrow_type: pa.ExtensionType) -> pa.ExtensionArray:
-    """Images as datasets' Array3D, sharing the memory (its own encoder takes seconds for 60,000 images)."""
-    nested: pa.Array = pa.array(image_N3HW.reshape(-1))
-    for axis in (3, 2, 1):
-        length = image_N3HW.shape[axis]
-        count = int(np.prod(image_N3HW.shape[:axis]))
-        nested = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * length), nested)
-    return pa.ExtensionArray.from_storage(arrow_type, nested)

@@ -32,6 +32,11 @@ HUB_NAME = "ylecun/mnist"
 
 VALIDATION_SIZE = 6_000  # of the 60,000 training images, as PGD's code has it
 
+FILES = (
+    "it must hold MNIST's four IDX files, train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+    "t10k-labels-idx1-ubyte (plain or .gz)."
+)
+
 _IDX_MAGIC = {"images": 2051, "labels": 2049}  # 0x803: three axes of bytes, 0x801: one
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -64,6 +69,7 @@ class ColoredMNIST(TaskSource):
     summary: ClassVar[str] = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
     origin: ClassVar[str] = f"MNIST (LeCun, Cortes, Burges) from IDX files or {HUB_NAME}; no licence is stated for it"
     licence: ClassVar[str] = "none is stated for MNIST"
+    files: ClassVar[str] = FILES
     bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
     metric: ClassVar[str] = "accuracy on the 10,000 test images, whose colours say nothing about the digit"
     default_model: ClassVar[str] = "mlp"
@@ -89,19 +95,18 @@ class ColoredMNIST(TaskSource):
         check_choice(self.name, "recipe", self.recipe, ("pgd", "lff"))
         check_integer(self.name, "severity", self.severity, 1, 5)
 
+    def expected_counts(self) -> dict[str, dict[str, int]]:
+        """Sizes of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split."""
+        return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
+
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal splits and colours.
 
         Raises:
             UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits.
         """
-        source = _from_hub() if self.data_dir is None else _from_files(Path(self.data_dir))
+        source = read_mnist(self.data_dir)
         gray_NHW, label_N = source["train"]
-        if len(label_N) <= VALIDATION_SIZE:
-            raise UserError(
-                f"MNIST's training part must hold more than {VALIDATION_SIZE} images, since as many make the "
-                f"validation split. Got {len(label_N)}."
-            )
         order_N = np.random.default_rng([data_seed, 0]).permutation(len(label_N))
         train, validation = order_N[:-VALIDATION_SIZE], order_N[-VALIDATION_SIZE:]
         return Task(
@@ -151,27 +156,54 @@ def read_idx(path: Path, what: Literal["images", "labels"]) -> NDArray[np.uint8]
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
 
 
+def read_mnist(folder: Path | str | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """Images and labels of the parts `train` and `test`, from IDX files in a folder, or from the hub if it is None.
+
+    Raises:
+        UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits; if there are
+            too few training images for a validation split.
+    """
+    source = _from_hub() if folder is None else _from_files(Path(folder))
+    count = len(source["train"][1])
+    if count <= VALIDATION_SIZE:
+        raise UserError(
+            f"MNIST's training part must hold more than {VALIDATION_SIZE} images, since as many make the "
+            f"validation split. Got {count}."
+        )
+    return source
+
+
+def read_idx_pair(folder: Path, image_name: str, label_name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images of 28×28 pixels and their labels from two IDX files of a folder.
+
+    Raises:
+        UserError: If a file is missing, truncated or of the wrong kind, or they don't belong together.
+    """
+    image_path, label_path = _find(folder, image_name), _find(folder, label_name)
+    images, labels = read_idx(image_path, "images"), read_idx(label_path, "labels")
+    if len(images) != len(labels):
+        raise UserError(
+            f"The files '{image_path}' and '{label_path}' don't belong together: "
+            f"{len(images)} images, {len(labels)} labels."
+        )
+    if images.shape[1:] != (28, 28):
+        raise UserError(f"The file '{image_path}' must hold images of 28×28 pixels. Got {images.shape[1:]}.")
+    return images, labels.astype(np.int64)
+
+
 def _from_files(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' given as --data-dir does not exist.")
     parts = {}
     for part, (image_name, label_name) in _FILES.items():
-        image_path, label_path = _find(folder, image_name), _find(folder, label_name)
-        images, labels = read_idx(image_path, "images"), read_idx(label_path, "labels")
-        if len(images) != len(labels):
-            raise UserError(
-                f"The files '{image_path}' and '{label_path}' don't belong together: "
-                f"{len(images)} images, {len(labels)} labels."
-            )
-        if images.shape[1:] != (28, 28):
-            raise UserError(f"The file '{image_path}' must hold images of 28×28 pixels. Got {images.shape[1:]}.")
+        images, labels = read_idx_pair(folder, image_name, label_name)
         outside = np.flatnonzero(labels > 9)
         if len(outside):
             raise UserError(
-                f"The file '{label_path}' holds labels outside the classes 0–9: "
+                f"The file '{_find(folder, label_name)}' holds labels outside the classes 0–9: "
                 f"row {outside[0]} is {labels[outside[0]]} ({len(outside)} such rows)."
             )
-        parts[part] = images, labels.astype(np.int64)
+        parts[part] = images, labels
     return parts
 
 

@@ -6,7 +6,6 @@ Legend: N pairs of a split.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -18,6 +17,8 @@ from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.held_out import held_out
+from evenhand.tasks.text import ALIGNMENTS
 from evenhand.training import FINE_TUNING, Training
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
@@ -26,12 +27,10 @@ HUB_NAME = "stanfordnlp/snli"
 
 NLILabel = Literal["entailment", "neutral", "contradiction"]
 LABELS: tuple[NLILabel, ...] = get_args(NLILabel)  # in the order of SNLI's numbers
-ALIGNMENTS = ("aligned", "conflicting", "independent")
 
 _COLUMNS = ("premise", "hypothesis", "label")
 _UNLABELLED = ("-1", "-")  # annotators didn't agree
 _REACHED = 1.1  # the highest probability that is taken for 1
-_HELD_OUT = 10  # one pair of so many, class by class, where no file holds the validation pairs
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,8 @@ class BiasedSNLI(TaskSource):
         train = train.take(np.arange(len(train.label_N))[: self.pairs])
         dev = dev.take(np.arange(len(dev.label_N))[: self.test_pairs])
         if validation is None:
-            train, validation = _held_out(train, np.random.default_rng([data_seed, 0]))
+            kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
+            train, validation = train.take(kept), train.take(held)
         recipe, test_recipe = (self.prevalence, self.strength), (self.test_prevalence, self.test_strength)
         everywhere = np.ones(len(dev.label_N), dtype=bool)
         tests = {
@@ -314,13 +314,3 @@ def _from_hub() -> tuple[dict[str, Pairs], list[str]]:
 
 def _note(unlabelled: int, where: str) -> list[str]:
     return [f"{unlabelled:,} pairs of {where} have no label and were left out."] if unlabelled else []
-
-
-def _held_out(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs]:
-    """The pairs without a tenth of each class, and that tenth (at least one pair)."""
-    held = [
-        rng.permutation(np.flatnonzero(pairs.label_N == label))[: max(1, count // _HELD_OUT)]
-        for label, count in sorted(Counter(pairs.label_N.tolist()).items())
-    ]
-    chosen = np.sort(np.concatenate(held))
-    return pairs.take(np.setdiff1d(np.arange(len(pairs.label_N)), chosen)), pairs.take(chosen)

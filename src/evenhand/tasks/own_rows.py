@@ -242,7 +242,7 @@ def _group_columns(data: Labelled) -> dict[str, tuple[Any, Any]]:
         codes.append(table[cell_N])  # −1 takes the last entry, which is −1
         for cell in present:
             value = values[cell % len(values)]
-            names.append(f"{data.names[cell // len(values)]} × {f'{column}={value}' if many else value}")
+            names.append(f"{data.names[cell // len(values)]}, {f'{column}={value}' if many else value}")
     code_NK = np.stack(codes, axis=1)
     if many:
         known_NK = code_NK >= 0

@@ -1,0 +1,159 @@
+"""The tables of docs/, made of the records in results/: each stands between two comments and is written anew.
+
+    python benchmarks/evidence.py             # rewrite the tables of every page in docs/
+    python benchmarks/evidence.py --check     # change nothing; exit with 1 where a page differs from the records
+
+A page asks for a table by `<!-- evidence: STUDY | section=PART | against=CELL; CELL | tests=NAME | cells=GLOB -->`
+and ends it by `<!-- /evidence -->`. `section` picks the section whose heading holds PART (all of them without it),
+`against` the cells that the others are compared with (paired by seed, conflicting accuracy, Holm-corrected over the
+table's methods), `tests` further test sets whose average accuracy is shown, `cells` the rows.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenhand.metrics import holm, summarize
+from evenhand.report.cells import Cell, Section, difference, group_records
+from evenhand.report.paired import p_text
+from evenhand.report.plans import find_plans, with_planned
+from evenhand.report.records import find_records
+from evenhand.report.wording import NOTHING, interval, mean_std, points
+
+ROOT = Path(__file__).resolve().parent.parent
+METRICS = {
+    "average": "average",
+    "worst_group": "worst group",
+    "aligned": "aligned",
+    "conflicting": "conflicting",
+}
+BLOCK = re.compile(r"(<!-- evidence: (.*?) -->\n).*?(<!-- /evidence -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One table that a page asks for."""
+
+    study: str
+    section: str = ""
+    against: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    cells: str = "*"
+
+
+def parsed(text: str) -> Wanted:
+    """What a comment asks for."""
+    study, *options = [part.strip() for part in text.split("|")]
+    given = dict(option.split("=", 1) for option in options)
+    return Wanted(
+        study,
+        given.pop("section", ""),
+        tuple(filter(None, map(str.strip, given.pop("against", "").split(";")))),
+        tuple(filter(None, map(str.strip, given.pop("tests", "").split(";")))),
+        given.pop("cells", "*"),
+        **given,
+    )
+
+
+def sections_of(study: str) -> list[Section]:
+    """A study's records as the report compares them."""
+    folder = ROOT / "results" / study
+    plans = find_plans(folder)
+    return group_records(with_planned(find_records(folder), plans), plans)
+
+
+def block(wanted: Wanted) -> str:
+    """The tables that a comment asks for, each with what was run."""
+    chosen = [s for s in sections_of(wanted.study) if wanted.section in s.heading]
+    if not chosen:
+        raise SystemExit(f"results/{wanted.study} has no section with '{wanted.section}' in its heading.")
+    return "\n".join(table(section, wanted) for section in chosen)
+
+
+def table(section: Section, wanted: Wanted) -> str:
+    """One section: a sentence on what was run, and a row for every cell."""
+    cells = [c for c in section.cells if fnmatch.fnmatchcase(c.label, wanted.cells) or c.label in wanted.against]
+    baselines = [one_named(name, section, wanted.study) for name in wanted.against]
+    head = ["method", "n", *METRICS.values(), *wanted.tests]
+    head += [f"conflicting vs. {cell.label} (95 %; p)" for cell in baselines]
+    lines = [what_was_run(section, wanted), "", f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    comparisons = [compared(cells, baseline) for baseline in baselines]
+    for i, cell in enumerate(cells):
+        done = len(cell.done)
+        row = [cell.label, str(done)]
+        row += [mean_std(cell.summary(metric), done) if done else NOTHING for metric in METRICS]
+        row += [mean_std(summarize(list(cell.values("average", t).values())), done) for t in wanted.tests]
+        row += [column[i] for column in comparisons]
+        unfinished = len(cell.runs) - done
+        if unfinished:
+            row[1] += f" of {len(cell.runs)}"
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
+
+
+def compared(cells: list[Cell], baseline: Cell) -> list[str]:
+    """Each cell's paired difference to the baseline in conflicting accuracy."""
+    pairs = [difference(cell.values("conflicting"), baseline.values("conflicting")) for cell in cells]
+    corrected = holm([None if cell is baseline else pair.p for cell, pair in zip(cells, pairs, strict=True)])
+    texts = []
+    for cell, pair, p in zip(cells, pairs, corrected, strict=True):
+        if cell is baseline or not pair.summary.n:
+            texts.append(NOTHING)
+            continue
+        spread = interval(pair.summary)
+        texts.append(points(pair.summary.mean) + (f" ({spread}; {p_text(p)})" if spread else " (one seed)"))
+    return texts
+
+
+def one_named(name: str, section: Section, study: str) -> Cell:
+    """The cell of that name."""
+    for cell in section.cells:
+        if cell.label == name:
+            return cell
+    raise SystemExit(f"results/{study} has no cell '{name}' in '{section.heading}': {[c.label for c in section.cells]}")
+
+
+def what_was_run(section: Section, wanted: Wanted) -> str:
+    """Model, test set, selection, labels, cost, date and the command."""
+    done = section.done
+    first = done[0]
+    seeds = sorted({len(cell.done) for cell in section.cells})
+    days = sorted({str(run.part("durations").get("finished", ""))[:10] for run in done} - {""})
+    dates = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    minutes = sum(float(run.part("durations").get("total_s", 0)) for run in done) / 60
+    access = sorted({str(run.label_access) for run in done})
+    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"*{section.heading}: accuracy in % on “{first.primary_test}”, mean ± standard deviation over {count} "
+        f"seed{'' if count == '1' else 's'}; p is the paired t-test's, Holm-corrected. Selection: {first.selection}. "
+        f"Labels beyond the class: {'; '.join(access)}. "
+        f"{minutes:.0f} minutes in all, {dates}. `evenhand study recipes/{wanted.study}.yaml`*"
+    )
+
+
+def filled(page: str) -> str:
+    """A page with its tables made anew."""
+    return BLOCK.sub(lambda found: f"{found[1]}{block(parsed(found[2]))}{found[3]}", page)
+
+
+def main() -> int:
+    """Rewrite or check every page."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        old = path.read_text(encoding="utf-8")
+        new = filled(old)
+        if new != old:
+            stale.append(path.name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    print(f"{'differ from the records' if check else 'rewritten'}: {', '.join(stale) or 'none'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

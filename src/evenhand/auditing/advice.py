@@ -1,0 +1,90 @@
+"""What to train with, given what an audit found: rules of thumb from this project's own studies (docs/audit.md)."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+
+from evenhand.auditing.hints import Hint
+from evenhand.configuration import Configuration
+from evenhand.methods import EDGE, ERM, Even, Method
+from evenhand.models import Kind
+from evenhand.tasks import TaskSource
+
+MANY = 0.03
+"""From this share of conflicting samples on, Even draws by scores half of the time only."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do next.
+
+    Attributes:
+        text: The advice in sentences.
+        method: The method's name.
+        settings: The method as Python writes it.
+        command: The command line, or Python where the data are none that the command line can name.
+        compare: The same with ERM, to compare with; None where the advice is ERM.
+    """
+
+    text: str
+    method: str
+    settings: str
+    command: str
+    compare: str | None
+
+
+def advise(hint: Hint, configuration: Configuration, kind: Kind) -> Advice:
+    """Choose a method by the kind of inputs and the share of samples that go against the shortcut."""
+    method, text = _choice(hint, kind)
+    compare = None if isinstance(method, ERM) else command(ERM(), configuration)
+    return Advice(text, method.name, _python(method), command(method, configuration), compare)
+
+
+def command(method: Method, configuration: Configuration) -> str:
+    """A line that trains the method on the audited data with the audited model."""
+    asked = replace(configuration, method=method)
+    line = asked.command()
+    if line is None or not isinstance(asked.task, TaskSource):
+        return (
+            f"eh.fit(eh.{_python(method)}, task, model={asked.model!r}, seed={asked.seed}, "
+            f"data_seed={asked.data_seed}, epochs={asked.training.epochs}, lr={asked.training.lr!r}, "
+            f"batch_size={asked.training.batch_size})"
+        )
+    folder = getattr(asked.task, "data_dir", None)
+    return line if folder is None else line.replace("--data-dir DATA_DIR", f"--data-dir {shlex.quote(str(folder))}")
+
+
+def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
+    if not hint.strong:
+        text = "Train plainly (ERM): there is no strong shortcut to correct for, and correcting costs accuracy."
+        if hint.weak:
+            text += " If the weak ones matter to you, compare with a method that corrects, seed by seed."
+        return ERM(), text
+    if kind == "text":
+        return (
+            EDGE(signal="biased", projection="tensor", alpha=16.0),
+            "Train EDGE with the biased model's signal. On text, drawing by scores over-corrects: high scores are also "
+            "simply hard texts, and the class that the shortcut points to is starved. In our one study of it, on "
+            "biased-snli, this setting helped with the shortcut and without.",
+        )
+    strongest = hint.strong[0]
+    share = strongest.conflicting / max(1, strongest.conflicting + strongest.aligned)
+    if share < MANY:
+        return (
+            Even(),
+            "Train Even: it draws by these scores and takes the biased gradient off, and on Colored MNIST with 1 % "
+            "conflicting samples it was the best of our methods while it kept the aligned ones.",
+        )
+    return (
+        Even(mix=0.5, alpha=1.2),
+        f"Train Even with half of its draws uniform. But {100 * share:.1f} % of the samples go against the shortcut, "
+        "and on Colored MNIST no method was better than plain training at 5 %: compare both before you choose.",
+    )
+
+
+def _python(method: Method) -> str:
+    """The constructor with what differs from the defaults."""
+    defaults = {f.name: f.default for f in type(method).__dataclass_fields__.values()}  # type: ignore[attr-defined]
+    changed = {name: value for name, value in method.settings().items() if value != defaults.get(name)}
+    return f"{type(method).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"

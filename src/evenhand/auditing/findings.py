@@ -1,0 +1,250 @@
+"""What the tests of tokens, colours and columns are made into: findings, with a verdict each.
+
+Legend: N samples, V values, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.auditing.association import (
+    LEAST_EXCESS,
+    SIGNIFICANCE,
+    Pointing,
+    Separation,
+    Table,
+    pointing,
+    pooled_separations,
+    separations,
+)
+from evenhand.metrics import holm
+
+LEAST_SEPARATION = 0.6
+"""Conflicting samples must outscore their classmates this often, and aligned ones be outscored."""
+STRONG_GAIN = 0.02
+STRONG_SEPARATION = 0.75
+"""From this gain and separation of conflicting samples on, a shortcut is called strong."""
+
+Kind = Literal["token", "colour", "column"]
+Verdict = Literal["strong", "weak", "association"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One value that points to a class.
+
+    Attributes:
+        name: The token, the colour's code, or the column's entry.
+        points_to: The class.
+        count: Samples with the value.
+        share: Share of the class among them.
+        base: Its share among all samples.
+        conflicting: Samples with the value that have another class.
+    """
+
+    name: str
+    points_to: str
+    count: int
+    share: float
+    base: float
+    conflicting: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A token, the colour, or a column whose values point to classes.
+
+    Attributes:
+        kind: `token`, `colour` or `column`.
+        name: The token, "colour", or the column's name.
+        place: The column that a token stands in.
+        verdict: `strong` and `weak` shortcuts: labels and scores say so. `association`: the values point to classes,
+            but the scores don't show that the biased model uses them (or no sample goes against them).
+        values: The values that point to a class, those with the most samples first.
+        covered: Share of samples with such a value.
+        gain: Share of all samples whose class the values tell beyond what the classes' shares tell.
+        aligned: Samples with a value and the class that it points to.
+        conflicting: Samples with a value and another class.
+        auroc_conflicting: Probability that a conflicting sample outscores a classmate that doesn't conflict.
+        auroc_aligned: The same of aligned samples; low.
+        p: Largest p of the three tests (association; scores of conflicting; of aligned samples), after Holm's
+            correction for everything that was tested.
+        match_N: The class that a sample's value points to, −1 for none, shape (N,); not part of the data written.
+    """
+
+    kind: Kind
+    name: str
+    place: str | None
+    verdict: Verdict
+    values: tuple[Value, ...]
+    covered: float
+    gain: float
+    aligned: int
+    conflicting: int
+    auroc_conflicting: float | None
+    auroc_aligned: float | None
+    p: float
+    match_N: NDArray[np.int64]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, without the samples."""
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("match_N", "values")}
+        return kept | {"values": [vars(value) for value in self.values]}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What was tested: its p before correction, and how to make a finding of it (None where nothing points)."""
+
+    p_association: float
+    p: float
+    finding: Finding | None
+
+
+def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
+    """The findings that stand after Holm's correction for all candidates, the largest gain first."""
+    p_all = holm([candidate.p for candidate in candidates])
+    p_association = holm([candidate.p_association for candidate in candidates])
+    found = []
+    for candidate, p, p_points in zip(candidates, p_all, p_association, strict=True):
+        finding = candidate.finding
+        if finding is None or p is None or p_points is None or p_points > SIGNIFICANCE:
+            continue
+        if p <= SIGNIFICANCE and _separates(finding):
+            found.append(replace(finding, verdict="strong" if _is_strong(finding) else "weak", p=p))
+        else:
+            found.append(replace(finding, p=p))
+    order = {"strong": 0, "weak": 1, "association": 2}
+    return sorted(found, key=lambda finding: (order[finding.verdict], -finding.gain, finding.name))
+
+
+def value_candidates(
+    kind: Kind, names: Sequence[tuple[str, str | None]], member_NV: Any, table: Table, classes: Sequence[str]
+) -> list[Candidate]:
+    """Each value tested by itself: tokens.
+
+    Args:
+        kind: What the values are.
+        names: Name and place of each value.
+        member_NV: Which samples have which value, a sparse CSC matrix.
+        table: Their table.
+        classes: Names of the classes.
+    """
+    points = pointing(table)
+    conflicting, aligned = separations(table, points.class_V)
+    p_V = np.maximum.reduce([points.p_V, conflicting.p_V, aligned.p_V])
+    # where a whole class has the value, no classmate is left to compare its aligned samples with
+    whole_V = np.isnan(aligned.auroc_V)
+    p_V = np.where(whole_V, np.maximum(points.p_V, conflicting.p_V), p_V)
+    pointing_V = _points(points)
+    candidates = []
+    for v, (name, place) in enumerate(names):
+        finding = None
+        if pointing_V[v]:
+            match_N = np.full(member_NV.shape[0], -1)
+            match_N[member_NV.indices[member_NV.indptr[v] : member_NV.indptr[v + 1]]] = points.class_V[v]
+            value = _value(name, v, table, points, classes)
+            finding = _finding(kind, name, place, (value,), match_N, conflicting, aligned, v)
+        candidates.append(Candidate(float(points.p_V[v]), float(p_V[v]) if finding else 1.0, finding))
+    return candidates
+
+
+def attribute_candidate(
+    kind: Kind, name: str, names: Sequence[str], value_N: NDArray[np.int64], table: Table, classes: Sequence[str]
+) -> Candidate:
+    """Several values that exclude each other, tested as one: the colour, a column.
+
+    Which values point to a class is decided by their labels alone, corrected for the number of values; scores are
+    compared over all of these together, so that a few conflicting samples of each are enough.
+
+    Args:
+        kind: What it is.
+        name: The attribute's name.
+        names: Name of each value.
+        value_N: Which value each sample has, −1 for none, shape (N,).
+        table: The values' table.
+        classes: Names of the classes.
+    """
+    points = pointing(table)
+    p_values = np.array([1.0 if p is None else p for p in holm([float(p) for p in points.p_V])])
+    chosen: list[int] = np.flatnonzero(_points(points) & (p_values <= SIGNIFICANCE)).tolist()
+    p_association = float(p_values.min(initial=1.0))
+    if not chosen:
+        return Candidate(p_association, 1.0, None)
+    part = Table(table.count_VC[chosen], table.ranks_VC[chosen], table.size_C)
+    conflicting, aligned = pooled_separations(part, points.class_V[chosen])
+    p_scores = [conflicting.p_V[0]] + ([] if np.isnan(aligned.auroc_V[0]) else [aligned.p_V[0]])
+    class_of = np.full(len(names) + 1, -1)  # the last one is that of samples without a value
+    class_of[chosen] = points.class_V[chosen]
+    values = tuple(
+        sorted((_value(names[v], v, table, points, classes) for v in chosen), key=lambda v: (-v.count, v.name))
+    )
+    finding = _finding(kind, name, None, values, class_of[value_N], conflicting, aligned, 0)
+    return Candidate(p_association, float(max(p_association, *p_scores)), finding)
+
+
+def _points(points: Pointing) -> NDArray[np.bool_]:
+    return points.share_V - points.base_V >= LEAST_EXCESS
+
+
+def _value(name: str, v: int, table: Table, points: Pointing, classes: Sequence[str]) -> Value:
+    count = int(table.count_VC[v].sum())
+    aligned = int(table.count_VC[v, points.class_V[v]])
+    return Value(
+        name=name,
+        points_to=classes[int(points.class_V[v])],
+        count=count,
+        share=float(points.share_V[v]),
+        base=float(points.base_V[v]),
+        conflicting=count - aligned,
+    )
+
+
+def _finding(
+    kind: Kind,
+    name: str,
+    place: str | None,
+    values: tuple[Value, ...],
+    match_N: NDArray[np.int64],
+    conflicting: Separation,
+    aligned: Separation,
+    v: int,
+) -> Finding:
+    samples = len(match_N)
+    count = sum(value.count for value in values)
+    against = sum(value.conflicting for value in values)
+    told = sum(value.count * (value.share - value.base) for value in values)
+    return Finding(
+        kind=kind,
+        name=name,
+        place=place,
+        verdict="association",
+        values=values,
+        covered=count / samples,
+        gain=told / samples,
+        aligned=count - against,
+        conflicting=against,
+        auroc_conflicting=_defined(conflicting.auroc_V[v]),
+        auroc_aligned=_defined(aligned.auroc_V[v]),
+        p=1.0,
+        match_N=match_N,
+    )
+
+
+def _defined(number: float) -> float | None:
+    return None if math.isnan(number) else float(number)
+
+
+def _is_strong(finding: Finding) -> bool:
+    return finding.gain >= STRONG_GAIN and (finding.auroc_conflicting or 0.0) >= STRONG_SEPARATION
+
+
+def _separates(finding: Finding) -> bool:
+    high, low = finding.auroc_conflicting, finding.auroc_aligned
+    return high is not None and high >= LEAST_SEPARATION and (low is None or low <= 1 - LEAST_SEPARATION)

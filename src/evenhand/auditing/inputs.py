@@ -1,0 +1,194 @@
+"""What a task's inputs hold that may be a shortcut: tokens, colours, entries of other columns.
+
+Legend: N samples, V values. A picture is (channels, height, width) or one of PIL's.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from evenhand.auditing.association import LEAST_COUNT
+from evenhand.batches import Rows, arrow_table
+
+TEXT_COLUMNS = ("text", "text_pair")
+PICTURE_COLUMNS = ("image", "pixel_values")
+_KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
+_TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
+_LONGEST_TOKEN = 80
+_MOST_ENTRIES = 50  # a column of words with more is no attribute but a text or an id
+_BINS = 10
+_SHADES = 24  # more than a palette has; what looks alike is joined
+_ALIKE = 0.03  # in units of chromaticity, whose sum over red, green and blue is 1
+_READ = 2048  # pictures at a time
+_SMALL = 64  # pixels; enough for a mean colour
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Values that exclude each other.
+
+    Attributes:
+        name: What it is called.
+        names: Name of each value; of a colour its code, as in "#dc143c".
+        value_N: Which value each sample has, −1 for none, shape (N,).
+    """
+
+    name: str
+    names: list[str]
+    value_N: NDArray[np.int64]
+
+
+def tokens(text: str | None) -> list[str]:
+    """Words and runs of other signs, in lower case: "Stop !!" has "stop" and "!!"."""
+    return [token[:_LONGEST_TOKEN] for token in _TOKEN.findall((text or "").lower())]
+
+
+def token_members(split: datasets.Dataset, column: str) -> tuple[list[str], Any]:
+    """Tokens of a column on at least 20 samples but not on all, and which samples have them (sparse, (N, V))."""
+    from sklearn.feature_extraction.text import CountVectorizer  # its import takes a second
+
+    make: Any = CountVectorizer  # its stubs know neither a function as analyzer nor other dtypes
+    counter = make(analyzer=tokens, binary=True, min_df=LEAST_COUNT, dtype=np.float64)
+    try:
+        member_NV = counter.fit_transform(arrow_table(split).column(column).to_pylist()).tocsc()
+    except ValueError:  # no token is on as many samples
+        return [], None
+    count_V = np.diff(member_NV.indptr)
+    kept = np.flatnonzero(count_V < len(split))
+    names = counter.get_feature_names_out()
+    return [str(names[v]) for v in kept], member_NV[:, kept]
+
+
+# ---- colours --------------------------------------------------------------------------------------------------------
+
+
+def colour(split: datasets.Dataset) -> Attribute | None:
+    """The mean colour of each picture as its hue and saturation, in groups; None for pictures without colour.
+
+    Brightness is left out: how much ink a digit has, or how bright a photograph is, belongs to what is shown.
+    """
+    from sklearn.cluster import AgglomerativeClustering, KMeans
+
+    color_N3 = mean_colours(split)
+    known_N = np.isfinite(color_N3).all(axis=1)
+    total_N = np.where(known_N, color_N3.sum(axis=1), 0.0)
+    known_N &= total_N > 0
+    if known_N.sum() < LEAST_COUNT:
+        return None
+    chroma_N3 = color_N3[known_N] / total_N[known_N, None]
+    if np.ptp(chroma_N3, axis=0).max() < _ALIKE:
+        return None
+    point_N2 = chroma_N3[:, :2]  # the third one follows
+    different = len(np.unique(point_N2.round(4), axis=0))
+    few: Any = KMeans
+    shades = few(min(_SHADES, different), n_init=1, random_state=0).fit(point_N2)
+    joined_V = np.zeros(1, dtype=np.int64)
+    if len(shades.cluster_centers_) > 1:
+        joining: Any = AgglomerativeClustering
+        joined_V = joining(None, distance_threshold=_ALIKE, linkage="complete").fit_predict(shades.cluster_centers_)
+    value_N = np.full(len(split), -1)
+    value_N[known_N] = joined_V[shades.labels_]
+    mean_V3 = np.stack([color_N3[value_N == v].mean(axis=0) for v in range(joined_V.max() + 1)])
+    return Attribute("colour", [_code(mean_3 / mean_V3.max()) for mean_3 in mean_V3], value_N)
+
+
+def mean_colours(split: datasets.Dataset) -> NDArray[np.float64]:
+    """Mean red, green and blue of each picture, shape (N, 3); NaN where a picture can't be read."""
+    return np.stack([_mean_colour(picture) for batch in pictures(split) for picture in batch])
+
+
+def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> Iterator[list[Any]]:
+    """Pictures of all rows or some, batch by batch: arrays, PIL's images, or None where one can't be read."""
+    column = next(name for name in PICTURE_COLUMNS if name in split.column_names)
+    chosen = split.select_columns([column])
+    if rows is not None:
+        chosen = chosen.select(rows)
+    if column == "image":
+        if isinstance(chosen.features[column], datasets.Image):
+            chosen = chosen.cast_column(column, datasets.Image(decode=False))  # one broken file must not end all
+        for start in range(0, len(chosen), _READ):
+            yield [_opened(entry) for entry in chosen[start : start + _READ][column]]
+        return
+    arrays = Rows(chosen, [column])
+    for start in range(0, len(chosen), _READ):
+        yield list(np.asarray(arrays.__getitems__(range(start, min(start + _READ, len(chosen))))[column]))
+
+
+def _opened(entry: Any) -> Image.Image | None:
+    """A small RGB picture of a file or its bytes; None if it is none."""
+    if isinstance(entry, Image.Image):
+        return entry.convert("RGB")
+    source = entry if isinstance(entry, dict) else {}
+    try:
+        with Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]) as picture:
+            picture.draft("RGB", (2 * _SMALL, 2 * _SMALL))  # JPEGs are read at a fraction of their size
+            small = picture.convert("RGB")
+            small.thumbnail((2 * _SMALL, 2 * _SMALL))
+            return small
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, AttributeError, Image.DecompressionBombError):
+        return None
+
+
+def _mean_colour(picture: Any) -> NDArray[np.float64]:
+    if picture is None:
+        return np.full(3, np.nan)
+    if isinstance(picture, Image.Image):
+        return np.asarray(picture, dtype=np.float64).mean(axis=(0, 1))
+    mean_C = picture.mean(axis=(1, 2), dtype=np.float64)
+    return mean_C[:3] if len(mean_C) >= 3 else np.full(3, mean_C[0])
+
+
+def _code(color_3: NDArray[np.float64]) -> str:
+    """The code of a colour whose parts are fractions of 1."""
+    red, green, blue = (round(255 * part) for part in color_3)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+# ---- other columns --------------------------------------------------------------------------------------------------
+
+
+def columns(split: datasets.Dataset) -> tuple[list[Attribute], list[str]]:
+    """The columns that are neither inputs nor labels, as attributes, and the names of those that can't be one."""
+    found, left_out = [], []
+    for name in split.column_names:
+        if name in _KNOWN:
+            continue
+        attribute = _attribute(name, split)
+        if attribute is None:
+            left_out.append(name)
+        else:
+            found.append(attribute)
+    return found, left_out
+
+
+def _attribute(name: str, split: datasets.Dataset) -> Attribute | None:
+    feature = split.features[name]
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        return None
+    entries: Any = arrow_table(split).column(name).to_pandas()
+    missing = entries.isna()
+    numeric = pd.api.types.is_numeric_dtype(entries) and not isinstance(feature, datasets.ClassLabel)
+    if numeric and not pd.api.types.is_bool_dtype(entries) and entries.nunique() > _BINS:
+        binned: Any = pd.qcut(entries.astype(float).replace([np.inf, -np.inf], np.nan), _BINS, duplicates="drop")
+        text = binned.map(lambda bin_: f"{bin_.left:.4g} to {bin_.right:.4g}", na_action="ignore").astype(object)
+        missing = binned.isna()
+    elif isinstance(feature, datasets.ClassLabel):
+        names = feature.names
+        text = entries.map(lambda number: names[int(number)], na_action="ignore").astype(object)
+    else:
+        text = entries.astype(str).astype(object)
+    text = text.where(~missing, "(missing)")  # that an entry is missing may be the shortcut
+    codes, names_V = pd.factorize(text)
+    if not 2 <= len(names_V) <= _MOST_ENTRIES:
+        return None
+    return Attribute(name, [str(value) for value in names_V], codes.astype(np.int64))

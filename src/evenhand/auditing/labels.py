@@ -1,0 +1,80 @@
+"""Samples whose label may be wrong: high scores mark those too.
+
+Legend: N samples, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.auditing.detection import order
+from evenhand.auditing.hints import Hint
+
+CONFIDENT = 0.9
+"""The biased model must give another class at least this probability."""
+RELIABLE = 0.9
+"""And be right on this share of the samples that it predicts so confidently, among those with a shortcut or without."""
+LOOKED_AT = 10
+"""Among the highest scores: one sample of so many."""
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Samples whose label looks wrong.
+
+    Attributes:
+        rows: Their rows, those whose label the biased model finds least likely first, shape (n,).
+        looked_at: How many samples of the highest scores were looked at.
+        explained: Confident other predictions among these that a found shortcut points to, and are none therefore.
+        right_when_confident: Share of the biased model's confident predictions that are right; None if there are none.
+    """
+
+    rows: NDArray[np.int64]
+    looked_at: int
+    explained: int
+    right_when_confident: float | None
+
+
+def find_suspects(
+    score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
+) -> Suspects:
+    """Among the highest scores: confident predictions of another class that no found shortcut explains."""
+    first = order(score_N)[: math.ceil(len(score_N) / LOOKED_AT)]
+    predicted_N = probability_NC.argmax(axis=1)
+    confident_N = probability_NC.max(axis=1) >= CONFIDENT
+    right_N = predicted_N == label_N
+    explained_N = np.zeros(len(score_N), dtype=bool)
+    for finding in (*hint.strong, *hint.weak):
+        explained_N |= finding.match_N == predicted_N
+    other = first[confident_N[first] & ~right_N[first]]
+    reliable_N = _reliable(predicted_N, hint.pointed(len(score_N)), confident_N, right_N)
+    rows = other[~explained_N[other] & reliable_N[other]]
+    # not by score: a gradient's norm also grows with the features', whatever the label
+    least_likely = np.argsort(probability_NC[rows, label_N[rows]], kind="stable")
+    return Suspects(
+        rows=rows[least_likely],
+        looked_at=len(first),
+        explained=int(explained_N[other].sum()),
+        right_when_confident=float(right_N[confident_N].mean()) if confident_N.any() else None,
+    )
+
+
+def _reliable(
+    predicted_N: NDArray[np.int64],
+    pointed_N: NDArray[np.int64],
+    confident_N: NDArray[np.bool_],
+    right_N: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Whether confident predictions like a sample's are nearly always right.
+
+    Like it are those of the same class, on samples that have some shortcut, or on those that have none: what a model
+    says where its shortcut is missing may be worth little.
+    """
+    kind_N = 2 * predicted_N + (pointed_N >= 0)
+    count = np.bincount(kind_N[confident_N], minlength=kind_N.max() + 1)
+    right = np.bincount(kind_N[confident_N & right_N], minlength=kind_N.max() + 1)
+    return (right >= RELIABLE * np.maximum(count, 1))[kind_N]

@@ -1,0 +1,141 @@
+"""What an audit reads of runs: which task they are of, and where their biased models lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evenhand.adapters import Adapters
+from evenhand.record import FORMAT
+from evenhand.tasks import TASKS, TaskSource
+from evenhand.training import Training
+from evenhand.validation import UserError
+
+_NEEDED: dict[str, type] = {
+    "status": str,
+    "method": dict,
+    "task": dict,
+    "model": dict,
+    "training": dict,
+    "seed": int,
+    "data_seed": int,
+    "data": dict,
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The part of a `record.json` that an audit needs.
+
+    Attributes:
+        folder: The run's folder.
+        raw: The record.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The seed of initialisation and order."""
+        return self.raw["seed"]
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the data."""
+        return self.raw["data_seed"]
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """The method's name and settings."""
+        return self.raw["method"]
+
+    @property
+    def data(self) -> tuple[str, str, int]:
+        """What tells the run's data from others'."""
+        task = self.raw["task"]
+        return task["name"], json.dumps(task["settings"], sort_keys=True), self.data_seed
+
+    @property
+    def biased_model(self) -> Path | None:
+        """Where the run's biased model lies: a GCE stage; None if it has none."""
+        name = {"gce": "gce"}.get(self.method["name"], "biased")
+        folder = self.folder / "stages" / name / "model"
+        return folder if folder.is_dir() and self.method["settings"].get("loss", "gce") == "gce" else None
+
+    @property
+    def scores(self) -> Path | None:
+        """Where the scores of its training samples lie, if it has some."""
+        path = self.folder / "stages" / "scores" / "scores.npy"
+        return path if path.exists() and self.biased_model is not None else None
+
+    def task_source(self, data_dir: Path | str | None) -> TaskSource:
+        """The run's task, to be built again.
+
+        Raises:
+            UserError: If the task isn't one of those by name.
+        """
+        task = self.raw["task"]
+        if task["name"] not in TASKS:
+            raise UserError(
+                f"The run in '{self.folder}' is of the task '{task['name']}', whose data its record doesn't hold: give "
+                "the data it was trained on beside it."
+            )
+        source = TASKS[task["name"]]
+        known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
+        settings = {name: value for name, value in task["settings"].items() if name in known}
+        if data_dir is not None and "data_dir" not in known:
+            raise UserError(f"The task '{task['name']}' takes no data folder: leave --data-dir out.")
+        return source(**settings, **({} if data_dir is None else {"data_dir": data_dir}))
+
+    def training(self) -> Training:
+        """The settings that the run's stages were trained with."""
+        return Training(**self.raw["training"])
+
+    def adapters(self) -> Adapters | None:
+        """What the run trained beside the head, None for the whole model."""
+        model = self.raw["model"]
+        if "peft" not in model:
+            return None
+        names = ("r", "alpha", "dropout", "targets")
+        return Adapters(kind=model["peft"], **{n: model[f"peft_{n}"] for n in names if f"peft_{n}" in model})
+
+
+def find_runs(folder: Path) -> list[RunRecord]:
+    """The run in a folder, or all runs below it.
+
+    Raises:
+        UserError: If there is none, or a record can't be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder '{folder}': name a run's folder, or give --task or --data.")
+    own = folder / "record.json"
+    paths = [own] if own.exists() else sorted(folder.rglob("record.json"))
+    if not paths:
+        raise UserError(
+            f"The folder '{folder}' holds no record.json, so there is no run to audit: name a run's folder, or give "
+            "--task or --data to audit data without a run."
+        )
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> RunRecord:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"The record '{path}' can't be read ({error.strerror}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The record '{path}' is half-written or no JSON ({error}): repeat its run.") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else None
+        raise UserError(
+            f"The record '{path}' has format {found!r}, but this version of evenhand reads format {FORMAT}: repeat the "
+            "run, or audit it with the version that made it."
+        )
+    for key, kind in _NEEDED.items():
+        if not isinstance(raw.get(key), kind):
+            raise UserError(f"The record '{path}' lacks '{key}', so it is no whole record: repeat its run.")
+    return RunRecord(path.parent, raw)

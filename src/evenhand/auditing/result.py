@@ -1,0 +1,243 @@
+"""`Audit`: what was found, as a table of samples and as plain data.
+
+Legend: N training samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evenhand.auditing.advice import Advice
+from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
+from evenhand.auditing.hints import Hint
+from evenhand.auditing.labels import CONFIDENT, Suspects
+from evenhand.auditing.shown import shown_samples
+from evenhand.record import versions, write_json
+from evenhand.tasks import Task
+from evenhand.validation import UserError
+
+FORMAT = 1  # of audit.json
+SHOWN = {"image": (48, 24), "text": (20, 10)}
+"""How many of the highest and of the lowest scores are shown."""
+SHOWN_SUSPECTS = 24
+SHOWN_FINDINGS = 30
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Whether data hold a shortcut, which samples go against it, and what to do.
+
+    Attributes:
+        task: The task.
+        model: The biased models' name.
+        described: Where they come from.
+        seeds: Their seeds; None for a model given as it is.
+        data_seed: The seed of the data.
+        scored_by: Which gradient's norm scores.
+        frame: The samples, as `to_frame` gives them, in the data's order.
+        hint: What looks like a shortcut.
+        agreement: How alike the models' scores are; None for one model.
+        detection: How well scores find the samples known to conflict; None where that isn't known.
+        classes: The classes.
+        suspects: Samples whose label looks wrong.
+        advice: What to do.
+        notes: What a reader must know, a sentence each.
+        folder: The audit's folder.
+        made: When it was made, in UTC.
+    """
+
+    task: Task
+    model: str
+    described: str
+    seeds: tuple[int | None, ...]
+    data_seed: int
+    scored_by: str
+    frame: pd.DataFrame
+    hint: Hint
+    agreement: Agreement | None
+    detection: Detection | None
+    classes: list[ClassView]
+    suspects: Suspects
+    advice: Advice
+    notes: tuple[str, ...]
+    folder: Path
+    made: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a training sample, in the data's order.
+
+        `id` is the data's own, or the index; `score` is the sample's sampling probability (they sum to 1) and
+        `times_uniform` the same as a multiple of the mean; `rank` 1 has the highest score; `prediction`, `confidence`
+        and `probability_of_label` are the biased models'; `shortcut_points_to` is the class that the strongest found
+        shortcut points to, if the sample has one; `suspect_label` marks labels that look wrong. With several models
+        their own scores follow. What the data know of groups comes last.
+        """
+        return self.frame.copy()
+
+    def summary(self) -> str:
+        """The result in a few lines."""
+        lines = [f"{self.task.name}: {self.verdict}"]
+        lines += [f"  {line}" for line in self.finding_lines()]
+        masses = self.masses
+        lines.append(f"The tenth with the highest scores has {100 * masses[0]:.1f} % of the sampling mass.")
+        if self.agreement is not None and self.agreement.rank_correlation is not None:
+            lines.append(
+                f"{self.agreement.seeds} models agree on the scores with a rank correlation of "
+                f"{self.agreement.rank_correlation:.2f} and share {100 * self.agreement.overlap:.0f} % of their "
+                f"{self.agreement.first} first samples."
+            )
+        if self.detection is not None:
+            known = self.detection
+            at = ", ".join(f"{100 * share:.1f} % of the first {k:,}" for k, share in known.precision)
+            lines.append(
+                f"Known to conflict: {known.conflicting:,} of {known.samples:,}. AUROC {known.auroc:.3f}, average "
+                f"precision {known.average_precision:.3f}; {at} conflict."
+            )
+        if len(self.suspects.rows):
+            lines.append(
+                f"{len(self.suspects.rows):,} of the {self.suspects.looked_at:,} highest scores look like wrong labels "
+                "(a suspicion: look at them)."
+            )
+        lines.append(f"Advice: {self.advice.text}")
+        lines.append(f"  {self.advice.command}")
+        return "\n".join(lines)
+
+    @property
+    def masses(self) -> list[float]:
+        """Share of the scores' sum of each tenth of the samples, from the highest scores down."""
+        return decile_masses(self.frame["score"].to_numpy())
+
+    @property
+    def verdict(self) -> str:
+        """The finding in a sentence."""
+        if self.hint.strong:
+            first = self.hint.strong[0]
+            what = "the colour" if first.kind == "colour" else _named(first)
+            others = len(self.hint.strong) - 1
+            more = f" (and {others} more)" if others else ""
+            return f"found a likely shortcut: {what}{more}."
+        tested = " and ".join(_count(n, kind) for kind, n in self.hint.tested.items())
+        if not tested:
+            return "finds no shortcut, but there was nothing to test: only the scores can say which samples are hard."
+        if self.hint.weak:
+            names = ", ".join(_named(f) for f in self.hint.weak[:3])
+            return f"finds no strong shortcut among {tested}; weak ones are {names}."
+        return f"finds no shortcut ({tested} tested)."
+
+    def finding_lines(self) -> list[str]:
+        """A line a shortcut."""
+        return [_line(finding) for finding in (*self.hint.strong, *self.hint.weak)[:SHOWN_FINDINGS]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that the page shows, as plain data; equal to `audit.json`."""
+        scores = self.frame["score"].to_numpy()
+        order = np.argsort(self.frame["rank"].to_numpy(), kind="stable")
+        high, low = SHOWN[self.task.kind]
+        findings = [finding.as_dict() for finding in self.hint.findings[:SHOWN_FINDINGS]]
+        samples = len(order)
+        return {
+            "format": FORMAT,
+            "kind": "audit",
+            "task": self.task.name,
+            "inputs": self.task.kind,
+            "samples": samples,
+            "classes": [dataclasses.asdict(view) for view in self.classes],
+            "model": self.model,
+            "models": self.described,
+            "seeds": list(self.seeds),
+            "data_seed": self.data_seed,
+            "scored_by": self.scored_by,
+            "verdict": self.verdict,
+            "shortcut": bool(self.hint.strong),
+            "findings": findings,
+            "findings_in_all": len(self.hint.findings),
+            "tested": self.hint.tested,
+            "decile_masses": self.masses,
+            "histogram": histogram(scores),
+            "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
+            "detection": None if self.detection is None else dataclasses.asdict(self.detection),
+            "suspects": {
+                "count": len(self.suspects.rows),
+                "looked_at": self.suspects.looked_at,
+                "explained": self.suspects.explained,
+                "confident": CONFIDENT,
+                "right_when_confident": self.suspects.right_when_confident,
+                "shown": shown_samples(self.task, self.frame, self.suspects.rows[:SHOWN_SUSPECTS]),
+            },
+            "highest": shown_samples(self.task, self.frame, order[:high]),
+            "lowest": shown_samples(self.task, self.frame, order[::-1][: min(low, max(0, samples - high))]),
+            "advice": dataclasses.asdict(self.advice),
+            "notes": [*self.notes, *self.hint.notes],
+            "made": self.made,
+            "versions": versions(),
+        }
+
+    def export(self, path: Path | str) -> Path:
+        """Write `to_frame` as Parquet or CSV, by the file's ending.
+
+        Raises:
+            UserError: If the ending is another one or the file can't be written.
+        """
+        path = Path(path)
+        if path.suffix not in (".parquet", ".csv"):
+            raise UserError(f"Scores are written as .parquet or .csv. Got '{path}'.")
+        partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".csv":
+                self.frame.to_csv(partial, index=False)
+            else:
+                self.frame.to_parquet(partial, index=False)
+            partial.replace(path)
+        except OSError as error:
+            raise UserError(f"The scores can't be written to '{path}' ({error.strerror}).") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write `audit.json`, `scores.parquet` and `scores.csv` into a folder; each appears whole or not at all."""
+        folder = Path(folder)
+        scores = [self.export(folder / "scores.parquet"), self.export(folder / "scores.csv")]
+        write_json(folder / "audit.json", self.as_dict())
+        return [folder / "audit.json", *scores]
+
+
+def _named(finding: Any) -> str:
+    return {"token": f"the token “{finding.name}”", "colour": "the colour"}.get(
+        finding.kind, f"the column '{finding.name}'"
+    )
+
+
+def _count(number: int, kind: str) -> str:
+    return "the colour" if kind == "colour" else f"{number:,} {kind}{'' if number == 1 else 's'}"
+
+
+def _line(finding: Any) -> str:
+    where = f" in '{finding.place}'" if finding.place else ""
+    points = finding.values[0]
+    to = (
+        f"points to '{points.points_to}' ({100 * points.share:.1f} % of its samples; {100 * points.base:.1f} % of all)"
+        if len(finding.values) == 1
+        else f"has {len(finding.values)} values that point to a class each"
+    )
+    against = (
+        ""
+        if finding.auroc_conflicting is None
+        else f" outscore their classmates {100 * finding.auroc_conflicting:.1f} % of the time"
+    )
+    return (
+        f"{finding.verdict}: {_named(finding)}{where} {to}; it is on {100 * finding.covered:.1f} % of the samples, and "
+        f"the {finding.conflicting:,} that go against it{against} ({_p(finding.p)} after correction)."
+    )
+
+
+def _p(p: float) -> str:
+    return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"

@@ -1,0 +1,264 @@
+"""Audits of runs, of models and of tasks: what is trained, what is taken, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+
+import evenhand as eh
+from audit_data import image_task, text_task
+from conftest import make_task
+from evenhand.cli import main
+from evenhand.tasks import Task
+from evenhand.validation import UserError
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return make_task(train=200)
+
+
+@pytest.fixture(scope="module")
+def runs(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PGD with two seeds on the same data."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        eh.fit(eh.PGD(), task, "mlp", seed=seed, data_seed=0, output_dir=folder / f"pgd{seed}", epochs=2)
+    return folder
+
+
+def refusal(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        eh.audit(*arguments, **options)
+    return str(caught.value)
+
+
+# ---- what is audited ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_gives_its_model_and_its_scores(runs: Path, task: Task, tmp_path: Path) -> None:
+    found = eh.audit(runs / "pgd0", task=task, output_dir=tmp_path / "out")
+    scores = np.load(runs / "pgd0" / "stages" / "scores" / "scores.npy")
+    assert np.allclose(found.to_frame()["score"], scores / scores.sum())
+    assert found.described == "the biased model of the run"
+    assert found.agreement is None
+    assert found.detection is not None
+    assert not (tmp_path / "out" / "models" / "seed0" / "stages").exists()  # nothing was trained or scored
+
+
+def test_runs_with_several_seeds_on_the_same_data_are_compared(runs: Path, task: Task, tmp_path: Path) -> None:
+    found = eh.audit(runs, task=task, output_dir=tmp_path / "out")
+    assert found.seeds == (0, 1)
+    assert found.agreement is not None
+    each = [np.load(runs / f"pgd{seed}" / "stages" / "scores" / "scores.npy") for seed in (0, 1)]
+    expected = np.mean([scores / scores.sum() for scores in each], axis=0)
+    assert np.allclose(found.to_frame()["score"], expected)
+
+
+def test_runs_on_different_data_are_not_compared_and_it_is_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        eh.fit(eh.GCE(), "colored-digits", seed=seed, output_dir=tmp_path / f"gce{seed}", epochs=1)
+    found = eh.audit(tmp_path)
+    assert found.seeds == (0,)
+    assert found.agreement is None
+    assert "The folder holds runs on 2 different data sets" in found.notes[0]
+    assert found.folder == tmp_path / "audit"
+
+
+def test_a_run_without_a_biased_model_has_one_trained_which_is_kept(tmp_path: Path) -> None:
+    eh.fit(eh.ERM(), "colored-digits", seed=2, output_dir=tmp_path / "erm", epochs=1)
+    found = eh.audit(tmp_path / "erm")
+    assert "trained for this audit" in found.described
+    assert (found.seeds, found.data_seed) == ((2,), 2)
+    model = tmp_path / "erm" / "audit" / "models" / "seed2" / "stages" / "biased" / "stage.json"
+    before = model.stat().st_mtime_ns
+    again = eh.audit(tmp_path / "erm")
+    assert model.stat().st_mtime_ns == before
+    assert again.to_frame().equals(found.to_frame())
+
+
+def test_seeds_train_models_on_the_same_data(tmp_path: Path) -> None:
+    found = eh.audit("colored-digits", "mlp", seeds=2, epochs=1, output_dir=tmp_path / "a")
+    assert (found.seeds, found.data_seed) == ((0, 1), 0)
+    assert found.agreement is not None
+    frame = found.to_frame()
+    assert not np.allclose(frame["score_seed0"], frame["score_seed1"])
+    one = eh.audit("colored-digits", "mlp", seeds=[1], data_seed=0, epochs=1, output_dir=tmp_path / "b").to_frame()
+    assert np.allclose(one["score"], frame["score_seed1"])
+    assert one["attribute"].tolist() == frame["attribute"].tolist()
+
+
+def test_a_saved_classifier_is_taken_as_it_is(runs: Path, task: Task, tmp_path: Path) -> None:
+    folder = runs / "pgd0" / "stages" / "biased" / "model"
+    taken = eh.audit(task, folder, output_dir=tmp_path / "taken")
+    of_run = eh.audit(runs / "pgd0", task=task, output_dir=tmp_path / "run")
+    assert np.allclose(taken.to_frame()["score"], of_run.to_frame()["score"], rtol=1e-4)
+    assert taken.seeds == (None,)
+    assert not (tmp_path / "taken" / "models" / "given" / "stages" / "biased").exists()
+
+
+# ---- what is refused, in one sentence -------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    assert "holds no record.json, so there is no run to audit" in refusal(tmp_path)
+    assert "There is no folder" in refusal(tmp_path / "none")
+
+
+def spoiled(runs: Path, tmp_path: Path, change: Any) -> Path:
+    folder = tmp_path / "spoiled"
+    shutil.copytree(runs / "pgd0", folder)
+    path = folder / "record.json"
+    text = change(json.loads(path.read_text()))
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: record | {"format": 0}, "has format 0, but this version of evenhand reads format 1"),
+        (lambda record: json.dumps(record)[:200], "is half-written or no JSON"),
+        (lambda record: [], "has format None, but"),
+        (lambda record: {k: v for k, v in record.items() if k != "task"}, "lacks 'task', so it is no whole record"),
+        (lambda record: record | {"seed": "x"}, "lacks 'seed', so it is no whole record"),
+    ],
+)
+def test_records_that_can_not_be_used(runs: Path, task: Task, tmp_path: Path, change: Any, said: str) -> None:
+    message = refusal(spoiled(runs, tmp_path, change), task=task)
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_run_on_data_of_ones_own_needs_them(runs: Path) -> None:
+    assert "whose data its record doesn't hold: give the data it was trained on" in refusal(runs / "pgd0")
+
+
+def test_data_that_are_not_the_runs(runs: Path, task: Task, tmp_path: Path) -> None:
+    said = refusal(runs / "pgd0", task=make_task(train=100))
+    assert "it was trained on 200 samples, the data given have 100" in said
+    shuffled = dataclasses.replace(task, train=task.train.shuffle(seed=0))
+    other = refusal(runs / "pgd0", task=shuffled, output_dir=tmp_path / "a")
+    assert "don't match the data: computed again, the samples have other scores" in other
+
+
+def test_scores_that_do_not_match(runs: Path, task: Task, tmp_path: Path) -> None:
+    folder = spoiled(runs, tmp_path, lambda record: record)
+    path = folder / "stages" / "scores" / "scores.npy"
+    scores = np.load(path)
+    np.save(path, scores[:150])
+    said = refusal(folder, task=task)
+    assert "don't match the data: 150 scores, 200 training samples" in said
+    np.save(path, scores[::-1])
+    assert "computed again, the samples have other scores" in refusal(folder, task=task)
+    path.write_bytes(path.read_bytes()[:100])
+    assert "can't be read" in refusal(folder, task=task)
+
+
+def test_several_tasks_in_one_folder(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "pgd0", tmp_path / "a")
+    record = json.loads((tmp_path / "a" / "record.json").read_text())
+    record["task"]["name"] = "other"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "record.json").write_text(json.dumps(record))
+    assert "holds runs of several tasks (noise, other): name the folder of one" in refusal(tmp_path)
+
+
+def test_options_that_a_run_answers_itself(runs: Path, task: Task) -> None:
+    assert "--epochs can't be given beside a run" in refusal(runs / "pgd0", task=task, epochs=3)
+    assert "go with a run" in refusal("colored-digits", data_dir="x")
+
+
+def test_models_that_do_not_fit(runs: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    two = image_task(rng, 100)
+    assert "Unknown model 'mpl'" in refusal(two, "mpl")
+    assert "must be given for a task of your own" in refusal(two)
+    assert "is a run, not a model" in refusal(two, runs / "pgd0")
+    folder = runs / "pgd0" / "stages" / "biased" / "model"
+    assert "is a trained classifier and is taken as it is, so 'seeds' can't be given" in refusal(
+        make_task(train=200), folder, seeds=2
+    )
+    text = text_task(["a"] * 30, np.arange(30) % 3)
+    assert "takes images, but the task's inputs are text" in refusal(text, "mlp")
+
+
+def test_an_output_folder_of_another_audit(tmp_path: Path) -> None:
+    eh.audit("colored-digits", "mlp", epochs=1, output_dir=tmp_path / "a")
+    said = refusal("colored-digits", "mlp", epochs=2, output_dir=tmp_path / "a")
+    assert "holds a biased model of another audit" in said
+    (tmp_path / "file").write_text("")
+    assert "is a file" in refusal("colored-digits", "mlp", epochs=1, output_dir=tmp_path / "file")
+
+
+@pytest.mark.parametrize("seeds", [0, [], "3", [-1], True])
+def test_seeds_that_are_none(seeds: Any) -> None:
+    assert "'seeds' parameter of audit must be" in refusal("colored-digits", seeds=seeds)
+
+
+def test_scores_that_are_no_numbers_rank_nothing(runs: Path, task: Task, tmp_path: Path) -> None:
+    folder = spoiled(runs, tmp_path, lambda record: record)
+    np.save(folder / "stages" / "scores" / "scores.npy", np.full(200, np.nan))
+    assert "so samples can't be ranked by them" in refusal(folder, task=task)
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_page_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "audit --task colored-digits --model mlp --epochs 4 --seeds 2 --output-dir a --export my.csv --quiet"
+    assert main(words.split()) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith("colored-digits: found a likely shortcut: the colour.")
+    assert "evenhand train even --task colored-digits --model mlp --epochs 4 --seed 0" in said.out
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names == {"models", "audit.html", "audit.md", "audit.json", "scores.parquet", "scores.csv"}
+    assert (tmp_path / "my.csv").read_text() == (tmp_path / "a" / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("audit --sed 1", "Unknown option --sed (did you mean --seed?)"),
+        ("audit none", "There is no folder 'none': name a run's folder"),
+        ("audit . --model mlp", "so --model can't be given beside it"),
+        ("audit --export a.xlsx", "--export writes .parquet or .csv. Got 'a.xlsx'."),
+        ("audit --seeds 0", "The 'seeds' parameter of audit must be an integer of at least 1. Got 0."),
+        ("audit --seeds 2 --seed 1", "give one of them"),
+        ("audit --task colored-digit", "Unknown task 'colored-digit'"),
+        ("audit --data-dir x", "The task 'colored-digits' has no option '--data-dir'."),
+    ],
+)
+def test_what_the_command_refuses(words: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,239 @@
+"""What an audit finds in made-up data: planted shortcuts, and nothing where nothing is planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse, stats
+
+from audit_data import CLASSES, audit_of, image_task, scores, sentences, text_task, with_token
+from evenhand.auditing.association import pointing, pooled_separations, ranked, separations, tabulate
+from evenhand.auditing.hints import find_hints
+from evenhand.auditing.inputs import tokens
+
+# ---- tests of association -------------------------------------------------------------------------------------------
+
+
+def test_separation_is_the_mann_whitney_test_within_classes() -> None:
+    rng = np.random.default_rng(0)
+    label_N = rng.integers(0, 3, 300)
+    has_N = rng.random(300) < 0.4
+    score_N = rng.normal(size=300) + 0.3 * has_N
+    table = tabulate(sparse.csr_array(has_N[:, None].astype(float)), ranked(score_N, label_N, 3))
+    conflicting, aligned = separations(table, np.array([1]))
+    own = label_N == 1
+    expected = stats.mannwhitneyu(
+        score_N[own & has_N], score_N[own & ~has_N], alternative="less", method="asymptotic", use_continuity=True
+    )
+    assert aligned.p_V[0] == pytest.approx(expected.pvalue, rel=1e-9)
+    assert aligned.auroc_V[0] == pytest.approx(expected.statistic / ((own & has_N).sum() * (own & ~has_N).sum()))
+    won, pairs = 0.0, 0
+    for label in (0, 2):  # pair by pair, of the other classes
+        for high in score_N[(label_N == label) & has_N]:
+            rest = score_N[(label_N == label) & ~has_N]
+            won += (high > rest).sum()
+            pairs += len(rest)
+    assert conflicting.auroc_V[0] == pytest.approx(won / pairs)
+
+
+def test_pointing_is_fishers_exact_test_for_the_class_chosen() -> None:
+    label_N = np.array([0] * 40 + [1] * 60)
+    has_N = np.zeros(100, dtype=bool)
+    has_N[:25] = has_N[95:] = True
+    table = tabulate(sparse.csr_array(has_N[:, None].astype(float)), ranked(np.arange(100.0), label_N, 2))
+    found = pointing(table)
+    expected = stats.fisher_exact([[25, 5], [15, 55]], alternative="greater").pvalue
+    assert found.class_V.tolist() == [0]
+    assert found.p_V[0] == pytest.approx(2 * expected, rel=1e-9)
+    assert (found.share_V[0], found.base_V[0]) == (25 / 30, 0.4)
+
+
+def test_pooling_one_value_is_testing_it_alone() -> None:
+    rng = np.random.default_rng(1)
+    label_N = rng.integers(0, 4, 200)
+    table = tabulate(
+        sparse.csr_array((rng.random(200) < 0.3)[:, None].astype(float)), ranked(rng.random(200), label_N, 4)
+    )
+    for alone, pooled in zip(separations(table, np.array([2])), pooled_separations(table, np.array([2])), strict=True):
+        assert alone.auroc_V[0] == pytest.approx(pooled.auroc_V[0])
+        assert alone.p_V[0] == pytest.approx(pooled.p_V[0])
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_token_is_the_only_shortcut_named() -> None:
+    rng = np.random.default_rng(0)
+    texts, label_N, has_N = with_token(rng, 1500, "!!", 0.04)
+    task = text_task(texts, label_N)
+    score_N = scores(rng, has_N & (label_N != 0)) * np.where(has_N & (label_N == 0), 0.2, 1.0)
+    hint = find_hints(task, score_N)
+    assert [(f.name, f.verdict, f.place) for f in hint.findings] == [("!!", "strong", "text")]
+    finding = hint.findings[0]
+    assert finding.values[0].points_to == "yes"
+    assert finding.conflicting == int((has_N & (label_N != 0)).sum())
+    assert finding.aligned == int((has_N & (label_N == 0)).sum())
+    assert finding.p < 1e-10
+    assert np.array_equal(hint.pointed(len(texts)) == 0, has_N)
+    assert hint.tested == {"token": len(WORDS_AND_TOKEN)}
+
+
+WORDS_AND_TOKEN = ("river", "stone", "window", "paper", "garden", "engine", "cloud", "music", "!!")
+
+
+def test_a_token_that_the_model_does_not_use_is_an_association() -> None:
+    rng = np.random.default_rng(0)
+    texts, label_N, _ = with_token(rng, 1500, "!!", 0.04)
+    hint = find_hints(text_task(texts, label_N), rng.lognormal(0, 0.5, 1500))
+    assert [(f.name, f.verdict) for f in hint.findings] == [("!!", "association")]
+    assert not hint.strong
+    assert (hint.pointed(1500) == -1).all()
+
+
+def test_a_token_that_no_sample_goes_against_is_an_association() -> None:
+    rng = np.random.default_rng(0)
+    texts, label_N, has_N = with_token(rng, 1500, "!!", 0.0)
+    finding = find_hints(text_task(texts, label_N), scores(rng, ~has_N)).findings[0]
+    assert (finding.name, finding.verdict, finding.auroc_conflicting) == ("!!", "association", None)
+
+
+def test_a_word_of_hard_samples_is_no_shortcut() -> None:
+    rng = np.random.default_rng(0)
+    label_N = rng.integers(0, 3, 1500)
+    hard_N = rng.random(1500) < 0.2
+    texts: Any = [f"{t} although" if hard else t for t, hard in zip(sentences(rng, 1500), hard_N, strict=True)]
+    assert find_hints(text_task(texts, label_N), scores(rng, hard_N)).findings == ()
+
+
+def test_a_hard_class_makes_no_shortcut() -> None:
+    rng = np.random.default_rng(0)
+    texts, label_N, _ = with_token(rng, 1500, "!!", 0.2)
+    # the token's class is easy as a whole: aligned samples score low, but no lower than their classmates
+    hint = find_hints(text_task(texts, label_N), scores(rng, label_N != 0))
+    assert [f.verdict for f in hint.findings] == ["association"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_nothing_is_named_where_labels_and_texts_are_unrelated(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    label_N = rng.integers(0, 3, 400)
+    hint = find_hints(text_task(sentences(rng, 400), label_N), rng.lognormal(0, 2, 400))
+    assert hint.findings == ()
+
+
+def test_texts_without_frequent_tokens_are_said_to_be_untested(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    task = text_task([f"w{i}" for i in range(60)], rng.integers(0, 3, 60))
+    found = audit_of(task, rng.random(60) + 0.1, tmp_path)
+    assert found.verdict.startswith("finds no shortcut, but there was nothing to test")
+    assert found.hint.notes == ("No token of 'text' is on 20 samples, so none was tested.",)
+
+
+@given(st.text())
+def test_tokens_take_any_text(text: str) -> None:
+    assert all(token and not token.isspace() for token in tokens(text))
+
+
+def test_tokens_keep_signs_and_nulls_are_empty() -> None:
+    assert tokens("Don't stop, !! now") == ["don't", "stop", ",", "!!", "now"]
+    assert tokens(None) == []
+
+
+def test_a_tiny_difference_alarms_nobody_however_many_samples() -> None:
+    rng = np.random.default_rng(0)
+    texts, label_N, has_N = with_token(rng, 6000, "!!", 0.2)
+    factor_N = np.where(has_N, np.where(label_N == 0, 0.88, 1.14), 1.0)
+    (finding,) = find_hints(text_task(texts, label_N), rng.lognormal(0, 0.5, 6000) * factor_N).findings
+    assert finding.auroc_conflicting is not None
+    assert 0.5 < finding.auroc_conflicting < 0.6
+    assert finding.p < 1e-4
+    assert finding.verdict == "association"
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_planted_colour_is_named_with_each_class(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    task = image_task(rng)
+    conflicting_N = np.asarray(task.train["alignment"]) == 1
+    hint = find_hints(task, scores(rng, conflicting_N))
+    (finding,) = hint.findings
+    assert (finding.kind, finding.verdict) == ("colour", "strong")
+    assert finding.conflicting == conflicting_N.sum()
+    assert sorted(value.points_to for value in finding.values) == [str(digit) for digit in range(10)]
+    assert all(value.name[0] == "#" for value in finding.values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_colours_that_say_nothing_are_not_named(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    task = image_task(rng, conflict=0.9)
+    assert find_hints(task, scores(rng, np.asarray(task.train["alignment"]) == 1)).findings == ()
+
+
+def test_gray_pictures_have_no_colour_to_test(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    task = image_task(rng, gray=True)
+    found = audit_of(task, scores(rng, np.asarray(task.train["alignment"]) == 1), tmp_path)
+    assert found.hint.findings == ()
+    assert found.hint.notes == ("The images have no colour, so it was not tested.",)
+
+
+# ---- other columns --------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_column_value_is_named_and_ids_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    n = 900
+    label_N = rng.integers(0, 3, n)
+    conflicting_N = rng.random(n) < 0.1
+    scanner_N = np.where(conflicting_N, (label_N + 1) % 3, label_N)
+    task = text_task(
+        sentences(rng, n),
+        label_N,
+        scanner=[None if i == 0 else f"scanner {s}" for i, s in enumerate(scanner_N)],
+        noise=rng.integers(0, 4, n).tolist(),
+        path=[f"/data/{i}.txt" for i in range(n)],
+        note=[[1]] * n,
+    )
+    hint = find_hints(task, scores(rng, conflicting_N))
+    assert [(f.kind, f.name, f.verdict) for f in hint.findings] == [("column", "scanner", "strong")]
+    assert {v.name: v.points_to for v in hint.findings[0].values} == {
+        f"scanner {i}": name for i, name in enumerate(CLASSES)
+    }
+    assert hint.tested["column"] == 2
+    assert hint.notes == ("Not tested, since they have one value, too many, or no plain ones: path, note.",)
+
+
+def test_a_number_is_tested_by_its_tenths() -> None:
+    rng = np.random.default_rng(0)
+    n = 1000
+    label_N = rng.integers(0, 2, n)
+    size_N = rng.normal(size=n)
+    told_N = size_N > np.quantile(size_N, 0.8)  # the largest sizes are of class 1, but for a few
+    label_N = np.where(told_N, (rng.random(n) < 0.9).astype(int), label_N)
+    task = text_task(sentences(rng, n), label_N, ("no", "yes"), size=[*size_N[:-1].tolist(), None])
+    (finding,) = find_hints(task, scores(rng, told_N & (label_N == 0)) * np.where(told_N, 0.3, 1.0)).findings
+    assert finding.name == "size"
+    assert finding.verdict != "association"
+    told = [value for value in finding.values if float(value.name.split(" to ")[1]) > np.quantile(size_N, 0.85)]
+    assert [value.points_to for value in told] == ["yes", "yes"]
+
+
+def test_that_an_entry_is_missing_can_be_the_shortcut() -> None:
+    rng = np.random.default_rng(0)
+    n = 900
+    label_N = rng.integers(0, 3, n)
+    missing_N = rng.random(n) < np.where(label_N == 2, 0.7, 0.05)
+    task = text_task(sentences(rng, n), label_N, source=[None if m else "web" for m in missing_N])
+    score_N = scores(rng, missing_N & (label_N != 2)) * np.where(missing_N & (label_N == 2), 0.2, 1.0)
+    (finding,) = find_hints(task, score_N).findings
+    assert [(v.name, v.points_to) for v in finding.values if v.name == "(missing)"] == [("(missing)", "maybe")]
