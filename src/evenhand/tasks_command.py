@@ -41,7 +41,7 @@ class Tasks(TaskChoice):
         data_seed: Drives the data's construction.
     """
 
-    task: Annotated[Positional[str | None], tyro.conf.arg(metavar="NAME")] = None
+    task: Annotated[Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
     check: bool = False
     samples: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="(default: none)")] = None
     data_seed: int = 0

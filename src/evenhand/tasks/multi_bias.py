@@ -165,7 +165,7 @@ def _split(
             content = drawn(glyphs, kind_N, rng) if objects is None else _picked(objects[kind], kind_N, rng)
         image_N3HW[:, :, top : top + SIDE, left : left + SIDE] = paint(content, color_N, PGD_PALETTE, PGD_NOISE, rng)
     conflicting_NB = value_NB != label_N[:, None]
-    member_N2B = np.stack([~conflicting_NB, conflicting_NB], axis=2).reshape(len(label_N), -1)
+    member_N2B = np.stack([~conflicting_NB, conflicting_NB], axis=2).reshape(len(label_N), 2 * len(BIASES))
     most_N = conflicting_NB.sum(axis=1) > len(BIASES) // 2
     return split_of(
         {
