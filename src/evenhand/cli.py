@@ -133,6 +133,7 @@ def _positionals(words: list[str]) -> list[str]:
         for f in dataclasses.fields(method)  # type: ignore[arg-type]
         if f.default is False
     }
+    switches |= {_flag(name) for name, (_, default) in task_fields().items() if default is False}
     found, value_expected = [], False
     for word in words:
         if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value

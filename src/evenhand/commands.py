@@ -81,7 +81,7 @@ class Train(TaskChoice):
         """Train, and say where the result lies."""
         task = self.task_source()
         adapters = self.adapters()
-        with RunDisplay(self.quiet or not is_first_process()) as display:
+        with RunDisplay(self.quiet or not is_first_process(), shows_data=True) as display:
             display.begin(method.title)
             result = fit(
                 method,

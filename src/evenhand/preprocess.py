@@ -5,6 +5,9 @@ Legend: B rows of a batch, T tokens of its longest text.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +63,24 @@ class Tokenizing:
                 return_attention_mask=False,
             )
         )
+
+    @property
+    def key(self) -> str | None:
+        """Names what `tokens` makes of a text, on any machine; None where the tokenizer can't be written down."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        described = json.loads(backend.to_str())
+        for state in ("truncation", "padding"):  # those of the last call
+            described.pop(state, None)
+        parts = [
+            described,
+            self.max_length,
+            self.names,
+            self.tokenizer.truncation_side,
+            importlib.metadata.version("tokenizers"),
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Tensor]:
         """The batch's tensors, of shape (B, T)."""

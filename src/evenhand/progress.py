@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from evenhand.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -36,4 +38,13 @@ class Progress(Protocol):
 
     def measured(self, measurement: Measurement) -> None:
         """A stage has ended an epoch."""
+        ...
+
+
+@runtime_checkable
+class DataProgress(Progress, Protocol):
+    """A progress that is shown the data too."""
+
+    def data(self, task: Task) -> None:
+        """The task is built; nothing has been trained or written yet."""
         ...

@@ -20,7 +20,7 @@ from evenhand.configuration import Configuration, model_source
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource, load_model
-from evenhand.progress import Progress
+from evenhand.progress import DataProgress, Progress
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
@@ -93,7 +93,7 @@ def fit(
         peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings.
             The final `model/` has them merged into its weights; `adapter/` holds them alone.
         device: `auto` takes a GPU if there is one.
-        progress: Is told how far each stage is.
+        progress: Is told how far each stage is, and if it has a method `data`, the task before anything is trained.
 
     Returns:
         The model, its metrics, the scores, and the record.
@@ -114,7 +114,9 @@ def fit(
     if model is None:
         if isinstance(recipe, Task):
             raise UserError("The 'model' parameter of fit must be given for a task of your own.")
-        model = recipe.default_model
+        model = recipe.usual_model
+    if isinstance(progress, DataProgress):
+        progress.data(built)
     source = model_source(model, built, adapters)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.is_small)

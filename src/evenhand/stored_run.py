@@ -91,7 +91,7 @@ class StoredRun:
 
         def rows_of(split: datasets.Dataset) -> AnyRows:
             if isinstance(preprocess, Tokenizing):
-                return TokenRows(split, preprocess.tokens)
+                return TokenRows(split, preprocess.tokens, preprocess.key)
             return Rows(split, [c for c in ("pixel_values", "image", "labels", "index") if c in split.column_names])
 
         self.rows = {name: rows_of(split) for name, split in task.splits.items()}

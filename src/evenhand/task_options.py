@@ -56,9 +56,10 @@ class TaskChoice:
             raise unknown_name("task", name, TASKS)
         source = TASKS[name]
         known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
+        own = {f.name for f in dataclasses.fields(TASKS[OWN_DATA])}  # type: ignore[arg-type]
         for setting in settings:
             if setting not in known:
-                hint = "; with --data the task is own-data" if setting == "data" else ""
+                hint = "; with --data the task is own-data" if setting in own else ""
                 raise UserError(f"The task '{name}' has no option '--{setting.replace('_', '-')}'{hint}.")
         return source(**settings)
 
@@ -100,11 +101,12 @@ def _option(hints: list[Any], helps: dict[str, list[str]]) -> tuple[Any, Any]:
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """The types that a field takes, without None; where a path or a text is taken, a path."""
+    """The types that a field takes, without None; where a text stands for a path or a single name, without the text."""
     if typing.get_origin(hint) not in (Union, types.UnionType):
         return [hint]
     parts = [part for part in typing.get_args(hint) if part is not type(None)]
-    return [part for part in parts if not (part is str and Path in parts)]
+    longer = any(part is Path or typing.get_origin(part) is tuple for part in parts)
+    return [part for part in parts if not (part is str and longer)]
 
 
 def _metavar(choices: list[Any]) -> str:

@@ -20,12 +20,18 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from evenhand.metrics import summarize
 from evenhand.progress import Measurement
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
+from evenhand.tasks import OwnData
+from evenhand.tasks import Task as BuiltTask
+from evenhand.tasks.summary import DataSummary, data_summary
+
+OWN_DATA = OwnData.name
+_ROWS = 30  # of a table of classes or groups
 
 
 class RunDisplay:
@@ -35,9 +41,18 @@ class RunDisplay:
         quiet: Show nothing.
         console: Where to; standard error by default, so that results can be piped.
         epochs: Without a terminal, whether each epoch that is measured has a line of its own, or each stage only.
+        shows_data: Show what the user's own data hold before training.
     """
 
-    def __init__(self, quiet: bool = False, console: Console | None = None, *, epochs: bool = True) -> None:
+    def __init__(
+        self,
+        quiet: bool = False,
+        console: Console | None = None,
+        *,
+        epochs: bool = True,
+        shows_data: bool = False,
+    ) -> None:
+        self.shows_data = shows_data
         self.console = console or Console(stderr=True, quiet=quiet)
         self.live = self.console.is_terminal and not quiet
         self.epochs = epochs
@@ -72,6 +87,13 @@ class RunDisplay:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def data(self, task: BuiltTask) -> None:
+        """The task is built."""
+        if self.shows_data and task.name == OWN_DATA:
+            self.console.print(*data_tables(data_summary(task)), sep="\n")
+            for note in task.notes:
+                self.say(note)
 
     def stage(self, name: str, done: int, total: int) -> None:
         """A stage has done so many of its steps."""
@@ -229,6 +251,25 @@ def metrics_table(metrics: dict[str, Any]) -> Table:
         table.add_column(f"{column} %", justify="right")
     table.add_row(*(percent(metrics[name]) for name in ("average", "worst_group", "aligned", "conflicting")))
     return table
+
+
+def data_tables(summary: DataSummary) -> list[Table]:
+    """Classes with their counts and shares, and groups with theirs, split by split."""
+    tables = []
+    for kind, counted in (("class", summary.classes), ("group", summary.groups)):
+        if not counted:
+            continue
+        table = Table(Column(kind, overflow="fold"), *(Column(split, justify="right") for split in summary.sizes))
+        for name, of in list(counted.items())[:_ROWS]:
+            table.add_row(Text(name), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
+        if len(counted) > _ROWS:
+            table.add_row(f"… {len(counted) - _ROWS} more")
+        tables.append(table)
+    return tables
+
+
+def _counted(count: int, size: int) -> str:
+    return f"{count:,} ({100 * count / size:.1f} %)"
 
 
 def output() -> Console:

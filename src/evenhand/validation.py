@@ -93,3 +93,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """As in " (did you mean 'train'?)", or nothing where no known name is near."""
     near = nearest_names(name, known)
     return f" (did you mean {' or '.join(repr(k) for k in near)}?)" if near else ""
+
+
+def count(number: int, noun: str) -> str:
+    """As in "1 seed" and "1,100 samples"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

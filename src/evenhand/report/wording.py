@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evenhand.metrics import Summary
+from evenhand.validation import count as count  # the same words as in messages
 
 NOTHING = "–"  # where a number is undefined
 METRIC_TITLES = {
@@ -72,11 +73,6 @@ def mean_std(summary: Summary, planned: int) -> str:
 def interval(summary: Summary) -> str:
     """As in "+30.2 to +38.0", or nothing where there are fewer than two differences."""
     return f"{points(summary.low)} to {points(summary.high)}" if summary.low is not None else ""
-
-
-def count(number: int, noun: str) -> str:
-    """As in "1 seed" and "1,100 samples"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def setting_value(value: Any) -> str:

@@ -112,7 +112,7 @@ def _configurations(
     assert isinstance(method, Method)
     if data_dir is not None and hasattr(task, "data_dir"):
         task = dataclasses.replace(task, data_dir=data_dir)  # type: ignore[type-var]
-    model = cell.fields["model"].value if "model" in cell.fields else task.default_model
+    model = cell.fields["model"].value if "model" in cell.fields else task.usual_model
     if not isinstance(model, str):
         place = cell.fields["model"].place
         raise located.error(place, f"'model' must be a text: a model's name. Got {_shown(model)}.")

@@ -14,9 +14,11 @@ from evenhand.tasks.mnist import ColoredMNIST
 from evenhand.tasks.multi_bias import MultiBiasMNIST
 from evenhand.tasks.multinli import MultiNLI
 from evenhand.tasks.nli import BiasedSNLI
+from evenhand.tasks.own import OwnData
 from evenhand.tasks.waterbirds import Waterbirds
 
 TASKS: dict[str, type[TaskSource]] = {
+    "own-data": OwnData,
     "colored-digits": ColoredDigits,
     "colored-mnist": ColoredMNIST,
     "multi-bias-mnist": MultiBiasMNIST,
@@ -52,6 +54,7 @@ __all__ = [
     "LeakedSNLI",
     "MultiBiasMNIST",
     "MultiNLI",
+    "OwnData",
     "SNLIHard",
     "Task",
     "TaskSource",

@@ -10,6 +10,7 @@ decoded when they are read.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def membership(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.boo
 
 
 def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict[str, NDArray[np.bool_]]:
-    lists: Any = arrow_table(split).column(column).combine_chunks()
+    lists: Any = arrow_table(split.select_columns(column)).column(column).combine_chunks()
     compute: Any = pc  # its functions are made at run time
     rows = compute.list_parent_indices(lists).to_numpy()  # of each entry of each row's list
     values = compute.list_flatten(lists).to_numpy()
@@ -136,7 +137,7 @@ def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict
 
 def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:
     """A column of numbers as an array of shape (n,)."""
-    return arrow_table(split).column(column).to_numpy()
+    return arrow_table(split.select_columns(column)).column(column).to_numpy()
 
 
 class TaskSource(ABC):
@@ -173,6 +174,20 @@ class TaskSource(ABC):
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
         return {}
+
+    @property
+    def usual_model(self) -> str:
+        """The model that is trained unless another is named, for the inputs that the task has with these settings."""
+        return self.default_model
+
+    def options(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, as the command line has them; folders of data are left out."""
+        changed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if getattr(self, f.name) != f.default
+        }
+        return {name: value for name, value in changed.items() if name != "data_dir"}
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
