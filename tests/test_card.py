@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ def test_a_record_of_before_has_a_card() -> None:
     for key in ("versions", "commit", "data", "group_sizes", "groups_not_counted", "stages", "durations", "memory"):
         del old[key]
     assert "| test (primary) | 44.0 | 99.0 | 44.0 | 99.0 | 44.0 |" in model_card(old)
+
+
+@pytest.mark.parametrize("folder", ["/home/me/my bert", "./my bert", "C:\\me\\my bert"])
+def test_a_folder_of_this_machine_is_in_no_card(folder: str) -> None:
+    command = f"evenhand train erm --model {shlex.quote(folder)} --seed 0"
+    text = model_card(record(model={"name": folder}, command=command))
+    assert folder not in text
+    assert "| Model | my bert |" in text
+    assert "evenhand train erm --model MODEL_DIR --seed 0" in text
+    assert "| Model | org/bert |" in model_card(record(model={"name": "org/bert"}))
 
 
 @pytest.mark.parametrize(

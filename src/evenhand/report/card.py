@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -69,7 +71,7 @@ def _settings(record: dict[str, Any]) -> list[str]:
     rest = {key: value for key, value in model.items() if key not in ("name", "parameters")}
     parameters = number(model.get("parameters"))
     counted = "" if parameters is None else f", {int(parameters):,} trained parameters"
-    model_text = str(model["name"]) + (f" ({settings_text(rest)})" if rest else "") + counted
+    model_text = _portable(str(model["name"])) + (f" ({settings_text(rest)})" if rest else "") + counted
     rows = [
         ["Method", f"{method['title']} ({settings_text(method['settings']) or 'no settings'})"],
         ["Model", model_text],
@@ -161,6 +163,9 @@ def _provenance(record: dict[str, Any]) -> list[str]:
     command = record.get("command")
     if command:
         fence = "````" if "```" in command else "```"
+        name = str(record["model"]["name"])
+        if _portable(name) != name:
+            command = command.replace(shlex.quote(name), "MODEL_DIR")
         lines += [f"{fence}sh", visible(" ".join(command.split())), fence, ""]
     else:
         lines += ["The data or settings were made in Python, so no command repeats this run.", ""]
@@ -170,6 +175,13 @@ def _provenance(record: dict[str, Any]) -> list[str]:
         rows.append(["commit", f"{commit.get('hash')}{' with uncommitted changes' if commit.get('dirty') else ''}"])
     rows.append(["configuration", str(record["configuration"])])
     return [*lines, *markdown_table("", ["What", "Version"], rows, 2)]
+
+
+def _portable(model: str) -> str:
+    """A model's name; of a folder of this machine, which means nothing elsewhere, its last part."""
+    kinds = PurePosixPath(model), PureWindowsPath(model)
+    is_path = model.startswith((".", "~")) or any(path.is_absolute() for path in kinds)
+    return kinds[1].name if is_path else model
 
 
 def _version(record: dict[str, Any]) -> str:
