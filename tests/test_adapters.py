@@ -16,7 +16,8 @@ import evenhand as eh
 from evenhand import stored_run
 from evenhand.adapters import Adapters, adapters_of
 from evenhand.cli import main
-from evenhand.models import ModelSource, head_of
+from evenhand.heads import head_of
+from evenhand.models import ModelSource
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 from test_nli import write_snli

@@ -480,6 +480,7 @@ def test_real_mnist_has_its_counts() -> None:
 def test_tasks_are_known_by_their_names() -> None:
     assert {name: source.name for name, source in TASKS.items()} == {
         "colored-digits": "colored-digits",
+        "marked-notes": "marked-notes",
         "colored-mnist": "colored-mnist",
         "biased-snli": "biased-snli",
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
     from evenhand.studies import study
-    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, Task
+    from evenhand.tasks import TASKS, BiasedSNLI, ColoredDigits, ColoredMNIST, MarkedNotes, Task
     from evenhand.trainer import Trainer
     from evenhand.validation import UserError
 
@@ -39,6 +39,7 @@ _HOMES = {
     "BiasedSNLI": "evenhand.tasks",
     "ColoredDigits": "evenhand.tasks",
     "ColoredMNIST": "evenhand.tasks",
+    "MarkedNotes": "evenhand.tasks",
     "Task": "evenhand.tasks",
     "Trainer": "evenhand.trainer",
     "UserError": "evenhand.validation",
@@ -60,6 +61,7 @@ __all__ = [
     "Even",
     "Focal",
     "LfF",
+    "MarkedNotes",
     "Result",
     "Reweight",
     "Task",

@@ -24,7 +24,8 @@ from evenhand.version import __version__
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 
 Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
-shortcut. Then: `evenhand train pgd --help`, `evenhand study --help`, `evenhand methods`, `evenhand tasks`.
+shortcut (`evenhand demo --text`: on sentences whose last word leaks it). Then: `evenhand train pgd --help`,
+`evenhand study --help`, `evenhand methods`, `evenhand tasks`.
 """
 
 

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -99,7 +101,14 @@ class Configuration:
 
 def model_source(model: str, task: Task, adapters: Adapters | None = None) -> ModelSource:
     """Where a run's models come from, for a task's inputs and classes."""
-    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters)
+    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters, partial(_texts, task))
+
+
+def _texts(task: Task) -> Iterator[str]:
+    """The training texts, and after them those that they are paired with."""
+    for column in ("text", "text_pair"):
+        if column in task.train.column_names:
+            yield from arrow_table(task.train).column(column).to_pylist()
 
 
 def _task_settings(task: TaskSource | Task) -> dict[str, Any]:

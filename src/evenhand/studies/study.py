@@ -12,9 +12,9 @@ import torch
 from filelock import FileLock, Timeout
 
 from evenhand.configuration import Configuration, model_source
+from evenhand.models import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.run import Device, torch_device
-from evenhand.small_models import BACKBONES
 from evenhand.studies.engines import Engine, Event, Finished
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
@@ -83,7 +83,7 @@ class Study:
         plan = read_plan(file, seeds, data_dir)
         for cell in plan.cells:
             try:
-                cell.first.method.check_start(pretrained=cell.first.model not in BACKBONES)
+                cell.first.method.check_start(pretrained=cell.first.model not in RANDOM_START)
             except UserError as error:
                 raise _in_cell(plan, cell, error) from error
         chosen = plan.cells if only is None else plan.matching(only)
