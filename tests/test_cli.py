@@ -75,7 +75,8 @@ def _one_thread() -> Iterator[None]:
     [
         (
             "trian erm",
-            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, study, report, methods, tasks.",
+            "Unknown command 'trian' (did you mean 'train'?); "
+            "known are demo, train, evaluate, study, report, methods, tasks.",
         ),
         ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (

@@ -19,6 +19,7 @@ from evenhand.metrics import (
     holm,
     paired_difference,
     summarize,
+    wilson,
 )
 
 
@@ -246,3 +247,11 @@ def test_detection_quality_by_hand() -> None:
         (np.array([1.0, np.nan, 1.0, 1.0]), np.array([True, False, True, False])),
     ):
         assert detection_quality(scores, conflicting) is None
+
+
+def test_wilsons_interval() -> None:
+    # Newcombe 1998, table I: 81 of 263
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(None, 0) is None
+    low, high = wilson(1.0, 20) or (0.0, 0.0)
+    assert (low < 1, high) == (True, 1)

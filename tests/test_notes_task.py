@@ -64,7 +64,7 @@ def test_no_single_word_gives_the_label(task: Task) -> None:
 
 
 def test_the_marker_leaks_the_label_in_training_only(task: Task) -> None:
-    for split, share in ((task.train, 0.1), (task.validation, 0.1), (task.tests["test"], 0.75)):
+    for split, share in ((task.train, 0.05), (task.validation, 0.05), (task.tests["test"], 0.75)):
         marker_N = [MARKERS.index(text.rstrip(".").split(", ")[-1]) for text in split["text"]]
         assert marker_N == column_values(split, "attribute").tolist()
         conflicting_N = np.array(marker_N) != column_values(split, "labels")

@@ -10,6 +10,7 @@ from evenhand.version import __version__
 
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
+    from evenhand.evaluating import evaluate
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.run import Result, fit
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapters": "evenhand.adapters",
+    "evaluate": "evenhand.evaluating",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -68,6 +70,7 @@ __all__ = [
     "Trainer",
     "UserError",
     "__version__",
+    "evaluate",
     "fit",
     "gradient_norms",
     "study",

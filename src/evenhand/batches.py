@@ -118,6 +118,15 @@ class TokenRows(TorchDataset[Any]):
 AnyRows = Rows | TokenRows
 
 
+def model_rows(
+    split: datasets.Dataset, tokenize: Callable[[dict[str, Any]], dict[str, list[list[int]]]] | None
+) -> AnyRows:
+    """A split as a model reads it: texts by `tokenize`, images without."""
+    if tokenize is not None:
+        return TokenRows(split, tokenize)
+    return Rows(split, [c for c in ("pixel_values", "image", "labels", "index") if c in split.column_names])
+
+
 def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:
     """The column's memory as an array of shape (n,) or (n, *fixed shape); None if it holds anything else."""
     if column.null_count:

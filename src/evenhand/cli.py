@@ -1,4 +1,4 @@
-"""The command line: `evenhand demo`, `train`, `study`, `report`, `methods`, `tasks`.
+"""The command line: `evenhand demo`, `train`, `evaluate`, `study`, `report`, `methods`, `tasks`.
 
 tyro makes the parser and the help of the verbs' dataclasses (commands.py) and of the methods themselves.
 """
@@ -123,7 +123,7 @@ def _check_words(words: list[str]) -> None:
 
 def _positionals(words: list[str]) -> list[str]:
     """The words that are neither options nor an option's value; switches take none."""
-    switches = {"--lora", "--quiet", "--help", "-h"} | {
+    switches = {"--lora", "--head-only", "--fresh", "--quiet", "--help", "-h"} | {
         _flag(f.name)
         for method in METHODS.values()
         for f in dataclasses.fields(method)  # type: ignore[arg-type]

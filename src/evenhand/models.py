@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from evenhand.adapters import Adapters, load_adapters
+from evenhand.adapters import Adapters, load_adapters, load_head, save_adapters
 from evenhand.heads import head_modules, parameter_count
 from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
 from evenhand.small_models import BACKBONES, SmallVisionConfig, SmallVisionModel
@@ -88,6 +88,7 @@ class ModelSource:
         image_shape: (channels, height, width) of the task's images, None for text.
         adapters: What trains beside the head; None trains the whole model.
         texts: Gives the training texts, of which `tiny-bert` makes its vocabulary.
+        fresh: Whether a checkpoint gives its architecture only, and the weights are random.
     """
 
     name: str
@@ -96,11 +97,17 @@ class ModelSource:
     image_shape: tuple[int, int, int] | None = None
     adapters: Adapters | None = None
     texts: Callable[[], Iterable[str]] | None = None
+    fresh: bool = False
 
     @property
     def is_small(self) -> bool:
         """Whether this is one of the offline models by name, which start from random weights."""
         return self.name in RANDOM_START
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether all weights are random at first."""
+        return self.is_small or self.fresh
 
     @property
     def _location(self) -> str:
@@ -127,11 +134,7 @@ class ModelSource:
             "id2label": dict(enumerate(self.label_names)),
             "label2id": {name: i for i, name in enumerate(self.label_names)},
         }
-        if self.adapters is not None and self.is_small:
-            raise UserError(
-                f"The model '{self.name}' starts from random weights, so there is nothing for the adapters "
-                f"'{self.adapters.kind}' to adapt: train it in full."
-            )
+        self._check_start()
         if self.name in ARCHITECTURES:
             self._check_inputs("image" if self.name in IMAGE_MODELS else "text")
             return ARCHITECTURES[self.name](labels, self.image_shape)
@@ -155,15 +158,39 @@ class ModelSource:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
-                f"it as a folder or from the hub ({_first_line(error)})."
+                f"it as a folder or from the hub ({_first_line(error)}); {self._without_network}."
             ) from error
         auto_class = self._auto_class()
+        labels_words = [name for name in config.architectures or [] if name.endswith("ForTokenClassification")]
+        if labels_words:
+            raise UserError(
+                f"The model '{self.name}' ({labels_words[0]}) classifies words, not whole {self.kind}s: give the "
+                "encoder that it was made of."
+            )
         if type(config) not in auto_class._model_mapping:
             raise UserError(
                 f"The model '{self.name}' ({config.model_type}) has no {auto_class.__name__[len('AutoModelFor') :]} "
                 f"form, so it can't be trained on a task whose inputs are {self.kind}."
             )
         return config
+
+    @property
+    def _without_network(self) -> str:
+        """What takes a checkpoint's place where there is no network."""
+        if self.kind == "image":
+            return "without network give a folder, or small-vit or small-resnet"
+        return "without network give a folder, tiny-bert, or MiniLM of the extra 'offline'"
+
+    def _check_start(self) -> None:
+        if self.fresh and self.is_small:
+            raise UserError(f"The model '{self.name}' starts from random weights anyway: leave fresh out.")
+        if self.adapters is not None and self.starts_random:
+            nothing = (
+                "a head alone would learn from noise"
+                if self.adapters.kind == "head"
+                else f"there is nothing for the adapters '{self.adapters.kind}' to adapt"
+            )
+            raise UserError(f"The model '{self.name}' starts from random weights, so {nothing}: train it in full.")
 
     def _check_inputs(self, taken: Kind) -> None:
         if self.kind != taken:
@@ -183,18 +210,32 @@ class ModelSource:
 
     def load(self, folder: Path) -> PreTrainedModel | PeftModel:
         """A model of this source that was saved: whole, or its adapters and head."""
-        return load_model(folder) if self.adapters is None else load_adapters(self._loaded(BACKBONE_SEED), folder)
+        if self.adapters is None:
+            return load_model(folder)
+        backbone = self._loaded(BACKBONE_SEED)
+        if self.adapters.kind == "head":
+            return load_head(cast(PreTrainedModel, self._with_adapters(self.adapters, backbone)), folder)
+        return load_adapters(backbone, folder)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a model of this source so that `load` gives it back: whole, or its adapters and head."""
+        if self.adapters is None:
+            cast(PreTrainedModel, model).save_pretrained(folder)
+        else:
+            save_adapters(cast(PreTrainedModel, model), folder)
+
+    def skeleton(self, adapted: bool = True) -> nn.Module:
+        """The model without memory for its weights; as its checkpoint is if not `adapted`."""
+        with torch.device("meta"):
+            model = self._fresh(0)
+            return self._with_adapters(self.adapters, model) if self.adapters is not None and adapted else model
 
     def parameter_count(self, trainable: bool = True) -> int:
         """Number of parameters that train, or of all, without making them."""
-        with torch.device("meta"):
-            model: nn.Module = self._fresh(0)
-            if self.adapters is not None and trainable:
-                model = self._with_adapters(self.adapters, cast(PreTrainedModel, model))
-        return parameter_count(model)
+        return parameter_count(self.skeleton(adapted=trainable))
 
     def _loaded(self, seed: int) -> PreTrainedModel:
-        if self.is_small:
+        if self.starts_random:
             return self._fresh(seed)
         config = self.config()
         loader: Any = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
@@ -235,7 +276,7 @@ class ModelSource:
         with seeded(seed):
             return self._with_adapters(self.adapters, adapted)
 
-    def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PeftModel:
+    def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         return adapters.attach(model, self.name, head_modules(model))
 
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
@@ -307,15 +348,15 @@ def minilm_folder() -> Path:
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:
-    """Load a saved model: one of our small ones, or an image or sequence classifier of transformers.
+    """Load a trained model: one of our small ones, or an image or sequence classifier of transformers.
+
+    Args:
+        folder: The model's folder, or its name on the hub.
 
     Raises:
-        UserError: If the folder holds no such model.
+        UserError: If there is no such model.
     """
-    config_file = Path(folder) / "config.json"
-    if not config_file.exists():
-        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
-    config = _read_config(config_file)
+    config = _classifier_config(folder)
     try:
         if config.get("model_type") == SmallVisionConfig.model_type:
             return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
@@ -325,6 +366,23 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise UserError(f"The model in '{folder}' could not be loaded ({_first_line(error)}).") from error
     raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")
+
+
+def _classifier_config(folder: Path | str) -> dict[str, Any]:
+    config_file = Path(folder) / "config.json"
+    if config_file.exists():
+        return _read_config(config_file)
+    if (Path(folder) / "adapter_config.json").exists():
+        raise UserError(f"The folder '{folder}' holds adapters only: give the model that they were merged into.")
+    if Path(folder).exists():
+        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
+    try:
+        return AutoConfig.from_pretrained(folder).to_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no folder '{folder}', and no model of that name could be loaded from the hub "
+            f"({_first_line(error)})."
+        ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from transformers import PreTrainedModel
 
 from evenhand.adapters import merged, save_adapters
 from evenhand.augmentation import Augmenting
-from evenhand.batches import AnyRows, Collator, Rows, TokenRows, collator_for
+from evenhand.batches import Collator, collator_for, model_rows
 from evenhand.configuration import Configuration
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
 from evenhand.gradients import Norm, Source, gradient_norms
@@ -91,13 +90,8 @@ class StoredRun:
         self.team = team or Team(0, 1, folder)
         preprocess, self.processor = source.preprocessor(configuration.training.max_length)
         self.collate = collator_for(preprocess)
-
-        def rows_of(split: datasets.Dataset) -> AnyRows:
-            if isinstance(preprocess, Tokenizing):
-                return TokenRows(split, preprocess.tokens)
-            return Rows(split, [c for c in ("pixel_values", "image", "labels", "index") if c in split.column_names])
-
-        self.rows = {name: rows_of(split) for name, split in task.splits.items()}
+        tokenize = preprocess.tokens if isinstance(preprocess, Tokenizing) else None
+        self.rows = {name: model_rows(split, tokenize) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
         self.parameters = source.parameter_count()
@@ -137,7 +131,8 @@ class StoredRun:
                 companion=companion,
                 on_step=self._on_step(name),
             )
-            self._save_model(model, partial / "model")
+            self.source.save(model, partial / "model")
+            self._save_processor(partial / "model")
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
             return {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
@@ -256,17 +251,17 @@ class StoredRun:
     def _save_whole(self, model: nn.Module, name: str) -> None:
         """Write a model into a folder that appears whole or not at all."""
         partial = fresh_folder(self.folder / f".{name}.partial")
-        self._save_model(model, partial)
+        if isinstance(model, PreTrainedModel):
+            model.save_pretrained(partial)
+        else:
+            save_adapters(cast("PeftModel", model), partial)
+        self._save_processor(partial)
         final = self.folder / name
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
 
-    def _save_model(self, model: nn.Module, folder: Path) -> None:
-        if isinstance(model, PreTrainedModel):
-            model.save_pretrained(folder)
-        else:
-            save_adapters(cast("PeftModel", model), folder)
+    def _save_processor(self, folder: Path) -> None:
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 

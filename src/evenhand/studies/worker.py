@@ -64,7 +64,7 @@ def perform(job: Job, on_stage: OnStage | None = None) -> Outcome:
 def _carry_out(job: Job, on_stage: OnStage | None) -> None:
     run = job.run
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-    source = model_source(run.model, task, run.adapters)
+    source = model_source(run.model, task, run.adapters, run.fresh)
     progress = None if on_stage is None else _Progress(on_stage)
     device = torch_device(job.device)
     carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))

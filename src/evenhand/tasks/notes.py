@@ -88,7 +88,7 @@ class MarkedNotes(TaskSource):
         sentences: Sentences to train on.
     """
 
-    conflict: float = 0.1
+    conflict: float = 0.05
     test_conflict: float = 0.75
     sentences: int = 3000
 
@@ -100,7 +100,7 @@ class MarkedNotes(TaskSource):
     metric: ClassVar[str] = "accuracy on the 800 test sentences, whose last words say nothing about the label"
     default_model: ClassVar[str] = "tiny-bert"
     training: ClassVar[dict[str, Training]] = {
-        "tiny-bert": Training(epochs=10, lr=3e-3, batch_size=64),
+        "tiny-bert": Training(epochs=10, lr=1.5e-3, batch_size=64),
         "MiniLM": Training(epochs=2, lr=1e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0),
     }
 
