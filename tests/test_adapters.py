@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -10,14 +11,27 @@ import numpy as np
 import peft
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification, BertTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    ResNetConfig,
+    ResNetForImageClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 import evenhand as eh
 from evenhand import stored_run
 from evenhand.adapters import Adapters, adapters_of
 from evenhand.cli import main
-from evenhand.models import ModelSource, head_of
+from evenhand.configuration import Configuration, check_parts, shipped_training
+from evenhand.heads import head_of
+from evenhand.models import ModelSource
 from evenhand.tasks import Task
+from evenhand.training import FROM_SCRATCH, HEAD_TUNING
 from evenhand.validation import UserError
 from test_nli import write_snli
 
@@ -80,7 +94,7 @@ def test_defaults_are_edges_and_giving_them_is_the_same() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "lorra"}, "The 'kind' parameter of the adapters must be one of lora, dora, ia3. Got 'lorra'"),
+        ({"kind": "lorra"}, "The 'kind' parameter of the adapters must be one of lora, dora, ia3, head. Got 'lorra'"),
         ({"r": 0}, "The 'r' parameter of the adapters must be an integer of at least 1. Got 0"),
         ({"alpha": 0}, "The 'alpha' parameter of the adapters must be a float in the range (0, inf). Got 0"),
         ({"dropout": 1.0}, "The 'dropout' parameter of the adapters must be a float in the range [0, 1). Got 1.0"),
@@ -325,6 +339,11 @@ def test_the_repeat_command_is_the_same_run(
         ("--lora --peft dora", "--lora is short for --peft lora, so it can't be given beside --peft dora."),
         ("--peft ia3 --peft-dropout 0.2", "The adapters 'ia3' have no 'dropout': leave it out."),
         ("--lora --peft-r 0", "The 'r' parameter of the adapters must be an integer of at least 1. Got 0."),
+        ("--head-only --peft-r 2", "The adapters 'head' have no 'r': leave it out."),
+        ("--head-only --peft ia3", "--head-only is short for --peft head, so it can't be given beside --peft ia3."),
+        ("--head-only --lora", "--lora trains adapters and --head-only none: give one of them."),
+        ("--head-only", "The model 'digits-cnn' starts from random weights, so a head alone would learn from noise"),
+        ("--fresh", "The model 'digits-cnn' starts from random weights anyway: leave fresh out."),
         ("--lorra", "Unknown option --lorra (did you mean --lora?)"),
         ("--lora", "The model 'digits-cnn' starts from random weights, so there is nothing for the adapters 'lora'"),
         ("--prevalence 0.5", "The task 'colored-digits' has no option '--prevalence'."),
@@ -340,3 +359,90 @@ def test_the_task_says_how_models_are_trained(capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  MiniLM (default): epochs 2, lr 0.0001, batch_size 32") for line in lines)
     assert any(line.startswith("  roberta-base with adapters (--lora, --peft): epochs 15, lr 0.0003") for line in lines)
+
+
+# ---- the head alone -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "method", [eh.PGD(source="all"), eh.PGD(init="random"), eh.EDGE(signal="biased", projection="tensor")]
+)
+def test_a_run_of_the_head_alone(method: Any, bert: Path, task: eh.BiasedSNLI, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = eh.fit(method, task, str(bert), peft="head", output_dir=folder, **QUICK)
+    assert {p.name for p in folder.iterdir()} == {"record.json", "samples.json", "model", "stages"}
+    head_size = 3 * BertForSequenceClassification.from_pretrained(bert).config.hidden_size + 3
+    assert result.record["model"]["peft"] == "head"
+    assert result.record["model"]["parameters"] == head_size
+    # plain transformers loads all of it; what is frozen is the checkpoint's, the head is not as it was drawn
+    final = AutoModelForSequenceClassification.from_pretrained(folder / "model")
+    start = source(bert, Adapters(kind="head")).pretrained(0)
+    trained = {n for n, value in final.state_dict().items() if not torch.equal(value, start.state_dict()[n])}
+    assert trained == {"classifier.weight", "classifier.bias"}
+    # a stage holds its head only
+    for stage in (folder / "stages").glob("*/model"):
+        assert set(load_file(stage / "head.safetensors")) == {"classifier.weight", "classifier.bias"}
+        assert not list(stage.glob("model*.safetensors"))
+
+
+def test_a_stored_head_is_read_back_with_running_statistics(tmp_path: Path) -> None:
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=2)
+    ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
+    made = ModelSource(str(tmp_path / "resnet"), "image", ("a", "b"), (3, 32, 32), Adapters(kind="head"))
+    model: Any = made.pretrained(1)
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["classifier.1.weight", "classifier.1.bias"]
+    model.train()(pixel_values=torch.rand(4, 3, 32, 32) + 3)
+    with torch.no_grad():
+        model.classifier[1].bias.add_(1)
+    made.save(model, tmp_path / "stage")
+    loaded = made.load(tmp_path / "stage")
+    assert same(model, loaded)
+    assert [n for n, p in loaded.named_parameters() if p.requires_grad] == ["classifier.1.weight", "classifier.1.bias"]
+    other = dataclasses.replace(made, label_names=("a", "b", "c"), adapters=Adapters(kind="head"))
+    (tmp_path / "wrong").mkdir()
+    save_file({"classifier.weight": torch.ones(3)}, tmp_path / "wrong/head.safetensors")
+    with pytest.raises(UserError, match="is of another model"):
+        other.load(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (eh.PGD(source="extractor"), "The 'source' parameter of PGD can't be 'extractor' where only the head trains"),
+        (eh.EDGE(scope="adapters"), "The 'scope' parameter of EDGE (own signal) can't be 'adapters' where only"),
+    ],
+)
+def test_parts_that_do_not_train_are_refused(
+    method: Any, message: str, bert: Path, task: eh.BiasedSNLI, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        eh.fit(method, task, str(bert), peft="head", output_dir=tmp_path / "run", **QUICK)
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_of_several_layers_has_an_extractor(tmp_path: Path) -> None:
+    config = RobertaConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=2
+    )
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
+    check_parts(eh.PGD(source="extractor"), ModelSource(str(tmp_path), "text", ("a", "b"), None, Adapters(kind="head")))
+
+
+def test_heads_and_fresh_models_have_settings_and_hashes_of_their_own() -> None:
+    def configured(adapters: Adapters | None = None, fresh: bool = False) -> Configuration:
+        task = eh.BiasedSNLI()
+        training = shipped_training(task, "MiniLM", adapters, fresh)
+        return Configuration(
+            method=eh.ERM(), task=task, model="MiniLM", training=training, seed=0, data_seed=0, adapters=adapters,
+            fresh=fresh,
+        )  # fmt: skip
+
+    head, fresh = configured(Adapters(kind="head")), configured(fresh=True)
+    assert head.training == dataclasses.replace(HEAD_TUNING, max_length=128)
+    assert fresh.training == dataclasses.replace(FROM_SCRATCH, max_length=128)
+    assert head.command() == "evenhand train erm --task biased-snli --head-only --seed 0"
+    assert fresh.command() == "evenhand train erm --task biased-snli --fresh --seed 0"
+    assert head.as_dict()["model"] == {"name": "MiniLM", "peft": "head"}
+    assert fresh.as_dict()["model"] == {"name": "MiniLM", "fresh": True}
+    assert configured().as_dict()["model"] == {"name": "MiniLM"}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets.config
@@ -15,6 +16,7 @@ import torch
 
 from evenhand.cli import main
 from evenhand.methods import METHODS
+from evenhand.models import NAMED
 from evenhand.tasks import TASKS
 from evenhand.version import __version__
 
@@ -73,8 +75,8 @@ def _one_thread() -> Iterator[None]:
     [
         (
             "trian erm",
-            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, audit, study, report, methods, "
-            "tasks.",
+            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, audit, evaluate, study, report, "
+            "methods, tasks.",
         ),
         ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (
@@ -93,18 +95,17 @@ def _one_thread() -> Iterator[None]:
         (
             "train erm --task colored-digit",
             "Unknown task 'colored-digit' (did you mean 'colored-digits' or 'colored-mnist'?); "
-            "known are " + ", ".join(TASKS) + ".",
+            f"known are {', '.join(TASKS)}.",
         ),
         (
             "train erm --model digits-cn",
-            "Unknown model 'digits-cn' (did you mean 'digits-cnn' or 'pgd-cnn'?); "
-            "known are mlp, pgd-cnn, digits-cnn, MiniLM.",
+            f"Unknown model 'digits-cn' (did you mean 'digits-cnn' or 'pgd-cnn'?); known are {', '.join(NAMED)}.",
         ),
         (
             "methods edg",
             "Unknown method 'edg' (did you mean 'edge'?); known are " + ", ".join(METHODS) + ".",
         ),
-        ("tasks zzz", "Unknown task 'zzz'; known are " + ", ".join(TASKS) + "."),
+        ("tasks zzz", f"Unknown task 'zzz'; known are {', '.join(TASKS)}."),
     ],
 )
 def test_misspelt_names_are_answered_with_the_one_meant(
@@ -413,3 +414,28 @@ def test_the_demo_trains_everything_and_ends_with_the_report(
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.safetensors")}
     assert "out/report.html" in shown("report out", capsys)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.safetensors")} == times
+
+
+def test_the_text_demo_trains_the_same_methods_on_notes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    reported: list[Path] = []
+
+    def fit(method: Any, task: str, model: str | None, **options: Any) -> Any:
+        asked.append((method.name, task, model, options["seed"], str(options["output_dir"])))
+        return SimpleNamespace(metrics={"aligned": 1.0, "conflicting": 0.5})
+
+    monkeypatch.setattr("evenhand.commands.fit", fit)
+    monkeypatch.setattr("evenhand.commands._show_report", lambda folder, _title: reported.append(folder))
+    assert shown("demo --text --model MiniLM --seeds 2 --quiet", capsys) == ""
+    names = [("erm", "erm"), ("edge", "edge-own"), ("edge", "edge-biased"), ("pgd", "pgd")]
+    assert asked == [
+        (method, "marked-notes", "MiniLM", seed, f"runs/demo-text/{name}-seed{seed}")
+        for seed in (0, 1)
+        for method, name in names
+    ]
+    asked.clear()
+    shown("demo --seeds 1 --quiet", capsys)
+    assert asked[0] == ("erm", "colored-digits", None, 0, "runs/demo/erm-seed0")
+    assert reported == [Path("runs/demo-text"), Path("runs/demo")]

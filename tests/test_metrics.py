@@ -21,6 +21,7 @@ from evenhand.metrics import (
     holm,
     paired_difference,
     summarize,
+    wilson,
 )
 from evenhand.validation import UserError
 
@@ -285,3 +286,11 @@ def test_groups_without_samples_and_unknown_comparisons() -> None:
     assert GroupAccuracy(0.0, {"a": 0.0}).ratio() is None
     with pytest.raises(UserError, match="between_groups, to_overall"):
         nothing.difference("to_all")  # type: ignore[arg-type]
+
+
+def test_wilsons_interval() -> None:
+    # Newcombe 1998, table I: 81 of 263
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(None, 0) is None
+    low, high = wilson(1.0, 20) or (0.0, 0.0)
+    assert (low < 1, high) == (True, 1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     BertTokenizer,
+    CodeGenConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     RobertaConfig,
     RobertaForSequenceClassification,
     ViTConfig,
@@ -23,9 +28,11 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from evenhand.models import MINILM, NAMED, ModelSource, head_of, load_model, parameter_count, seeded
+from evenhand.adapters import Adapters
+from evenhand.heads import head_of, parameter_count
+from evenhand.models import MINILM, NAMED, ModelSource, load_model, seeded
 from evenhand.small_models import BACKBONES, SmallVisionModel
-from evenhand.validation import UserError, nearest_names
+from evenhand.validation import UserError
 
 DIGITS = tuple(f"digit {i}" for i in range(10))
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "sat", "dog", "ran")
@@ -269,8 +276,7 @@ def test_misspelt_small_models_are_answered_with_the_one_meant() -> None:
     with pytest.raises(UserError) as caught:
         images("digit-cnn").config()
     assert str(caught.value) == (
-        "Unknown model 'digit-cnn' (did you mean 'digits-cnn' or 'pgd-cnn'?); "
-        "known are mlp, pgd-cnn, digits-cnn, MiniLM."
+        f"Unknown model 'digit-cnn' (did you mean 'digits-cnn' or 'pgd-cnn'?); known are {', '.join(NAMED)}."
     )
 
 
@@ -279,7 +285,7 @@ def test_unknown_models_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError) as caught:
         images(name).config()
     assert str(caught.value).startswith(
-        f"Unknown model '{name}': it is none of mlp, pgd-cnn, digits-cnn, MiniLM, and transformers could not load it "
+        f"Unknown model '{name}': it is none of {', '.join(NAMED)}, and transformers could not load it "
         "as a folder or from the hub ("
     )
     assert "\n" not in str(caught.value)
@@ -297,7 +303,9 @@ def test_folders_without_a_model_are_refused(content: str | None, tmp_path: Path
 
 def test_known_checkpoint_names_are_not_taken_for_misspelt_small_models() -> None:
     names = "gpt2 distilgpt2 bert-base-uncased roberta-base distilbert-base-uncased albert-base-v2 t5-small xlnet-base"
-    assert [name for name in names.split() if nearest_names(name, NAMED)] == []
+    for name in names.split():
+        with pytest.raises(UserError, match=r"^Unknown model '.+': it is none of"):
+            texts(name).config()
 
 
 def test_models_must_fit_the_tasks_inputs(tmp_path: Path) -> None:
@@ -482,3 +490,78 @@ class WrappedHead(nn.Module):
 def test_the_head_that_adapters_wrap_is_the_layer_they_adapt() -> None:
     model = nn.Sequential(nn.Linear(5, 4), WrappedHead())
     assert head_of(model) == ("1.base_layer", model[1].base_layer)
+
+
+# ---- checkpoints of other tasks -------------------------------------------------------------------------------------
+
+
+def refusal_of(source: ModelSource) -> str:
+    with pytest.raises(UserError) as caught:
+        source.config()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_language_model_with_a_classification_form_gets_a_new_head(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=12, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    source = texts(tmp_path, ("no", "yes"))
+    first, other = source.pretrained(0), source.pretrained(1)
+    assert type(first).__name__ == "GPT2ForSequenceClassification"
+    assert torch.equal(first.get_parameter("transformer.wte.weight"), other.get_parameter("transformer.wte.weight"))
+    assert not torch.equal(first.get_parameter("score.weight"), other.get_parameter("score.weight"))
+    with pytest.raises(UserError, match=r"is no image or sequence classifier \(\['GPT2LMHeadModel'\]\)"):
+        load_model(tmp_path)
+
+
+def test_a_language_model_without_a_classification_form_is_refused(tmp_path: Path) -> None:
+    CodeGenConfig(architectures=["CodeGenForCausalLM"]).save_pretrained(tmp_path)
+    assert refusal_of(texts(tmp_path)) == (
+        f"The model '{tmp_path}' (codegen) has no SequenceClassification form, so it can't be trained on a task whose "
+        "inputs are text."
+    )
+
+
+def test_a_token_classifier_is_refused(tmp_path: Path) -> None:
+    BertForTokenClassification(bert_config(classes=2)).save_pretrained(tmp_path)
+    # its head has the very name and shape that a text classifier's has
+    assert refusal_of(texts(tmp_path, ("no", "yes"))) == (
+        f"The model '{tmp_path}' (BertForTokenClassification) classifies words, not whole texts: give the encoder that "
+        "it was made of."
+    )
+
+
+def test_what_takes_a_checkpoints_place_without_network_is_named(tmp_path: Path) -> None:
+    for name in ("nobody/nothing", str(tmp_path)):  # a folder without a configuration
+        assert refusal_of(images(name)).endswith("; without network give a folder, or small-vit or small-resnet.")
+        assert refusal_of(texts(name)).endswith(
+            "; without network give a folder, tiny-bert, or MiniLM of the extra 'offline'."
+        )
+
+
+# ---- random weights of a checkpoint's architecture ------------------------------------------------------------------
+
+
+def test_fresh_takes_the_architecture_only(tmp_path: Path) -> None:
+    make_bert(tmp_path)
+    trained = texts(tmp_path, tuple("abc")).pretrained(0)
+    source = replace(texts(tmp_path, tuple("abc")), fresh=True)
+    assert source.starts_random
+    assert not source.is_small
+    (tmp_path / "model.safetensors").unlink()  # weights aren't even read
+    first = source.pretrained(5)
+    assert equal(first, source.pretrained(5))
+    assert equal(first, source.random(5))
+    name = "bert.embeddings.word_embeddings.weight"
+    assert not torch.equal(first.get_parameter(name), trained.get_parameter(name))
+    assert not torch.equal(first.get_parameter(name), source.pretrained(6).get_parameter(name))
+
+
+def test_fresh_is_refused_where_it_changes_nothing_or_leaves_nothing_to_adapt(tmp_path: Path) -> None:
+    assert refusal_of(replace(images("mlp"), fresh=True)) == (
+        "The model 'mlp' starts from random weights anyway: leave fresh out."
+    )
+    make_bert(tmp_path)
+    for kind, reason in (("lora", "there is nothing for the adapters 'lora' to adapt"), ("head", "a head alone would")):
+        message = refusal_of(replace(texts(tmp_path), fresh=True, adapters=Adapters(kind=kind)))  # type: ignore[arg-type]
+        assert message.startswith(f"The model '{tmp_path}' starts from random weights, so {reason}")

@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy
 import evenhand as eh
 import reference
 from evenhand.gradients import Norm
+from evenhand.heads import head_of
 from evenhand.methods.lff import ClassScaledAverage
 from evenhand.methods.objective import Companion, TrainingBatch
 from evenhand.methods.pgd_joint import JointPGD
-from evenhand.models import ModelSource, head_of
+from evenhand.models import ModelSource
 from evenhand.validation import UserError
 from test_trainer import (
     arguments,

@@ -145,12 +145,12 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "metod: pgd",
             "s.yaml, line 3: unknown key 'metod' (did you mean 'method' or 'model'?); known are task, model, method, "
-            "training, peft, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
+            "training, peft, fresh, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n    modle: mlp",
             "s.yaml, line 5: unknown key 'modle' (did you mean 'model' or 'method'?); known are task, model, method, "
-            "training, peft, grid, name, seeds.",
+            "training, peft, fresh, grid, name, seeds.",
         ),
         (
             HEAD + "method:\n  name: pgd\n  sorce: all",
@@ -227,7 +227,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "method: pgd\ngrid: {metod.source: [head]}",
             "s.yaml, line 4: a grid can't vary 'metod.source' (did you mean 'method' or 'model'?); it varies "
-            "task.FIELD, method.FIELD, training.FIELD, peft.FIELD, task, method, peft, model.",
+            "task.FIELD, method.FIELD, training.FIELD, peft.FIELD, task, method, peft, model, fresh.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n  - method: gce\n  - method: {name: gce, q: 0.7}",

@@ -11,6 +11,7 @@ from evenhand.version import __version__
 if TYPE_CHECKING:
     from evenhand.adapters import Adapters
     from evenhand.auditing import Audit, audit
+    from evenhand.evaluating import evaluate
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
     from evenhand.report import report
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         CorruptedCIFAR10,
         FEVERSymmetric,
         LeakedSNLI,
+        MarkedNotes,
         MultiBiasMNIST,
         MultiNLI,
         OwnData,
@@ -44,6 +46,7 @@ _HOMES = {
     "Adapters": "evenhand.adapters",
     "Audit": "evenhand.auditing",
     "audit": "evenhand.auditing",
+    "evaluate": "evenhand.evaluating",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -78,6 +81,7 @@ _HOMES = {
     "MultiNLI": "evenhand.tasks",
     "QQPPAWS": "evenhand.tasks",
     "SNLIHard": "evenhand.tasks",
+    "MarkedNotes": "evenhand.tasks",
     "Task": "evenhand.tasks",
     "Trainer": "evenhand.trainer",
     "UserError": "evenhand.validation",
@@ -109,6 +113,7 @@ __all__ = [
     "Focal",
     "LeakedSNLI",
     "LfF",
+    "MarkedNotes",
     "MultiBiasMNIST",
     "MultiNLI",
     "OwnData",
@@ -121,6 +126,7 @@ __all__ = [
     "Waterbirds",
     "__version__",
     "audit",
+    "evaluate",
     "fit",
     "gradient_norms",
     "report",

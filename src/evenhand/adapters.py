@@ -1,6 +1,6 @@
-"""Parameter-efficient fine-tuning: which adapters a run trains in place of the whole model.
+"""Parameter-efficient fine-tuning: what a run trains in place of the whole model.
 
-peft does the work. The backbone stays frozen, the adapters and the classification head train.
+The backbone stays frozen, the classification head trains: alone, or with adapters, for which peft does the work.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from evenhand.validation import UserError, check_choice, check_integer, check_number, plain_fields
@@ -20,7 +22,10 @@ from evenhand.validation import UserError, check_choice, check_integer, check_nu
 if TYPE_CHECKING:
     from peft import PeftModel
 
-AdapterKind = Literal["lora", "dora", "ia3"]
+AdapterKind = Literal["lora", "dora", "ia3", "head"]
+
+HEAD_FILE = "head.safetensors"
+"""Holds what a model has beside its frozen weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,8 @@ class Adapters:
     """What is trained beside the head, the rest of the model being frozen.
 
     Attributes:
-        kind: `lora`, `dora` (LoRA with learned magnitudes) or `ia3` (rescaled activations).
+        kind: `lora`, `dora` (LoRA with learned magnitudes), `ia3` (rescaled activations), or `head` for no adapters:
+            the head alone trains.
         r: Rank of lora and dora, at least 1; 8 unless given, as EDGE's code has it.
         alpha: Their update is scaled by alpha / r; 16 unless given, likewise.
         dropout: Their dropout in [0, 1); 0.1 unless given, likewise.
@@ -36,7 +42,7 @@ class Adapters:
             architecture unless given (query and value of BERT and RoBERTa for lora).
 
     Raises:
-        UserError: If a value is out of range, a name is unknown, or ia3 is given what it doesn't have.
+        UserError: If a value is out of range, a name is unknown, or the kind is given what it doesn't have.
     """
 
     kind: AdapterKind = "lora"
@@ -47,10 +53,11 @@ class Adapters:
 
     def __post_init__(self) -> None:
         check_choice("the adapters", "kind", self.kind, get_args(AdapterKind))
-        if self.kind == "ia3":
-            given = [name for name in ("r", "alpha", "dropout") if getattr(self, name) is not None]
+        if self.kind in ("ia3", "head"):
+            lacking = ("r", "alpha", "dropout") if self.kind == "ia3" else ("r", "alpha", "dropout", "targets")
+            given = [name for name in lacking if getattr(self, name) is not None]
             if given:
-                raise UserError(f"The adapters 'ia3' have no '{given[0]}': leave it out.")
+                raise UserError(f"The adapters '{self.kind}' have no '{given[0]}': leave it out.")
         else:
             for name, default in (("r", 8), ("alpha", 16.0), ("dropout", 0.1)):
                 if getattr(self, name) is None:
@@ -74,8 +81,8 @@ class Adapters:
         given = {name: value for name, value in plain_fields(self).items() if value is not None}
         return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
 
-    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PeftModel:
-        """Freeze the model and put fresh adapters into it, drawn from torch's random numbers.
+    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PreTrainedModel | PeftModel:
+        """Freeze the model but its head, and put fresh adapters into it, drawn from torch's random numbers.
 
         Args:
             model: The model; it is changed in place.
@@ -85,6 +92,11 @@ class Adapters:
         Raises:
             UserError: If the model has no such layers.
         """
+        if self.kind == "head":
+            model.requires_grad_(False)
+            for head in heads:
+                model.get_submodule(head).requires_grad_(True)
+            return model
         import peft  # takes more than a second, which runs without adapters needn't pay
 
         model_type = str(model.config.model_type)
@@ -134,12 +146,18 @@ def adapters_of(given: Adapters | str | None) -> Adapters | None:
     if isinstance(given, str):
         return Adapters(kind=given)  # type: ignore[arg-type]
     if given is not None and not isinstance(given, Adapters):
-        raise UserError(f"The 'peft' parameter of fit must be lora, dora, ia3 or evenhand.Adapters(). Got {given!r}.")
+        raise UserError(
+            f"The 'peft' parameter of fit must be lora, dora, ia3, head or evenhand.Adapters(). Got {given!r}."
+        )
     return given
 
 
-def save_adapters(model: PeftModel, folder: Path) -> None:
-    """Write adapters and head as peft does, without its template of a model card."""
+def save_adapters(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+    """Write what trains: adapters and head as peft does, without its template of a model card; or the head alone."""
+    if isinstance(model, PreTrainedModel):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in _unfrozen(model).items()}, folder / HEAD_FILE)
+        return
     model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
     (folder / "README.md").unlink(missing_ok=True)
 
@@ -150,6 +168,25 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> PeftModel:
 
     with _without_warnings():
         return peft.PeftModel.from_pretrained(model, str(folder), is_trainable=True, torch_device="cpu")
+
+
+def load_head(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The frozen model with the saved head.
+
+    Raises:
+        UserError: If the file is of another model.
+    """
+    saved = load_file(folder / HEAD_FILE)
+    if saved.keys() != _unfrozen(model).keys():
+        raise UserError(f"The head in '{folder}' is of another model.")
+    model.load_state_dict(saved, strict=False)
+    return model
+
+
+def _unfrozen(model: nn.Module) -> dict[str, Any]:
+    """The head, and the buffers: running statistics change where parameters don't."""
+    frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def merged(model: Any) -> Any:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from evenhand.preprocess import Preprocess, Tokenizing
 from evenhand.validation import UserError
 
 Collator = Callable[[Any], dict[str, Any]]
@@ -197,6 +198,13 @@ def _holds_numbers(feature: Any) -> bool:
     return isinstance(
         feature, (datasets.ClassLabel, datasets.Array2D, datasets.Array3D, datasets.Array4D, datasets.Array5D)
     )
+
+
+def model_rows(split: datasets.Dataset, preprocess: Preprocess) -> AnyRows:
+    """A split as a model reads it: texts as tokens, images as they are."""
+    if isinstance(preprocess, Tokenizing):
+        return TokenRows(split, preprocess.tokens, preprocess.key)
+    return Rows(split, [c for c in ("pixel_values", "image", "labels", "index") if c in split.column_names])
 
 
 def _numpy_view(column: pa.ChunkedArray) -> NDArray[Any] | None:

@@ -1,4 +1,4 @@
-"""The command line: `evenhand demo`, `train`, `audit`, `study`, `report`, `methods`, `tasks`.
+"""The command line: `evenhand demo`, `train`, `audit`, `evaluate`, `study`, `report`, `methods`, `tasks`.
 
 tyro makes the parser and the help of the verbs' dataclasses (commands.py) and of the methods themselves.
 """
@@ -28,8 +28,8 @@ VERBS: dict[str, type[Any]] = {"demo": commands.Demo, "train": Train, "audit": A
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 
 Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
-shortcut. Then: `evenhand train pgd --help`, `evenhand audit --help`, `evenhand study --help`, `evenhand methods`,
-`evenhand tasks`.
+shortcut (`evenhand demo --text`: on sentences whose last word leaks it). Then: `evenhand train pgd --help`,
+`evenhand audit --help`, `evenhand study --help`, `evenhand methods`, `evenhand tasks`.
 """
 
 
@@ -127,7 +127,7 @@ def _check_words(words: list[str]) -> None:
 
 def _positionals(words: list[str]) -> list[str]:
     """The words that are neither options nor an option's value; switches take none."""
-    switches = {"--lora", "--quiet", "--help", "-h"} | {
+    switches = {"--lora", "--head-only", "--fresh", "--quiet", "--help", "-h"} | {
         _flag(f.name)
         for method in METHODS.values()
         for f in dataclasses.fields(method)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What each verb of the command line does: `demo`, `train`, `study`, `report`, `methods`, `tasks`.
+"""What each verb of the command line does: `demo`, `train`, `evaluate`, `study`, `report`, `methods`, `tasks`.
 
 Options are the fields of the dataclasses below; the command line (cli.py) makes its parser and help of them.
 """
@@ -15,6 +15,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.adapters import AdapterKind, Adapters
+from evenhand.evaluate_command import EvaluateVerb
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
 from evenhand.report import write_report
 from evenhand.run import Device, Result, fit
@@ -44,11 +45,14 @@ class Train(TaskChoice):
 
     Attributes:
         task: The task; `evenhand tasks` lists them. With --data it is own-data.
-        model: `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, a folder, or a name on the Hugging Face hub.
+        model: One of `mlp`, `pgd-cnn`, `digits-cnn`, `tiny-bert`, `small-vit`, `small-resnet`, `MiniLM`; a folder; or a
+            name on the Hugging Face hub.
+        fresh: Take the model's architecture only: all weights are random at first.
         epochs: Epochs of each stage.
         lr: Learning rate.
         batch_size: Samples a step.
         lora: Train LoRA adapters and the head instead of the whole model; short for --peft lora.
+        head_only: Train the head alone on the frozen model; short for --peft head.
         peft: Adapters to train with the head instead of the whole model.
         peft_r: Rank of lora and dora.
         peft_alpha: Their update is scaled by alpha / r.
@@ -65,8 +69,10 @@ class Train(TaskChoice):
     epochs: Annotated[int | None, _left_to_task("INT")] = None
     lr: Annotated[float | None, _left_to_task("FLOAT")] = None
     batch_size: Annotated[int | None, _left_to_task("INT")] = None
+    fresh: bool = False
     lora: bool = False
-    peft: Annotated[AdapterKind | None, _default("{lora,dora,ia3}", "none: the whole model trains")] = None
+    head_only: bool = False
+    peft: Annotated[AdapterKind | None, _default("{lora,dora,ia3,head}", "none: the whole model trains")] = None
     peft_r: Annotated[int | None, _default("INT", "8")] = None
     peft_alpha: Annotated[float | None, _default("FLOAT", "16")] = None
     peft_dropout: Annotated[float | None, _default("FLOAT", "0.1")] = None
@@ -94,6 +100,7 @@ class Train(TaskChoice):
                 lr=self.lr,
                 batch_size=self.batch_size,
                 peft=adapters,
+                fresh=self.fresh,
                 device=self.device,
                 progress=display,
             )
@@ -103,14 +110,18 @@ class Train(TaskChoice):
         return 0
 
     def adapters(self) -> Adapters | None:
-        """The adapters asked for by --lora or --peft; None trains the whole model.
+        """The adapters asked for by --lora, --head-only or --peft; None trains the whole model.
 
         Raises:
             UserError: If the flags contradict each other, or an option of adapters is given without any.
         """
-        kind = self.peft or ("lora" if self.lora else None)
-        if self.lora and kind != "lora":
-            raise UserError(f"--lora is short for --peft lora, so it can't be given beside --peft {kind}.")
+        if self.lora and self.head_only:
+            raise UserError("--lora trains adapters and --head-only none: give one of them.")
+        short: AdapterKind | None = "lora" if self.lora else "head" if self.head_only else None
+        kind = self.peft or short
+        if short is not None and kind != short:
+            flag = "--lora" if self.lora else "--head-only"
+            raise UserError(f"{flag} is short for --peft {short}, so it can't be given beside --peft {kind}.")
         options = {name: getattr(self, f"peft_{name}") for name in ("r", "alpha", "dropout", "targets")}
         given = {name: value for name, value in options.items() if value is not None}
         if kind is None:
@@ -124,25 +135,30 @@ class Train(TaskChoice):
 class Demo:
     """Train ERM, EDGE (own and biased signal) and PGD on colored-digits, and show who took the shortcut.
 
-    Takes about two minutes on two cores; needs no network. What was trained before is not trained again.
+    Takes some minutes on two cores; needs no network. What was trained before is not trained again.
 
     Attributes:
-        seeds: How many seeds of each method (0, 1, …); they draw the colours, the weights and the order.
+        text: Train on marked-notes, sentences whose last word leaks the label, instead of images.
+        model: The model; `MiniLM` reads texts better than the default, and takes longer.
+        seeds: How many seeds of each method (0, 1, …); they draw the bias, the weights and the order.
         epochs: Epochs of each stage.
-        output_dir: Where the runs and report.html go.
+        output_dir: Where the runs and report.html go; runs/demo, or runs/demo-text with --text, unless given.
         device: `auto` takes a GPU if there is one.
         quiet: Show nothing but the result.
     """
 
+    text: bool = False
+    model: Annotated[str | None, _left_to_task("NAME")] = None
     seeds: int = 3
     epochs: Annotated[int | None, _left_to_task("INT")] = None
-    output_dir: Path = Path("runs/demo")
+    output_dir: Annotated[Path | None, _default("DIR", "runs/demo, or runs/demo-text")] = None
     device: Device = "auto"
     quiet: bool = False
 
     def run(self) -> int:
         """Train everything, then write the report; a run that fails is shown in it."""
         check_integer("demo", "seeds", self.seeds, 1)
+        folder = self.output_dir or Path("runs/demo-text" if self.text else "runs/demo")
         failed = 0
         with RunDisplay(self.quiet, epochs=False) as display:
             for seed in range(self.seeds):
@@ -151,9 +167,10 @@ class Demo:
                     try:
                         result = fit(
                             method,
-                            "colored-digits",
+                            "marked-notes" if self.text else "colored-digits",
+                            self.model,
                             seed=seed,
-                            output_dir=self.output_dir / f"{name}-seed{seed}",
+                            output_dir=folder / f"{name}-seed{seed}",
                             epochs=self.epochs,
                             device=self.device,
                             progress=display,
@@ -167,7 +184,7 @@ class Demo:
                             f"{method.title}, seed {seed}: aligned {percent(scores['aligned'])} %, "
                             f"conflicting {percent(scores['conflicting'])} %"
                         )
-        _show_report(self.output_dir, "Who took the shortcut?")
+        _show_report(folder, "Who took the shortcut?")
         return 1 if failed else 0
 
 
@@ -218,6 +235,7 @@ class Methods:
 VERBS: dict[str, type[Any]] = {
     "demo": Demo,
     "train": Train,
+    "evaluate": EvaluateVerb,
     "study": StudyVerb,
     "report": Report,
     "methods": Methods,

@@ -6,18 +6,23 @@ import dataclasses
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from evenhand.adapters import Adapters
 from evenhand.batches import arrow_table
+from evenhand.heads import head_of, parameter_count
 from evenhand.methods.base import Method
-from evenhand.models import ModelSource
+from evenhand.models import ARCHITECTURES, ModelSource
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.training import Training
-from evenhand.validation import plain_fields
+from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
+from evenhand.validation import UserError, plain_fields
+
+_SHORT = {"lora": ["--lora"], "head": ["--head-only"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class Configuration:
         seed: Drives initialisation, order and dropout.
         data_seed: Drives the data's construction.
         adapters: What trains beside the head; None trains the whole model.
+        fresh: Whether a checkpoint gives its architecture only.
     """
 
     method: Method
@@ -41,6 +47,7 @@ class Configuration:
     seed: int
     data_seed: int
     adapters: Adapters | None = None
+    fresh: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as it stands in the record."""
@@ -57,6 +64,8 @@ class Configuration:
             del described["training"]["max_length"]
         if self.adapters is not None:
             described["model"] |= self.adapters.settings()
+        if self.fresh:
+            described["model"]["fresh"] = True
         return described
 
     @property
@@ -80,12 +89,14 @@ class Configuration:
         if self.model != self.task.usual_model:
             words += ["--model", self.model]
         if self.adapters is not None:
-            words += ["--lora"] if self.adapters.kind == "lora" else ["--peft", self.adapters.kind]
+            words += _SHORT.get(self.adapters.kind, ["--peft", self.adapters.kind])
             defaults = Adapters(kind=self.adapters.kind).settings()
             for name, value in self.adapters.settings().items():
                 if value != defaults.get(name):
                     words += [_flag(name), str(value)]
-        shipped = self.task.training_for(self.model, self.adapters is not None)
+        if self.fresh:
+            words += ["--fresh"]
+        shipped = shipped_training(self.task, self.model, self.adapters, self.fresh)
         for name in ("epochs", "lr", "batch_size"):
             if getattr(self.training, name) != getattr(shipped, name):
                 words += [_flag(name), str(getattr(self.training, name))]
@@ -97,9 +108,50 @@ class Configuration:
         return shlex.join(words)
 
 
-def model_source(model: str, task: Task, adapters: Adapters | None = None) -> ModelSource:
+def model_source(model: str, task: Task, adapters: Adapters | None = None, fresh: bool = False) -> ModelSource:
     """Where a run's models come from, for a task's inputs and classes."""
-    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters)
+    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters, partial(_texts, task), fresh)
+
+
+def shipped_training(task: TaskSource | Task, model: str, adapters: Adapters | None, fresh: bool) -> Training:
+    """The settings that a model is trained with unless told otherwise.
+
+    Raises:
+        UserError: If the task ships none for a small model.
+    """
+    if isinstance(task, TaskSource):
+        shipped = task.training_for(model, adapters is not None)
+    elif model in ARCHITECTURES:
+        shipped = FROM_SCRATCH
+    else:
+        shipped = FINE_TUNING if adapters is None else ADAPTER_TUNING
+    if fresh:
+        return dataclasses.replace(FROM_SCRATCH, max_length=shipped.max_length)
+    if adapters is not None and adapters.kind == "head":
+        return dataclasses.replace(HEAD_TUNING, max_length=shipped.max_length)
+    return shipped
+
+
+def check_parts(method: Method, source: ModelSource) -> None:
+    """Raise `UserError` where a method asks for parameters that have no gradient when the head alone trains."""
+    if source.adapters is None or source.adapters.kind != "head":
+        return
+    scope, part = getattr(method, "scope", None), getattr(method, "source", None)
+    model = source.skeleton()
+    # a head of several layers has some beside the last one
+    lacking = part == "extractor" and parameter_count(model) == parameter_count(head_of(model)[1])
+    if scope == "adapters" or lacking:
+        field, value = ("scope", scope) if scope == "adapters" else ("source", part)
+        raise UserError(
+            f"The '{field}' parameter of {method.title} can't be '{value}' where only the head trains: use 'all'."
+        )
+
+
+def _texts(task: Task) -> Iterator[str]:
+    """The training texts, and after them those that they are paired with."""
+    for column in ("text", "text_pair"):
+        if column in task.train.column_names:
+            yield from arrow_table(task.train).column(column).to_pylist()
 
 
 def _task_settings(task: TaskSource | Task) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from evenhand.batches import AnyRows, Collator
 from evenhand.inference import logits_and_labels
-from evenhand.metrics import Metrics, group_metrics, groups_not_counted
+from evenhand.metrics import Metrics, group_metrics, group_shares, groups_not_counted
 from evenhand.tasks.base import Task, membership
 
 SHOWN_CONFLICTING = 10  # one a class where there are as many
@@ -66,11 +66,25 @@ def evaluate(
     predicted_N = logits_NC.argmax(axis=1)
     if test_class_C is not None:
         predicted_N = test_class_C[predicted_N]
+    return measured(split, predicted_N, label_N, train)
+
+
+def measured(
+    split: datasets.Dataset,
+    predicted_N: NDArray[np.int64],
+    label_N: NDArray[np.int64],
+    train: datasets.Dataset | None,
+) -> SplitResult:
+    """Measure predictions of a split.
+
+    Args:
+        split: The split with its groups.
+        predicted_N: Predicted classes, shape (N,).
+        label_N: True classes, shape (N,).
+        train: The training split, for its group shares; None where it isn't known.
+    """
     groups = membership(split, "group")
-    train_groups = membership(train, "group")
-    shares = {name: float(member_N.mean()) for name, member_N in train_groups.items()}
-    if sum(shares.values()) > 1 + 1e-9:  # overlapping groups have no shares to weight by
-        shares = {}
+    shares = group_shares({} if train is None else membership(train, "group"))
     metrics = group_metrics(predicted_N == label_N, groups, membership(split, "alignment"), shares)
     sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
     return SplitResult(metrics, sizes, groups_not_counted(groups), predicted_N)

@@ -73,6 +73,12 @@ def group_metrics(
     )
 
 
+def group_shares(groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """Each group's share of the samples; none where groups overlap, which have no shares to weight by."""
+    shares = {name: float(member_N.mean()) for name, member_N in groups.items()}
+    return {} if sum(shares.values()) > 1 + 1e-9 else shares
+
+
 def groups_not_counted(groups: Mapping[str, NDArray[np.bool_]]) -> list[str]:
     """Names of the groups with fewer than 20 samples: shown, but never the worst group."""
     return [name for name, member_N in groups.items() if int(member_N.sum()) < SMALLEST_COUNTED_GROUP]
@@ -144,6 +150,14 @@ class GroupAccuracy:
 
     def _defined(self) -> list[float]:
         return [value for value in self.by_group.values() if value is not None]
+
+
+def wilson(accuracy: float | None, n: int) -> tuple[float, float] | None:
+    """Wilson's 95 % interval of an accuracy over n samples; None if it is undefined."""
+    if accuracy is None:
+        return None
+    interval = stats.binomtest(round(accuracy * n), n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def detection_quality(score_N: NDArray[np.float64], conflicting_N: NDArray[np.bool_]) -> dict[str, float] | None:

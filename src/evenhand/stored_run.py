@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel
 
 from evenhand.adapters import merged, save_adapters
 from evenhand.augmentation import Augmenting
-from evenhand.batches import AnyRows, Collator, Rows, TokenRows, collator_for
+from evenhand.batches import Collator, collator_for, model_rows
 from evenhand.configuration import Configuration
 from evenhand.curves import Curve, ValidationRows
 from evenhand.evaluation import SplitResult, evaluate, sample_predictions
@@ -35,7 +34,6 @@ from evenhand.methods.base import Init, OneStage
 from evenhand.methods.weighted import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
-from evenhand.preprocess import Tokenizing
 from evenhand.progress import Progress
 from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
 from evenhand.report.card import model_card
@@ -88,13 +86,7 @@ class StoredRun:
         self.team = team or Team(0, 1, folder)
         preprocess, self.processor = source.preprocessor(configuration.training.max_length)
         self.collate = collator_for(preprocess)
-
-        def rows_of(split: datasets.Dataset) -> AnyRows:
-            if isinstance(preprocess, Tokenizing):
-                return TokenRows(split, preprocess.tokens, preprocess.key)
-            return Rows(split, [c for c in ("pixel_values", "image", "labels", "index") if c in split.column_names])
-
-        self.rows = {name: rows_of(split) for name, split in task.splits.items()}
+        self.rows = {name: model_rows(split, preprocess) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
         self.memory: dict[str, Any] = {}
@@ -139,7 +131,8 @@ class StoredRun:
                 on_step=self._on_step(name),
                 on_epoch=None if curve is None else curve.after_epoch,
             )
-            self._save_model(model, partial / "model")
+            self.source.save(model, partial / "model")
+            self._save_processor(partial / "model")
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
             kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
@@ -261,7 +254,11 @@ class StoredRun:
     def _save_whole(self, model: nn.Module, name: str, card: str | None = None) -> None:
         """Write a model, and its card if given, into a folder that appears whole or not at all."""
         partial = fresh_folder(self.folder / f".{name}.partial")
-        self._save_model(model, partial)
+        if isinstance(model, PreTrainedModel):
+            model.save_pretrained(partial)
+        else:
+            save_adapters(cast("PeftModel", model), partial)
+        self._save_processor(partial)
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
         final = self.folder / name
@@ -269,11 +266,7 @@ class StoredRun:
             shutil.rmtree(final)
         partial.rename(final)
 
-    def _save_model(self, model: nn.Module, folder: Path) -> None:
-        if isinstance(model, PreTrainedModel):
-            model.save_pretrained(folder)
-        else:
-            save_adapters(cast("PeftModel", model), folder)
+    def _save_processor(self, folder: Path) -> None:
         if self.processor is not None:
             self.processor.save_pretrained(folder)
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
-import transformers
 from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch.utils.data import Sampler
 
 from evenhand.batches import IndexedDataset, IndexKeeping, LabelChecking
 from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
+from evenhand.group_evaluation import GroupEvaluation
 from evenhand.inference import logits_of
 from evenhand.losses import cross_entropy, true_class_probability
 from evenhand.methods.base import Method, OneStage
@@ -45,13 +45,14 @@ from evenhand.trainer_checks import (
 from evenhand.validation import UserError
 
 
-class Trainer(transformers.Trainer):
+class Trainer(GroupEvaluation):
     """transformers.Trainer that trains with `method`; everything else is as there.
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
     gradient accumulation, a short last batch and several processes). Gradient methods combine their two gradients once
     per optimizer step, on what has accumulated over micro-batches and processes, before clipping; the Trainer's logs
-    then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and `erm_bias_cosine`, means since the last log.
+    then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and `erm_bias_cosine`, means since the last log. Where an
+    evaluation set has a column `group` or `alignment`, its metrics hold accuracies by group (`GroupEvaluation`).
 
     Args:
         *args: As transformers.Trainer's.
@@ -160,10 +161,6 @@ class Trainer(transformers.Trainer):
         # without need a column of that name is the user's own affair
         if self._needs_index and self._signature_columns is not None and "index" not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, "index"]
-
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As transformers', which without labels would hand the model `index` too."""
-        return super().prediction_step(model, {k: v for k, v in inputs.items() if k != "index"}, *args, **kwargs)
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 

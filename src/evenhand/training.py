@@ -65,5 +65,11 @@ class Training:
 FINE_TUNING = Training(epochs=3, lr=5e-5, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
 """For a pretrained checkpoint on a task that ships no settings for it: the defaults of transformers' examples."""
 
+FROM_SCRATCH = Training(epochs=20, lr=5e-4, batch_size=64, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
+"""For transformers' architectures with random weights, on a task that ships no settings for them."""
+
+HEAD_TUNING = Training(epochs=10, lr=1e-3, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
+"""For a head on a frozen checkpoint, which takes larger steps and more of them."""
+
 ADAPTER_TUNING = Training(epochs=3, lr=3e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0)
 """The same for adapters, which take larger steps: with the learning rate of EDGE's code for LoRA."""

@@ -83,10 +83,16 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} '{name}'{did_you_mean(name, known)}; known are {', '.join(known)}.")
 
 
-def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that a misspelt one may stand for, nearest first (at most three)."""
+def nearest_names(name: str, known: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """The known names that a misspelt one may stand for, nearest first (at most three).
+
+    Args:
+        name: The name as it was given.
+        known: Names that there are.
+        cutoff: How alike they must be, from 0 to 1.
+    """
     lowered = {k.lower(): k for k in known}
-    return [lowered[k] for k in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    return [lowered[k] for k in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=cutoff)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

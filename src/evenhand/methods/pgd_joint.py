@@ -13,11 +13,11 @@ from torch import Tensor
 
 from evenhand.gradients import Norm, norm_power
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
+from evenhand.heads import head_of
 from evenhand.inference import evaluating, logits_of
 from evenhand.losses import cross_entropy
 from evenhand.methods.base import OneStage
 from evenhand.methods.objective import Companion, Objective, TrainingBatch
-from evenhand.models import head_of
 from evenhand.validation import UserError
 
 

@@ -15,7 +15,7 @@ from evenhand.validation import did_you_mean
 NAMED = ("task", "method")
 SECTIONS = (*NAMED, "training", "peft")
 HEADS = {"task": "name", "method": "name", "peft": "kind"}  # the field that a text in place of the section stands for
-PLAIN = ("model",)
+PLAIN = ("model", "fresh")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class _Keys(BaseModel):
     method: Fields | None = None
     training: dict[str, Any] | None = None
     peft: Fields | None = None
+    fresh: StrictBool | None = None
     grid: Grid | None = None
 
 
@@ -120,6 +121,7 @@ _ALLOWED = {
     "method": "a method's name, or a mapping with its name and fields",
     "training": "a mapping of training fields",
     "peft": "the adapters' kind, or a mapping with their kind and settings",
+    "fresh": "true or false",
     "data_seed": "an integer of at least 0",
     "keep_models": "true or false",
     "cells": "a list of cells",

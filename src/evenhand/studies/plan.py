@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from evenhand.adapters import Adapters
-from evenhand.configuration import Configuration
+from evenhand.configuration import Configuration, shipped_training
 from evenhand.methods import METHODS, Method
 from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
@@ -119,8 +119,11 @@ def _configurations(
     adapters = None
     if any(name.startswith("peft.") for name in cell.fields):
         adapters = _built(cell, "peft", Adapters, {}, located)
+    fresh = cell.fields["fresh"].value if "fresh" in cell.fields else False
+    if not isinstance(fresh, bool):
+        raise located.error(cell.fields["fresh"].place, f"'fresh' must be true or false. Got {_shown(fresh)}.")
     try:
-        shipped = task.training_for(model, adapters is not None)
+        shipped = shipped_training(task, model, adapters, fresh)
     except UserError as error:
         raise located.error(cell.fields["model"].place, str(error)) from error
     training = _built(cell, "training", Training, dataclasses.asdict(shipped), located)
@@ -132,6 +135,7 @@ def _configurations(
             training=training,
             seed=seed,
             adapters=adapters,
+            fresh=fresh,
             data_seed=seed if file.data_seed is None else file.data_seed,
         )
         for seed in (cell.seeds if seeds is None else range(seeds))

@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from evenhand.configuration import Configuration, model_source
+from evenhand.configuration import Configuration, check_parts, model_source
+from evenhand.models import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.run import Device, torch_device
-from evenhand.small_models import BACKBONES
 from evenhand.studies.engines import Engine, Event, Finished
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
@@ -83,7 +83,7 @@ class Study:
         plan = read_plan(file, seeds, data_dir)
         for cell in plan.cells:
             try:
-                cell.first.method.check_start(pretrained=cell.first.model not in BACKBONES)
+                cell.first.method.check_start(pretrained=cell.first.model not in RANDOM_START and not cell.first.fresh)
             except UserError as error:
                 raise _in_cell(plan, cell, error) from error
         chosen = plan.cells if only is None else plan.matching(only)
@@ -267,9 +267,10 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
         try:
             if key not in built:
                 built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-            source = model_source(run.model, built[key], run.adapters)
+            source = model_source(run.model, built[key], run.adapters, run.fresh)
             source.config()
             run.method.check_inputs(built[key].inputs)
+            check_parts(run.method, source)
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 

@@ -63,7 +63,7 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
 def _carry_out(job: Job, progress: Progress | None) -> None:
     run = job.run
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-    source = model_source(run.model, task, run.adapters)
+    source = model_source(run.model, task, run.adapters, run.fresh)
     device = torch_device(job.device)
     carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))
 

@@ -14,12 +14,14 @@ from evenhand.tasks.mnist import ColoredMNIST
 from evenhand.tasks.multi_bias import MultiBiasMNIST
 from evenhand.tasks.multinli import MultiNLI
 from evenhand.tasks.nli import BiasedSNLI
+from evenhand.tasks.notes import MarkedNotes
 from evenhand.tasks.own import OwnData
 from evenhand.tasks.waterbirds import Waterbirds
 
 TASKS: dict[str, type[TaskSource]] = {
     "own-data": OwnData,
     "colored-digits": ColoredDigits,
+    "marked-notes": MarkedNotes,
     "colored-mnist": ColoredMNIST,
     "multi-bias-mnist": MultiBiasMNIST,
     "corrupted-cifar10": CorruptedCIFAR10,
@@ -52,6 +54,7 @@ __all__ = [
     "CorruptedCIFAR10",
     "FEVERSymmetric",
     "LeakedSNLI",
+    "MarkedNotes",
     "MultiBiasMNIST",
     "MultiNLI",
     "OwnData",

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
-from evenhand.models import BACKBONES, Kind
-from evenhand.training import ADAPTER_TUNING, FINE_TUNING, Training
+from evenhand.models import ARCHITECTURES, BACKBONES, Kind
+from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import UserError, plain_fields
 
 Inputs = Literal["text", "image", "pictures"]
@@ -207,6 +207,8 @@ class TaskSource(ABC):
                 f"The task '{self.name}' ships no training settings for the model '{model}', "
                 f"only for {', '.join(self.training)} and pretrained checkpoints."
             )
+        if model in ARCHITECTURES:
+            return FROM_SCRATCH
         return ADAPTER_TUNING if adapters else FINE_TUNING
 
 
