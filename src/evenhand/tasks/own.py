@@ -85,6 +85,10 @@ class OwnData(TaskSource):
     adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": replace(training["MiniLM"], epochs=5, lr=1e-3)}
 
     def __post_init__(self) -> None:
+        if self.data is None:
+            raise UserError(
+                "The task 'own-data' needs data: name a file, a folder or a data set of the hub with --data."
+            )
         for field in ("text", "group"):
             value = getattr(self, field)
             # one name may stand without brackets
@@ -140,7 +144,6 @@ class OwnData(TaskSource):
 
     def settings(self) -> dict[str, Any]:
         """What makes the data: the options that were given, with the content of files in place of their folders."""
-        self._given()
         digests = {name: place_digest(str(getattr(self, name)), self._columns) for name in self._given_paths}
         return self.options() | {"sha256": {name: digest for name, digest in digests.items() if digest is not None}}
 
@@ -152,20 +155,13 @@ class OwnData(TaskSource):
             given[name] = Path(path).expanduser().absolute().name if is_local(path) else Path(path).as_posix()
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
-    def _given(self) -> str:
-        if self.data is None:
-            raise UserError(
-                "The task 'own-data' needs data: name a file, a folder or a data set of the hub with --data."
-            )
-        return str(self.data)
-
     @property
     def _given_paths(self) -> list[str]:
         return [name for name in _PATHS if getattr(self, name) is not None]
 
     @cached_property
     def _is_picture_folder(self) -> bool:
-        path = Path(self._given()).expanduser()
+        path = Path(str(self.data)).expanduser()
         return path.is_dir() and has_pictures(path)
 
     @property
@@ -173,7 +169,7 @@ class OwnData(TaskSource):
         return Columns(tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id)
 
     def _places(self) -> list[Place]:
-        places = [read_place(self._given(), self._columns, self.hub_config, self.revision)]
+        places = [read_place(str(self.data), self._columns, self.hub_config, self.revision)]
         columns = replace(self._columns, split=None)
         for field, split in (("validation_data", "validation"), ("test_data", "test")):
             path = getattr(self, field)
