@@ -13,9 +13,11 @@ from transformers import (
     AutoTokenizer,
 )
 
+import evenhand as eh
 from evenhand.heads import head_of
 from evenhand.models import ModelSource
 from evenhand.small_transformers import IMAGE_MODELS, POSITIONS, SPECIAL_TOKENS, VOCABULARY, trained_tokenizer
+from evenhand.tasks import Task
 from evenhand.validation import UserError
 
 CORPUS = ("The soup was cold.", "the bed was shabby", "The room was lovely, frankly.")
@@ -131,3 +133,19 @@ def test_they_start_from_random_weights_drawn_by_the_seed(name: str) -> None:
         assert torch.equal(value, again.state_dict()[key])
     head = f"{head_of(first)[0]}.weight"
     assert not torch.equal(first.get_parameter(head), other.get_parameter(head))
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(IMAGE_MODELS))
+def test_a_run_with_an_image_model(name: str, tiny_task: Task, tmp_path: Path) -> None:
+    method = eh.EDGE(projection="tensor")
+    result = eh.fit(method, tiny_task, name, output_dir=tmp_path / "run", epochs=1, batch_size=48)
+    plain = AutoModelForImageClassification.from_pretrained(tmp_path / "run/model").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "run/model")
+    image = np.asarray(tiny_task.tests["test"][0]["pixel_values"], dtype=np.uint8).transpose(1, 2, 0)
+    inputs = processor([Image.fromarray(image)], return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(plain(**inputs).logits, result.model(**inputs).logits)
+    assert result.record["training"]["optimizer"] == "adamw"

@@ -17,7 +17,8 @@ from evenhand.report import write_audit
 from evenhand.terminal import RunDisplay, output
 from evenhand.validation import UserError, check_integer
 
-_BESIDE_A_RUN = {"run_folder", "seeds", "data_dir", "output_dir", "export", "device", "quiet"}
+_PLACES = ("data_dir", "data", "validation_data", "test_data")  # no record says where files lie
+_BESIDE_A_RUN = {"run_folder", "seeds", *_PLACES, "output_dir", "export", "device", "quiet"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class AuditVerb(Train):
 
     Takes the biased model of a RUN (PGD, Even, …), or a saved classifier (--model DIR), or trains biased models on a
     task; scores each training sample by its gradient's norm; and writes audit.html, audit.md, audit.json and
-    scores.parquet and .csv. Beside a RUN, its record says task, model and training; --data-dir names the task's files.
-    An audit that was stopped goes on where it was when the same command is given again.
+    scores.parquet and .csv. Beside a RUN, its record says task, model and training; --data-dir (of own data: --data)
+    says where its files lie. An audit that was stopped goes on where it was when the same command is given again.
 
     Attributes:
         run_folder: A run's folder, or a folder of runs on the same data with different seeds; without it --task is
@@ -57,7 +58,7 @@ class AuditVerb(Train):
                 self._check_beside_a_run()
                 found = audit(
                     self.run_folder,
-                    data_dir=getattr(self, "data_dir", None),
+                    places=self._places(),
                     seeds=self._seeds(),
                     output_dir=self.output_dir,
                     device=self.device,
@@ -84,6 +85,10 @@ class AuditVerb(Train):
         console.print(found.summary(), markup=False)
         console.print(f"Page: {written[0]}\nData: {', '.join(str(path) for path in written[1:])}", markup=False)
         return 0
+
+    def _places(self) -> dict[str, Path | str]:
+        given = {name: getattr(self, name, None) for name in _PLACES}
+        return {name: place for name, place in given.items() if place is not None}
 
     def _seeds(self) -> int | None:
         if self.seeds is not None:

@@ -5,7 +5,6 @@ Legend: N samples of a split, C classes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from evenhand.run import Device, torch_device
 from evenhand.small_models import SmallVisionConfig
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import read_json, ready
-from evenhand.tasks import TASKS, Task, TaskSource, column_values, membership
+from evenhand.tasks import TASKS, OwnData, Task, TaskSource, column_values, membership
 from evenhand.validation import UserError, check_integer, unknown_name
 
 Data = str | TaskSource | Task | datasets.Dataset | Mapping[str, datasets.Dataset]
@@ -78,7 +77,8 @@ def evaluate(
         model: A run's folder, a model's folder with its tokenizer or image processor, or a name on the hub.
         data: A task, or splits of your own with the columns that tasks have (`labels` as a ClassLabel, `text` and
             perhaps `text_pair`, or `image` or `pixel_values`; perhaps `index`, `group`, `attribute`, `alignment`). A
-            run is measured on its own task if None.
+            run is measured on its own task if None. `OwnData` is measured as one split, but for a run on the very data
+            that the run was trained on: then on the run's own splits.
         on: Names of the splits; all but train if None.
         data_dir: Folder of the data files, for a run's own task, whose record names no folder.
         data_seed: Seed of a task's construction; that of the run, or 0, if None.
@@ -96,14 +96,16 @@ def evaluate(
     place = torch_device(device)
     folder, record = _located(model)
     given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
+    if record is not None and isinstance(given, OwnData):
+        given = _same_as_run(given, record)
     recorded = 0 if record is None else record["data_seed"]
-    splits, train = _splits(given, recorded if data_seed is None else data_seed)
-    chosen = _chosen(splits, on)
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
+        splits, task = _splits(given, recorded if data_seed is None else data_seed, _named_classes(loaded))
+        chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         return {
-            name: _evaluated(loaded, str(model), name, split, train, preprocess, batch_size)
+            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
             for name, split in chosen.items()
         }
 
@@ -138,17 +140,29 @@ def _data_of_run(
     name = record["task"]["name"]
     if name not in TASKS:
         raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
-    known = {f.name for f in dataclasses.fields(TASKS[name])}  # type: ignore[arg-type]
-    given = dict(settings) | ({} if data_dir is None else {"data_dir": data_dir})
-    for setting in given:
-        if setting not in known:
-            raise UserError(f"The task '{name}' of the run in '{model}' has no setting '{setting}'.")
-    made_with = {k: tuple(v) if isinstance(v, list) else v for k, v in record["task"]["settings"].items()}
-    return TASKS[name](**(made_with | given))
+    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir))
 
 
-def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], datasets.Dataset | None]:
-    """Every split by name, and the training split, whose group shares weigh an average."""
+def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:
+    return dict(settings) | ({} if data_dir is None else {"data_dir": data_dir})
+
+
+def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
+    """The run's own splits where the data are those that it was trained on; else all of the data as one split."""
+    recorded = record["task"]
+    digests = recorded["settings"].get("sha256", {})
+    if recorded["name"] != data.name or digests.get("data") != data.settings()["sha256"].get("data", ""):
+        return data
+    places = {name: getattr(data, name) for name in digests if getattr(data, name, None) is not None}
+    return OwnData.from_settings(recorded["settings"], places).build(record["data_seed"])
+
+
+def _splits(
+    data: Data, data_seed: int, classes: tuple[str, ...] | None
+) -> tuple[dict[str, datasets.Dataset], Task | None]:
+    """Every split by name, and the task if they are one's."""
+    if isinstance(data, OwnData):
+        return {"data": data.one_split(classes)}, None
     if isinstance(data, str):
         if data not in TASKS:
             raise unknown_name("task", data, TASKS)
@@ -157,14 +171,14 @@ def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], da
         check_integer("evaluate", "data_seed", data_seed, 0)
         data = data.build(data_seed)
     if isinstance(data, Task):
-        return data.splits, data.train
+        return data.splits, data
     splits = {"data": data} if isinstance(data, datasets.Dataset) else dict(data)
     for name, split in splits.items():
         if not isinstance(split, datasets.Dataset) or not {"labels"} <= set(split.column_names) or not len(split):
             raise UserError(f"The split '{name}' must be a datasets.Dataset with rows and a column 'labels'.")
         if not isinstance(split.features["labels"], datasets.ClassLabel):
             raise UserError(f"The column 'labels' of the split '{name}' must be a datasets.ClassLabel.")
-    return splits, splits.get("train")
+    return splits, None
 
 
 def _chosen(splits: dict[str, datasets.Dataset], on: Sequence[str] | str | None) -> dict[str, datasets.Dataset]:
@@ -205,10 +219,25 @@ def _classes(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(names[i] for i in sorted(names, key=int))
 
 
+def _named_classes(model: PreTrainedModel) -> tuple[str, ...] | None:
+    """The model's classes; None where it has numbers only."""
+    classes = _classes(model)
+    return None if all(c == f"LABEL_{i}" for i, c in enumerate(classes)) else classes
+
+
+def _merged_numbers(model: PreTrainedModel, split: datasets.Dataset, merged: Mapping[str, str]) -> NDArray[np.int64]:
+    """The number among the split's classes of what each of the model's classes counts as, shape (C,)."""
+    found = list(split.features["labels"].names)
+    classes = _classes(model)
+    if not set(classes) <= set(merged):
+        raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
+    return np.array([found.index(merged[c]) for c in classes])
+
+
 def _class_numbers(model: PreTrainedModel, folder: str, name: str, split: datasets.Dataset) -> NDArray[np.int64]:
     """The model's number of each class of the data, matched by name; by number where the model has no names."""
     classes, found = _classes(model), tuple(split.features["labels"].names)
-    if len(classes) == len(found) and all(c == f"LABEL_{i}" for i, c in enumerate(classes)):
+    if len(classes) == len(found) and _named_classes(model) is None:
         return np.arange(len(found))
     if not set(found) <= set(classes):
         raise UserError(
@@ -226,11 +255,14 @@ def _evaluated(
     folder: str,
     name: str,
     split: datasets.Dataset,
-    train: datasets.Dataset | None,
+    task: Task | None,
     preprocess: Preprocess,
     batch_size: int,
 ) -> Evaluated:
-    numbers = _class_numbers(model, folder, name, split)
+    merged = {} if task is None else task.merged.get(name, {})
+    # labels and predictions are compared as the model's classes, or as the split's where several of those merge
+    numbers = np.arange(len(split.features["labels"].names)) if merged else _class_numbers(model, folder, name, split)
+    counted_C = _merged_numbers(model, split, merged) if merged else np.arange(len(_classes(model)))
     label_N = column_values(split, "labels")
     if not np.issubdtype(label_N.dtype, np.integer) or label_N.min() < 0:
         raise UserError(f"The split '{name}' has rows without a label.")
@@ -240,14 +272,14 @@ def _evaluated(
     probability_NC = torch.from_numpy(logits_NC).double().softmax(1).numpy()
     if not np.isfinite(probability_NC).all():
         raise UserError(f"The model '{folder}' gives probabilities that are no numbers on the split '{name}'.")
-    result = measured(split, probability_NC.argmax(1), label_N, train)
+    result = measured(split, counted_C[probability_NC.argmax(1)], label_N, None if task is None else task.train)
     correct_N = result.predicted_N == label_N
     everything = np.ones(len(label_N), dtype=bool)
     return Evaluated(
         result,
         _shares(correct_N, {"average": everything, **membership(split, "alignment")}),
         _shares(correct_N, membership(split, "group")),
-        _table(model, name, split, label_N, probability_NC),
+        _table(model, name, split, label_N, result.predicted_N, probability_NC, merged=bool(merged)),
     )
 
 
@@ -264,16 +296,20 @@ def _table(
     name: str,
     split: datasets.Dataset,
     label_N: NDArray[np.int64],
+    predicted_N: NDArray[np.int64],
     probability_NC: NDArray[np.float64],
+    *,
+    merged: bool,
 ) -> pd.DataFrame:
     classes = np.array(_classes(model))
+    compared = np.array(split.features["labels"].names) if merged else classes
     columns: dict[str, Any] = {"split": name}
     for column in ("index", "id"):
         if column in split.column_names:
             columns[column] = split[column][:]
     if "index" not in columns:
         columns["index"] = np.arange(len(split))
-    columns |= {"label": classes[label_N], "prediction": classes[probability_NC.argmax(1)]}
+    columns |= {"label": compared[label_N], "prediction": compared[predicted_N]}
     columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(classes)}
     columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
     return pd.DataFrame(columns)

@@ -5,7 +5,7 @@ Legend: N training samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def audit(
     model: str | Path | None = None,
     *,
     task: TaskSource | Task | None = None,
-    data_dir: Path | str | None = None,
+    places: Mapping[str, Path | str] | None = None,
     seeds: int | Sequence[int] | None = None,
     data_seed: int | None = None,
     output_dir: Path | str | None = None,
@@ -58,7 +58,8 @@ def audit(
         model: For a task: a saved classifier's folder, taken as the biased model, or what biased models start from;
             the task's default if None.
         task: For a run on data of your own: these data.
-        data_dir: For a run: the folder of its task's data files.
+        places: For a run: where its task's files lie, which no record says, by the task's own option:
+            `{"data_dir": folder}`, or `{"data": file}` for own data.
         seeds: How many biased models are trained (seeds 0, 1, …), or their seeds; one by default. All see the same
             data, so that their scores can be compared.
         data_seed: Drives the data's construction; the first seed if None.
@@ -93,13 +94,11 @@ def audit(
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"The output folder '{folder}' is a file.")
     if isinstance(what, TaskSource | Task) or (isinstance(what, str) and what in TASKS and not Path(what).exists()):
-        if task is not None or data_dir is not None:
-            raise UserError(
-                "The 'task' and 'data_dir' parameters of audit go with a run: give a task its own settings."
-            )
+        if task is not None or places is not None:
+            raise UserError("The 'task' and 'places' parameters of audit go with a run: give a task its own settings.")
         subject = subject_of_data(what, folder, options)
     else:
-        subject = subject_of_runs(Path(what), task, data_dir, folder, options)
+        subject = subject_of_runs(Path(what), task, places or {}, folder, options)
     return audited(subject, score_all(subject.models, subject.task, subject.scoring, place, progress))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +71,14 @@ class RunRecord:
         path = self.folder / "stages" / "scores" / "scores.npy"
         return path if path.exists() and self.biased_model is not None else None
 
-    def task_source(self, data_dir: Path | str | None) -> TaskSource:
+    def task_source(self, given: Mapping[str, Any]) -> TaskSource:
         """The run's task, to be built again.
 
+        Args:
+            given: Where its files lie.
+
         Raises:
-            UserError: If the task isn't one of those by name.
+            UserError: If the task isn't one of those by name, or its files aren't given.
         """
         task = self.raw["task"]
         if task["name"] not in TASKS:
@@ -84,12 +86,7 @@ class RunRecord:
                 f"The run in '{self.folder}' is of the task '{task['name']}', whose data its record doesn't hold: give "
                 "the data it was trained on beside it."
             )
-        source = TASKS[task["name"]]
-        known = {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
-        settings = {name: value for name, value in task["settings"].items() if name in known}
-        if data_dir is not None and "data_dir" not in known:
-            raise UserError(f"The task '{task['name']}' takes no data folder: leave --data-dir out.")
-        return source(**settings, **({} if data_dir is None else {"data_dir": data_dir}))
+        return TASKS[task["name"]].from_settings(task["settings"], given)
 
     def training(self) -> Training:
         """The settings that the run's stages were trained with."""

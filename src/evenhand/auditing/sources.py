@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ class Subject:
 def subject_of_runs(
     folder: Path,
     task: TaskSource | Task | None,
-    data_dir: Path | str | None,
+    places: Mapping[str, Any],
     output_dir: Path | None,
     options: Options,
 ) -> Subject:
@@ -70,7 +70,7 @@ def subject_of_runs(
     Args:
         folder: The run's folder, or one with several.
         task: The data, if they were the user's own.
-        data_dir: The folder of the task's data files.
+        places: Where the task's files lie, by the names of its options (`data_dir`, `data`, …).
         output_dir: Where the audit keeps its files; `audit` in the folder unless given.
         options: What else was asked for.
 
@@ -84,7 +84,7 @@ def subject_of_runs(
         raise UserError(f"A run's record says how its models were trained, so {clash} can't be given beside a run.")
     records, notes = _alike(find_runs(folder), folder)
     first = records[0]
-    recipe = first.task_source(data_dir) if task is None else task
+    recipe = first.task_source(places) if task is None else task
     built = recipe.build(first.data_seed) if isinstance(recipe, TaskSource) else recipe
     _check_data(first, built)
     configuration = Configuration(
@@ -95,6 +95,7 @@ def subject_of_runs(
         seed=first.seed,
         data_seed=first.data_seed,
         adapters=first.adapters(),
+        fresh=first.raw["model"].get("fresh", False),
     )
     where = output_dir or folder / "audit"
     with_models = [record for record in records if record.biased_model is not None]
@@ -123,7 +124,7 @@ def subject_of_data(recipe: str | TaskSource | Task, output_dir: Path | None, op
     seeds = options.seeds or (0,)
     data_seed = seeds[0] if options.data_seed is None else options.data_seed
     built = recipe.build(data_seed) if isinstance(recipe, TaskSource) else recipe
-    model = options.model or (recipe.default_model if isinstance(recipe, TaskSource) else None)
+    model = options.model or (recipe.usual_model if isinstance(recipe, TaskSource) else None)
     if model is None:
         raise UserError("The 'model' parameter of audit must be given for a task of your own.")
     if (Path(model) / "record.json").exists() and (Path(model) / "model").is_dir():

@@ -14,7 +14,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import datasets
 import numpy as np
@@ -174,6 +174,24 @@ class TaskSource(ABC):
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
         return {}
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Self:
+        """The task that a record tells of, to be built again.
+
+        Args:
+            settings: As `settings()` gave them, perhaps read back from JSON.
+            given: What they leave out, such as `data_dir`, or what is to be taken in their place.
+
+        Raises:
+            UserError: If the task has no such setting, or a setting is wrong.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name in given or {}:
+            if name not in known:
+                raise UserError(f"The task '{cls.name}' has no option '--{name.replace('_', '-')}'.")
+        made_with = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
+        return cls(**(made_with | dict(given or {})))
 
     @property
     def usual_model(self) -> str:

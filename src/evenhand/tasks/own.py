@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import datasets
 
@@ -102,6 +102,28 @@ class OwnData(TaskSource):
                 raise UserError(f"The '{what}' parameter of own-data names the column '{names[0]}' twice.")
         check_integer(self.name, "image_side", self.image_side, 4, 4096)
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Self:
+        """The data that a record tells of; where files lie must be given, since it doesn't say.
+
+        Raises:
+            UserError: If a file isn't given, or isn't the one that the record tells of.
+        """
+        digests = settings.get("sha256", {})
+        for name in digests:
+            if name not in (given or {}):
+                raise UserError(
+                    f"The data were '{settings[name]}': say where they are with --{name.replace('_', '-')}."
+                )
+        source = super().from_settings(settings, given)
+        found = source.settings()["sha256"]
+        for name, digest in digests.items():
+            if found.get(name) != digest:
+                raise UserError(
+                    f"'{getattr(source, name)}' doesn't hold what '{settings[name]}' held when the run was trained."
+                )
+        return source
+
     @property
     def kind(self) -> Any:
         """`text` or `image`."""
@@ -133,11 +155,11 @@ class OwnData(TaskSource):
         )
         return replace(task, notes=(*task.notes, *data_summary(task).warnings))
 
-    def one_split(self, label_names: Sequence[str]) -> datasets.Dataset:
+    def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
         """All of `data` as one split, to measure a trained model on.
 
         Args:
-            label_names: The model's classes; labels that are none of them are refused.
+            label_names: The model's classes; labels that are none of them are refused. None: those of the data.
         """
         data = self._labelled(self._places()[:1], label_names)
         return task_rows(data, {"all": data.kept})["all"]
