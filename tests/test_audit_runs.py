@@ -192,7 +192,7 @@ def test_several_tasks_in_one_folder(runs: Path, tmp_path: Path) -> None:
 
 def test_options_that_a_run_answers_itself(runs: Path, task: Task) -> None:
     assert "--epochs can't be given beside a run" in refusal(runs / "pgd0", task=task, epochs=3)
-    assert "go with a run" in refusal("colored-digits", data_dir="x")
+    assert "go with a run" in refusal("colored-digits", places={"data_dir": "x"})
 
 
 def test_models_that_do_not_fit(runs: Path, tmp_path: Path) -> None:

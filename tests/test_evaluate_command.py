@@ -215,7 +215,7 @@ def test_settings_change_those_of_the_runs_task(notes: Path, capsys: pytest.Capt
         ("--predictions no/such/x.csv", "The table of predictions can't be written to 'no/such/x.csv'"),
         ("--on tset", "Unknown split 'tset' (did you mean 'test'?)"),
         ("--batch-size 0", "The 'batch_size' parameter of evaluate must be an integer of at least 1. Got 0."),
-        ("--recipe lff", "has no setting 'recipe'"),
+        ("--recipe lff", "The task 'marked-notes' has no option '--recipe'."),
         ("--predicitons x.csv", "Unknown option --predicitons (did you mean --predictions?)"),
     ],
 )

@@ -59,7 +59,7 @@ def _parse(words: list[str]) -> tuple[Any, Method | None]:
     settings = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
     verbs = {name: with_task_fields(cls) if issubclass(cls, TaskChoice) else cls for name, cls in VERBS.items()}
     unions: Any = tuple(
-        Annotated[_with_method(cls) if issubclass(cls, Train) else cls, tyro.conf.subcommand(name)]
+        Annotated[_with_method(cls) if VERBS[name] is Train else cls, tyro.conf.subcommand(name)]
         for name, cls in verbs.items()
     )
     parse: Any = tyro.cli  # its overloads don't know types that are made at run time
