@@ -1,0 +1,33 @@
+"""The tables of docs/ are those of the records in results/."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def evidence() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_tables_of_the_docs_are_those_of_the_records(evidence: ModuleType, path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert evidence.filled(page) == page
+
+
+def test_a_changed_number_is_noticed(evidence: ModuleType) -> None:
+    page = (ROOT / "docs" / "pgd.md").read_text(encoding="utf-8")
+    assert "62.2 ± 1.3" in page
+    assert evidence.filled(page.replace("62.2 ± 1.3", "62.3 ± 1.3")) == page
