@@ -48,7 +48,7 @@ class Wanted:
 def parsed(text: str) -> Wanted:
     """What a comment asks for."""
     study, *options = [part.strip() for part in text.split("|")]
-    given = dict(option.split("=", 1) for option in options)
+    given = dict(option.split("=", 1) for option in options)  # a section may hold "=" itself
     return Wanted(
         study,
         given.pop("section", ""),
@@ -120,8 +120,10 @@ def one_named(name: str, section: Section, study: str) -> Cell:
 def what_was_run(section: Section, wanted: Wanted) -> str:
     """Model, test set, selection, labels, cost, date and the command."""
     done = section.done
+    if not done:
+        return f"*{section.heading}: nothing has run yet. `evenhand study recipes/{wanted.study}.yaml`*"
     first = done[0]
-    seeds = sorted({len(cell.done) for cell in section.cells})
+    seeds = sorted({len(cell.done) for cell in section.cells if cell.done})
     days = sorted({str(run.part("durations").get("finished", ""))[:10] for run in done} - {""})
     dates = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     minutes = sum(float(run.part("durations").get("total_s", 0)) for run in done) / 60
