@@ -20,6 +20,7 @@ from PIL import Image
 
 import evenhand as eh
 from audit_data import audit_of, image_task, labels, scores, sentences, text_task
+from browser import run_axe
 from evenhand.auditing import Audit
 from evenhand.report import write_audit
 from evenhand.report.audit_wording import probability, share, times, visible
@@ -351,3 +352,15 @@ def test_an_audit_of_60000_samples_is_small_and_opens_at_once(driver: Any, tmp_p
     opened(driver, page, 1280)
     assert time.perf_counter() - began < 2
     assert labels(task).shape == (60_000,)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(driver: Any, found: Audit, tmp_path: Path, scheme: str) -> None:
+    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    try:
+        opened(driver, eh.report(found, tmp_path), 1280)
+        driver.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        assert run_axe(driver) == []
+    finally:
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -15,6 +15,8 @@ from audit_data import CLASSES, audit_of, image_task, scores, sentences, text_ta
 from evenhand.auditing.association import pointing, pooled_separations, ranked, separations, tabulate
 from evenhand.auditing.hints import find_hints
 from evenhand.auditing.inputs import tokens
+from evenhand.tasks import Task
+from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset
 
 # ---- tests of association -------------------------------------------------------------------------------------------
 
@@ -237,3 +239,19 @@ def test_that_an_entry_is_missing_can_be_the_shortcut() -> None:
     score_N = scores(rng, missing_N & (label_N != 2)) * np.where(missing_N & (label_N == 2), 0.2, 1.0)
     (finding,) = find_hints(task, score_N).findings
     assert [(v.name, v.points_to) for v in finding.values if v.name == "(missing)"] == [("(missing)", "maybe")]
+
+
+def test_a_colour_is_named_though_its_shade_tells_the_shape(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    label_N = rng.integers(0, 2, 300)
+    against_N = rng.random(300) < 0.1
+    hue_N = np.where(against_N, 1 - label_N, label_N)
+    image = np.zeros((300, 3, 8, 8), np.uint8)
+    image[np.arange(300), hue_N * 2] = 200  # red or blue
+    image[label_N == 1, :, 2:4, 2:4] = 255  # the shape pales its picture more in one class than in the other
+    image[label_N == 0, :, 4:5, :] = 255
+    split = colored_dataset(image, label_N, hue_N, PGD_PALETTE)
+    task = Task(name="made-up", kind="image", train=split, validation=split, tests={"t": split}, primary_test="t")
+    found = find_hints(task, scores(rng, against_N)).findings
+    assert [(finding.kind, finding.verdict) for finding in found] == [("colour", "strong")]
+    assert found[0].conflicting == against_N.sum()

@@ -28,7 +28,7 @@ def test_the_card_beside_the_weights_holds_the_records_numbers(tiny_task: Task, 
     run = eh.fit(eh.PGD(), tiny_task, "digits-cnn", output_dir=tmp_path / "run", epochs=1, batch_size=16, device="cpu")
     card = ModelCard.load(tmp_path / "run/model/README.md")
     data = card.data.to_dict()
-    assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "image-classification")
+    assert (data["library_name"], data["pipeline_tag"]) == ("evenhand", "image-classification")
     assert "pgd" in data["tags"]
     assert "license" not in data
     record = json.loads((tmp_path / "run/record.json").read_text(encoding="utf-8"))

@@ -221,3 +221,9 @@ def test_settings_change_those_of_the_runs_task(notes: Path, capsys: pytest.Capt
 )
 def test_mistakes(words: str, message: str, notes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refusal(f"evaluate {notes} {words}", capsys)
+
+
+def test_the_card_of_a_small_transformer_says_how_transformers_loads_it(notes: Path) -> None:
+    card = (notes / "model" / "README.md").read_text(encoding="utf-8")
+    assert "library_name: transformers" in card
+    assert "from transformers import AutoModelForSequenceClassification, AutoTokenizer" in card

@@ -225,3 +225,24 @@ def test_a_small_model_trains_from_a_folder(tmp_path: Path) -> None:
     assert result.record["command"] == (
         "evenhand train erm --task own-data --data p --group light --image-side 8 --epochs 1 --seed 0"
     )
+
+
+def test_split_folders_count_beside_a_metadata_file(tmp_path: Path) -> None:
+    names = [f"{split}/{kind}/{i}.png" for split, n in (("train", 30), ("test", 12)) for kind in "ab" for i in range(n)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    metadata(tmp_path, names, light=lambda i: "xy"[i % 2])
+    task = OwnData(data=tmp_path, group="light").build(0)
+    assert task.label_names == ("a", "b")
+    assert len(task.tests["test"]) == 24
+    assert all(name.startswith("test/") for name in task.tests["test"]["id"])
+    assert len(task.train) + len(task.validation) == 60
+
+
+def test_a_folder_beside_split_folders_is_no_class(tmp_path: Path) -> None:
+    for name in ("train/a/0.png", "test/a/0.png", "unlabeled/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(eh.UserError, match=r"holds split folders and 'unlabeled', which names no split: move it away"):
+        OwnData(data=tmp_path).build(0)

@@ -34,7 +34,7 @@ class AuditVerb(Train):
         run_folder: A run's folder, or a folder of runs on the same data with different seeds; without it --task is
             audited.
         model: A saved classifier's folder, taken as the biased model; or what biased models start from: `mlp`,
-            `pgd-cnn`, `digits-cnn`, `MiniLM`, a checkpoint's folder, or a name on the Hugging Face hub.
+            `digits-cnn`, `tiny-bert`, `small-vit`, `MiniLM`, …, a checkpoint's folder, or a name on the hub.
         seeds: Train so many biased models (seeds 0, 1, …) on the same data, and show how far they agree.
         export: Write the scores to this file too, as Parquet or CSV by its ending.
         seed: The biased model's seed; --seeds gives several.
@@ -50,6 +50,8 @@ class AuditVerb(Train):
     def run(self, method: Method | None = None) -> int:
         """Audit, write, and say what was found."""
         del method
+        if self.fresh and self.run_folder is None:
+            raise UserError("An audit's biased models start from their checkpoint's weights: leave --fresh out.")
         if self.export is not None and self.export.suffix not in (".parquet", ".csv"):
             raise UserError(f"--export writes .parquet or .csv. Got '{self.export}'.")
         with RunDisplay(self.quiet) as display:

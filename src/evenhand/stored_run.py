@@ -39,6 +39,7 @@ from evenhand.record import FORMAT, machine, now, source_commit, versions, write
 from evenhand.report.card import model_card
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
+from evenhand.small_models import SmallVisionConfig
 from evenhand.spread import Team
 from evenhand.stages import train_stage
 from evenhand.tasks import Task
@@ -344,7 +345,7 @@ class StoredRun:
             "label_access": self.configuration.method.label_access,
             "kind": self.task.kind,
             "labels": list(self.task.label_names),
-            "loader": "evenhand" if self.source.is_small else "transformers",
+            "loader": "evenhand" if isinstance(self.source.config(), SmallVisionConfig) else "transformers",
             "primary_test": self.task.primary_test,
             "notes": list(self.task.notes),
             "data": {name: _counts(split) for name, split in self.task.splits.items()},

@@ -124,6 +124,13 @@ def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
     return sorted(found, key=lambda finding: (order[finding.verdict], -finding.gain, finding.name))
 
 
+def first_that_separates(candidates: Sequence[Candidate]) -> Candidate:
+    """One of several views of the same attribute: the first whose scores separate, with p times their number."""
+    chosen = next((c for c in candidates if c.finding is not None and _separates(c.finding)), candidates[0])
+    views = len(candidates)
+    return replace(chosen, p_association=min(1.0, views * chosen.p_association), p=min(1.0, views * chosen.p))
+
+
 def value_candidates(
     kind: Kind, names: Sequence[tuple[str, str | None]], member_NV: Any, table: Table, classes: Sequence[str]
 ) -> list[Candidate]:

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
-from evenhand.auditing.findings import Candidate, Finding, attribute_candidate, corrected, value_candidates
-from evenhand.auditing.inputs import TEXT_COLUMNS, Attribute, colour, columns, token_members
+from evenhand.auditing.findings import (
+    Candidate,
+    Finding,
+    attribute_candidate,
+    corrected,
+    first_that_separates,
+    value_candidates,
+)
+from evenhand.auditing.inputs import TEXT_COLUMNS, Attribute, colours, columns, token_members
 from evenhand.tasks import Task
 from evenhand.tasks.base import column_values
 
@@ -79,11 +86,11 @@ def find_hints(task: Task, score_N: NDArray[np.float64]) -> Hint:
             else:
                 notes.append(f"No token of '{column}' is on {LEAST_COUNT} samples, so none was tested.")
     if task.kind == "image":
-        shades = colour(split)
-        if shades is None:
+        views = colours(split)
+        if not views:
             notes.append("The images have no colour, so it was not tested.")
         else:
-            add("colour", [_tested("colour", shades, scores, task)])
+            add("colour", [first_that_separates([_tested("colour", view, scores, task) for view in views])])
     others, left_out = columns(split)
     add("column", [_tested("column", attribute, scores, task) for attribute in others])
     if left_out:

@@ -6,6 +6,7 @@ Legend: N samples, V values. A picture is (channels, height, width) or one of PI
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _BINS = 10
 _SHADES = 24  # more than a palette has; what looks alike is joined
 _ALIKE = 0.03  # in units of chromaticity, whose sum over red, green and blue is 1
 _READ = 2048  # pictures at a time
+_LEAST_CHROMA = 0.02  # of a picture's brightness; what has less is grey
 _SMALL = 64  # pixels; enough for a mean colour
 
 
@@ -72,14 +74,21 @@ def token_members(split: datasets.Dataset, column: str) -> tuple[list[str], Any]
 # ---- colours --------------------------------------------------------------------------------------------------------
 
 
-def colour(split: datasets.Dataset) -> Attribute | None:
-    """The mean colour of each picture as its hue and saturation, in groups; None for pictures without colour.
+def colours(split: datasets.Dataset) -> list[Attribute]:
+    """The mean colour of each picture, in two views; none for pictures without colour.
 
-    Brightness is left out: how much ink a digit has, or how bright a photograph is, belongs to what is shown.
+    The first groups pictures by hue and saturation, which tells shades of a hue apart but may hold the shape too (a
+    white object pales its picture); the second by hue alone. Brightness is left out: how much ink a digit has, or how
+    bright a photograph is, belongs to what is shown.
     """
+    color_N3 = mean_colours(split)
+    shades = _shades(color_N3)
+    return [] if shades is None else [shades, _hues(color_N3)]
+
+
+def _shades(color_N3: NDArray[np.float64]) -> Attribute | None:
     from sklearn.cluster import AgglomerativeClustering, KMeans
 
-    color_N3 = mean_colours(split)
     known_N = np.isfinite(color_N3).all(axis=1)
     total_N = np.where(known_N, color_N3.sum(axis=1), 0.0)
     known_N &= total_N > 0
@@ -96,10 +105,26 @@ def colour(split: datasets.Dataset) -> Attribute | None:
     if len(shades.cluster_centers_) > 1:
         joining: Any = AgglomerativeClustering
         joined_V = joining(None, distance_threshold=_ALIKE, linkage="complete").fit_predict(shades.cluster_centers_)
-    value_N = np.full(len(split), -1)
+    value_N = np.full(len(color_N3), -1)
     value_N[known_N] = joined_V[shades.labels_]
     mean_V3 = np.stack([color_N3[value_N == v].mean(axis=0) for v in range(joined_V.max() + 1)])
     return Attribute("colour", [_code(mean_3 / mean_V3.max()) for mean_3 in mean_V3], value_N)
+
+
+def _hues(color_N3: NDArray[np.float64]) -> Attribute:
+    """Twelfths of the circle of hues; −1 for grey pictures."""
+    red_N, green_N, blue_N = np.nan_to_num(color_N3).T  # an unreadable picture is grey
+    # the colour without its grey part, in the plane of hues
+    x_N, y_N = red_N - (green_N + blue_N) / 2, (green_N - blue_N) * math.sqrt(3) / 2
+    colored_N = np.hypot(x_N, y_N) > _LEAST_CHROMA * np.maximum(red_N + green_N + blue_N, 1e-12)
+    twelfth_N = np.rint(np.arctan2(y_N, x_N) / (math.pi / 6)).astype(np.int64) % 12
+    value_N: NDArray[np.int64] = np.where(colored_N, twelfth_N, -1)
+    names = []
+    for value in range(12):
+        rows = np.flatnonzero(np.equal(value_N, value))
+        mean_3 = color_N3[rows].mean(axis=0) if len(rows) else np.ones(3)
+        names.append(_code(mean_3 / mean_3.max()))
+    return Attribute("colour", names, value_N)
 
 
 def mean_colours(split: datasets.Dataset) -> NDArray[np.float64]:

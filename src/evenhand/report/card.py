@@ -55,7 +55,7 @@ def model_card(record: dict[str, Any]) -> str:
 
 
 def _front_matter(record: dict[str, Any]) -> str:
-    fields: dict[str, Any] = {"library_name": "transformers"}
+    fields: dict[str, Any] = {"library_name": record.get("loader") or "transformers"}
     kind = record.get("kind")
     if kind in _PIPELINES:
         fields["pipeline_tag"] = _PIPELINES[kind]

@@ -101,6 +101,16 @@ class OwnData(TaskSource):
             if len(set(names)) < len(names):
                 raise UserError(f"The '{what}' parameter of own-data names the column '{names[0]}' twice.")
         check_integer(self.name, "image_side", self.image_side, 4, 4096)
+        if self.text and self.image_side != type(self).image_side:
+            raise UserError("The 'image_side' parameter of own-data is for pictures, and the data are texts.")
+        for field in ("hub_config", "revision"):
+            if getattr(self, field) is not None and is_local(str(self.data)):
+                raise UserError(f"The '{field}' parameter of own-data is for the hub, but '{self.data}' is a file.")
+        for field in ("image", "label", "split", "id"):
+            if not isinstance(getattr(self, field), str | None):
+                raise UserError(
+                    f"The '{field}' parameter of own-data must be a column's name. Got {getattr(self, field)!r}."
+                )
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Self:

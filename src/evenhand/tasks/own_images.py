@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,13 @@ def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
     inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and has_pictures(entry)]
     splits = [split_named(entry.name) for entry in inner]
     alone = not any(entry.name.lower().endswith(ENDINGS) for entry in folder.iterdir()) and _metadata(folder) is None
-    if alone and "train" in splits and None not in splits:
+    if alone and "train" in splits:
+        if None in splits:
+            other = inner[splits.index(None)].name
+            raise UserError(
+                f"The folder '{folder}' holds split folders and '{other}', which names no split: move it away, or "
+                "rename the folders if they are classes."
+            )
         return list(zip(splits, inner, strict=True))
     return [(None, folder)]
 
@@ -106,12 +113,12 @@ def read_folder(
                     f"The folder '{root}' has no metadata file ({', '.join(METADATA)}), so there is no column "
                     f"'{column}', given as --{option}."
                 )
-            part, column = Part(f"'{root.name}'", _class_folders(root), split), FOLDER_LABEL
+            found, column = [Part(f"'{root.name}'", _class_folders(root), split)], FOLDER_LABEL
         else:
-            part, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
+            found, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
             if unlisted:
                 notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
-        parts.append(part)
+        parts.extend(found)
         columns.add(column)
     return parts, notes, columns.pop()
 
@@ -137,7 +144,7 @@ def _class_folders(root: Path) -> datasets.Dataset:
 
 def _with_metadata(
     root: Path, table: Path, image: str, label: str | None, others: Mapping[str, str], split: str | None
-) -> tuple[Part, str, int]:
+) -> tuple[list[Part], str, int]:
     where = f"The file '{table}'"
     found = column_names(table)
     in_table = label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
@@ -158,7 +165,20 @@ def _with_metadata(
     listed = {path.resolve() for path in files}
     unlisted = sum(path.resolve() not in listed for path in picture_files(root))
     typed = table.suffix not in (".csv", ".tsv") or not in_table
-    return Part(f"'{table.name}'", _pictures(root, files, columns), split, typed), in_table or FOLDER_LABEL, unlisted
+    part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed)
+    parts = [part] if split or "split" in others else _by_folder(part, names)
+    return parts, in_table or FOLDER_LABEL, unlisted
+
+
+def _by_folder(part: Part, names: list[str | None]) -> list[Part]:
+    """The rows by the split folders that their files lie in, if all do and one is for training."""
+    splits = [split_named(Path(name or "").parts[0]) if len(Path(name or "").parts) > 1 else None for name in names]
+    if "train" not in splits or None in splits:
+        return [part]
+    return [
+        replace(part, rows=part.rows.select([i for i, of_row in enumerate(splits) if of_row == split]), split=split)
+        for split in dict.fromkeys(splits)
+    ]
 
 
 def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> datasets.Dataset:
