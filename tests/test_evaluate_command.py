@@ -227,3 +227,22 @@ def test_the_card_of_a_small_transformer_says_how_transformers_loads_it(notes: P
     card = (notes / "model" / "README.md").read_text(encoding="utf-8")
     assert "library_name: transformers" in card
     assert "from transformers import AutoModelForSequenceClassification, AutoTokenizer" in card
+
+
+def test_own_data_of_a_run_are_its_splits_and_new_data_are_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def write(name: str, n: int) -> Path:
+        rows = [f"{['dull', 'fine'][i % 2]} day {rng.integers(9)},{['bad', 'good'][i % 2]}" for i in range(n)]
+        (tmp_path / name).write_text("\n".join(["words,mark", *rows]) + "\n", encoding="utf-8")
+        return tmp_path / name
+
+    mine, new = write("my.csv", 60), write("new.csv", 24)
+    data = eh.OwnData(data=mine, text="words", label="mark")
+    eh.fit(eh.ERM(), data, "tiny-bert", epochs=1, output_dir=tmp_path / "run", device="cpu")
+    own = eh.evaluate(tmp_path / "run", eh.OwnData(data=mine))
+    assert {name: len(found.predictions) for name, found in own.items()} == {"validation": 6, "test": 12}
+    whole = eh.evaluate(tmp_path / "run", eh.OwnData(data=new))
+    assert {name: len(found.predictions) for name, found in whole.items()} == {"data": 24}
+    with pytest.raises(eh.UserError, match=r"^The data were 'my\.csv': say where they are with --data\.$"):
+        eh.evaluate(tmp_path / "run")

@@ -30,7 +30,9 @@ class EvaluateVerb(TaskChoice):
     """Measure a trained model on a task or on new data: accuracy by group with intervals, and every prediction.
 
     The model is that of a run of evenhand's, or any image or sequence classifier of transformers with its tokenizer or
-    image processor. A run is measured on its own task unless another one or data are given.
+    image processor. A run is measured on its own task unless another one or data are given. Where a run was trained on
+    your own data, --data says where they lie: the very file has the run's splits, any other is measured whole, with the
+    run's columns unless you name others.
 
     Attributes:
         model: A run's folder, a model's folder, or a name on the Hugging Face hub.

@@ -5,6 +5,7 @@ Legend: N samples of a split, C classes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,13 +149,20 @@ def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str
 
 
 def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
-    """The run's own splits where the data are those that it was trained on; else all of the data as one split."""
-    recorded = record["task"]
-    digests = recorded["settings"].get("sha256", {})
-    if recorded["name"] != data.name or digests.get("data") != data.settings()["sha256"].get("data", ""):
+    """The run's own splits where the data are those that it was trained on; else all of the data as one split.
+
+    New data have the run's columns of inputs and labels unless others are named.
+    """
+    settings = record["task"]["settings"]
+    if record["task"]["name"] != data.name:
         return data
-    places = {name: getattr(data, name) for name in digests if getattr(data, name, None) is not None}
-    return OwnData.from_settings(recorded["settings"], places).build(record["data_seed"])
+    digests = settings.get("sha256", {})
+    if digests.get("data") == data.settings()["sha256"].get("data", ""):
+        places = {name: getattr(data, name) for name in digests if getattr(data, name, None) is not None}
+        return OwnData.from_settings(settings, places).build(record["data_seed"])
+    inputs = () if data.text or data.image else ("text", "image")
+    missing = [name for name in (*inputs, "label") if not getattr(data, name) and settings.get(name)]
+    return dataclasses.replace(data, **{name: settings[name] for name in missing})
 
 
 def _splits(
