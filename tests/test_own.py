@@ -284,7 +284,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
             b'{"sentence": 3, "label": "a"}\n',
             "Line 1 of '{path}' holds the number 3 in 'sentence', where a text is expected.",
         ),
-        ("my.csv.gz", gzip.compress(b"sentence,label\n" + b"x,a\n" * 99, mtime=0)[:-20], "The file '{path}' is truncated: its"),
+        (
+            "my.csv.gz",
+            gzip.compress(b"sentence,label\n" + b"x,a\n" * 99, mtime=0)[:-20],
+            "The file '{path}' is truncated: its",
+        ),
         ("my.csv.gz", b"no gzip", "The file '{path}' is damaged, truncated or of another kind (Not a gzipped file"),
         (
             "my.csv.gz",
