@@ -22,9 +22,10 @@ from evenhand.batches import collator_for, model_rows
 from evenhand.evaluation import SplitResult, measured
 from evenhand.inference import logits_and_labels
 from evenhand.metrics import accuracy, wilson
-from evenhand.models import Kind, ModelSource, load_model
+from evenhand.models import Kind, ModelSource
 from evenhand.preprocess import Preprocess
 from evenhand.run import Device, torch_device
+from evenhand.saved_models import load_model
 from evenhand.small_models import SmallVisionConfig
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import read_json, ready

