@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from evenhand.metrics import SMALLEST_COUNTED_GROUP
 from evenhand.progress import Measurement
 from evenhand.stages import untouched_surroundings
 from evenhand.tasks import Task
+from evenhand.tasks.base import membership
 
 QUICK: dict[str, Any] = {"model": "digits-cnn", "epochs": 2, "batch_size": 16, "device": "cpu"}
 
@@ -149,3 +151,22 @@ def test_chosen_rows_stand_for_all(strata: list[int], most: int) -> None:
         size, chosen = (stratum_N == name).sum(), (stratum_N[row_M] == name).sum()
         assert chosen >= min(size, SMALLEST_COUNTED_GROUP, most if len(strata) <= most else size)
         assert weight_M[stratum_N[row_M] == name].sum() == pytest.approx(size)
+
+
+@pytest.mark.parametrize("group", ["missing", "overlapping"])
+def test_rows_of_no_group_or_of_several_are_measured_too(group: str) -> None:
+    task = make_task(train=96, validation=400)
+    columns = task.validation
+    if group == "missing":
+        named = [None if i % 3 else 0 for i in range(len(columns))]
+        feature: Any = datasets.ClassLabel(names=["odd one out"])
+    else:
+        named = [[0, 1] if i % 3 else [] for i in range(len(columns))]
+        feature = datasets.List(datasets.ClassLabel(names=["a", "b"]))
+    split = columns.remove_columns("group").add_column("group", named, feature=feature)  # type: ignore[arg-type]
+    measured = ValidationRows(split, pixel_rows(task), collate, 96, 32)
+    assert measured.is_sample
+    assert measured.weight_M.sum() == pytest.approx(len(split))
+    chosen = membership(split, "group")
+    assert measured.groups.keys() == chosen.keys()
+    assert sum(member_M.sum() for member_M in measured.groups.values()) > 0

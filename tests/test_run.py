@@ -406,6 +406,37 @@ def test_a_text_checkpoint_on_a_task_of_ones_own(method: Any, bert_folder: Path,
     assert loaded.config.label2id == {"pos": 0, "neg": 1}
 
 
+def test_bf16_trains_in_half_precision_and_keeps_the_weights_whole(bert_folder: Path, tmp_path: Path) -> None:
+    dtypes: set[torch.dtype] = set()
+
+    def watch(module: Any, arguments: Any, output: Any) -> None:
+        if module.training and isinstance(module, torch.nn.Linear):
+            dtypes.add(output.dtype)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(watch)
+    try:
+        given: dict[str, Any] = {"model": str(bert_folder), "epochs": 15, "lr": 1e-2}
+        half = fit(eh.PGD(), text_task(), tmp_path / "half", bf16=True, **given)
+        assert dtypes == {torch.bfloat16}
+        dtypes.clear()
+        whole = fit(eh.PGD(), text_task(), tmp_path / "whole", **given)
+        assert dtypes == {torch.float32}
+    finally:
+        handle.remove()
+    assert half.metrics["average"] == 1.0
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+    assert half.model.config._attn_implementation == whole.model.config._attn_implementation == "sdpa"
+    assert half.record["training"]["bf16"] is True
+    assert "bf16" not in whole.record["training"]
+    assert half.record["cell"] != whole.record["cell"]
+
+
+@pytest.mark.parametrize("method", [eh.EDGE(projection="tensor"), eh.EDGE(projection="tensor", route="double")])
+def test_edge_learns_in_bf16(method: Any, bert_folder: Path, tmp_path: Path) -> None:
+    result = fit(method, text_task(), tmp_path / "run", model=str(bert_folder), epochs=15, lr=1e-2, bf16=True)
+    assert result.metrics["average"] == 1.0
+
+
 # ---- mistakes: one sentence, before training, nothing written --------------------------------------------------------
 
 

@@ -142,6 +142,45 @@ def test_no_and_all_conflicts(conflict: float, share: float) -> None:
     }
 
 
+def test_wrong_labels_leave_colour_group_and_test_alone() -> None:
+    clean, spoilt = ColoredDigits().build(3), ColoredDigits(wrong_labels=0.25).build(3)
+    for split, size in (("train", 1100), ("validation", 200)):
+        before, after = clean.splits[split], spoilt.splits[split]
+        wrong = np.array(before["labels"]) != np.array(after["labels"])
+        assert abs(wrong.mean() - 0.25) < 5 * (0.25 * 0.75 / size) ** 0.5
+        assert len(np.unique((np.array(after["labels"]) - np.array(before["labels"]))[wrong] % 10)) == 9
+        for column in ("group", "alignment", "attribute", "pixel_values"):
+            assert before[column][:] == after[column][:], column
+    assert clean.tests["test"]["labels"][:] == spoilt.tests["test"]["labels"][:]
+
+
+@pytest.mark.parametrize(("imbalance", "share", "first", "last"), [(10, 1, 111, 11), (1, 0.1, 11, 11), (4, 0.5, 56, 14)])
+def test_classes_keep_their_share_of_training_images(imbalance: float, share: float, first: int, last: int) -> None:
+    task = ColoredDigits(imbalance=float(imbalance), share=share).build(0)
+    counts = np.bincount(task.train["labels"][:], minlength=10)
+    assert (counts[0], counts[9]) == (first, last)
+    assert (len(task.validation), len(task.tests["test"])) == (200, 497)
+
+
+def test_data_that_are_not_spoilt_are_called_as_before() -> None:
+    assert ColoredDigits(wrong_labels=0.1).settings() == {"conflict": 0.02, "test_conflict": 0.9, "wrong_labels": 0.1}
+    assert ColoredDigits().expected_counts()
+    assert not ColoredDigits(share=0.5).expected_counts()
+
+
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [({"wrong_labels": 1.1}, "[0, 1]"), ({"imbalance": 0.5}, "[1, inf)"), ({"share": 0.0}, "(0, 1]")],
+)
+def test_bad_spoiling(options: dict[str, Any], allowed: str) -> None:
+    name, value = next(iter(options.items()))
+    with pytest.raises(UserError) as caught:
+        ColoredDigits(**options)
+    assert str(caught.value) == (
+        f"The '{name}' parameter of colored-digits must be a float in the range {allowed}. Got {value}."
+    )
+
+
 def test_equal_seeds_give_equal_data() -> None:
     first, second = colored_digits(3), ColoredDigits().build(3)
     for name, split in first.splits.items():

@@ -68,3 +68,10 @@ def test_replaced_checks_zero_instead_of_ignoring_it(given: dict[str, Any]) -> N
 def test_the_step_schedule_has_no_adamw_form() -> None:
     with pytest.raises(UserError, match="adam and sgd only"):
         Training(epochs=1, lr=1.0, batch_size=1, optimizer="adamw", schedule="step")
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_bf16_is_a_truth_value(value: Any) -> None:
+    with pytest.raises(UserError) as caught:
+        dataclasses.replace(GOOD, bf16=value)
+    assert str(caught.value) == f"The 'bf16' parameter of the training must be True or False. Got {value!r}."

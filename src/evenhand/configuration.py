@@ -62,6 +62,8 @@ class Configuration:
         # what came later is left out where it isn't used, so that older runs keep their hashes
         if self.training.max_length is None:
             del described["training"]["max_length"]
+        if not self.training.bf16:
+            del described["training"]["bf16"]
         if self.adapters is not None:
             described["model"] |= self.adapters.settings()
         if self.fresh:
@@ -97,10 +99,11 @@ class Configuration:
         if self.fresh:
             words += ["--fresh"]
         shipped = shipped_training(self.task, self.model, self.adapters, self.fresh)
-        for name in ("epochs", "lr", "batch_size"):
-            if getattr(self.training, name) != getattr(shipped, name):
-                words += [_flag(name), str(getattr(self.training, name))]
-        if shipped.replaced(self.training.epochs, self.training.lr, self.training.batch_size) != self.training:
+        flagged = {name: getattr(self.training, name) for name in ("epochs", "lr", "batch_size", "bf16")}
+        for name, value in flagged.items():
+            if value != getattr(shipped, name):
+                words += _option(name, value)
+        if shipped.replaced(**flagged) != self.training:
             return None  # a study may change settings that have no flag
         words += ["--seed", str(self.seed)]
         if self.data_seed != self.seed:

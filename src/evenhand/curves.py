@@ -158,12 +158,12 @@ def chosen_rows(stratum_N: NDArray[Any], most: int) -> tuple[NDArray[np.int64], 
     return row_M[order], weight_M[order]
 
 
-def _strata(split: datasets.Dataset) -> NDArray[Any]:
-    """The rows' groups, or their alignment with their labels, or their labels alone."""
-    for column in ("group", "labels"):
-        if column in split.column_names:
-            stratum_N = column_values(split, column)
-            if column == "labels" and "alignment" in split.column_names:
-                return stratum_N * 8 + column_values(split, "alignment")
-            return stratum_N
-    return np.zeros(len(split), dtype=np.int64)
+def _strata(split: datasets.Dataset) -> NDArray[np.int64]:
+    """The rows' groups (those of none together), or their labels and alignment, or their labels alone, shape (N,)."""
+    if "group" in split.column_names and not isinstance(split.features["group"], datasets.List):
+        group_N = column_values(split, "group")  # null is read as NaN
+        return np.where(np.isnan(group_N.astype(np.float64)), -1, group_N).astype(np.int64)
+    label_N = column_values(split, "labels").astype(np.int64)
+    if "alignment" in split.column_names:
+        return label_N * 8 + column_values(split, "alignment").astype(np.int64)
+    return label_N

@@ -68,6 +68,7 @@ def fit(
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
+    bf16: bool = False,
     peft: Adapters | AdapterKind | None = None,
     fresh: bool = False,
     device: Device = "auto",
@@ -91,6 +92,7 @@ def fit(
         epochs: Epochs a stage, in place of those shipped with the task and model.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
+        bf16: Train under autocast to bfloat16; weights and evaluation stay in float32.
         peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings;
             `head` trains the head alone. The final `model/` has adapters merged into its weights; `adapter/` holds
             them alone.
@@ -130,7 +132,7 @@ def fit(
         method=method,
         task=recipe,
         model=model,
-        training=shipped.replaced(epochs, lr, batch_size),
+        training=shipped.replaced(epochs, lr, batch_size, bf16),
         seed=seed,
         data_seed=data_seed,
         adapters=adapters,

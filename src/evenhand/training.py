@@ -27,6 +27,8 @@ class Training:
         step_epochs: Epochs between two steps of the `step` schedule.
         max_grad_norm: The gradient is clipped to this norm; 0 switches clipping off.
         max_length: Tokens that a text is cut to; None: as many as the model takes. Images have none.
+        bf16: Whether forward and backward passes run under autocast to bfloat16. Weights, optimizer and evaluation stay
+            in float32.
     """
 
     epochs: int
@@ -39,6 +41,7 @@ class Training:
     step_epochs: int = 40
     max_grad_norm: float = 0.0
     max_length: int | None = None
+    bf16: bool = False
 
     def __post_init__(self) -> None:
         owner = "the training"
@@ -53,12 +56,20 @@ class Training:
             check_integer(owner, "max_length", self.max_length, 8)
         check_choice(owner, "optimizer", self.optimizer, ("adam", "adamw", "sgd"))
         check_choice(owner, "schedule", self.schedule, ("constant", "linear", "step"))
+        if not isinstance(self.bf16, bool):
+            raise UserError(f"The 'bf16' parameter of {owner} must be True or False. Got {self.bf16!r}.")
         if self.schedule == "step" and self.optimizer == "adamw":
             raise UserError("The 'step' schedule of the training goes with the optimizers adam and sgd only.")
 
-    def replaced(self, epochs: int | None = None, lr: float | None = None, batch_size: int | None = None) -> Training:
+    def replaced(
+        self,
+        epochs: int | None = None,
+        lr: float | None = None,
+        batch_size: int | None = None,
+        bf16: bool | None = None,
+    ) -> Training:
         """The same settings with those given here in their place."""
-        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
+        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "bf16": bf16}
         return dataclasses.replace(self, **{k: v for k, v in given.items() if v is not None})
 
 

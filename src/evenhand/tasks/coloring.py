@@ -11,7 +11,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.tasks.columns import leaking_columns, pixel_column, split_of
+from evenhand.tasks.columns import class_column, leaking_columns, pixel_column, split_of
 
 Palette = Sequence[tuple[str, tuple[int, int, int]]]
 
@@ -65,6 +65,14 @@ def draw_attributes_exactly(label_N: NDArray[np.int64], conflict: float, rng: np
     return attribute_N
 
 
+def with_wrong_labels(label_N: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The labels, of which a share of `share`, drawn i.i.d., is another class, drawn uniformly."""
+    if share == 0:
+        return label_N  # and nothing is drawn
+    wrong_N = rng.random(len(label_N)) < share
+    return np.where(wrong_N, _other_class(label_N, rng), label_N)
+
+
 def paint(
     gray_NHW: NDArray[np.uint8],
     attribute_N: NDArray[np.int64],
@@ -87,9 +95,13 @@ def colored_dataset(
     label_N: NDArray[np.int64],
     attribute_N: NDArray[np.int64],
     palette: Palette,
+    given_N: NDArray[np.int64] | None = None,
 ) -> datasets.Dataset:
-    """A split with its groups: label × {aligned, conflicting}, by name."""
-    columns = leaking_columns(label_N, attribute_N, [str(digit) for digit in range(10)], [name for name, _ in palette])
+    """A split with its groups: true label × {aligned, conflicting}, by name; `given_N` are the labels to learn."""
+    digits = [str(digit) for digit in range(10)]
+    columns = leaking_columns(label_N, attribute_N, digits, [name for name, _ in palette])
+    if given_N is not None:
+        columns["labels"] = class_column(given_N, digits)
     return split_of({"pixel_values": pixel_column(image_N3HW), **columns})
 
 

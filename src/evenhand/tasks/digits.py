@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.coloring import PGD_NOISE, PGD_PALETTE, colored_dataset, draw_attributes, paint
+from evenhand.tasks.coloring import (
+    PGD_NOISE,
+    PGD_PALETTE,
+    colored_dataset,
+    draw_attributes,
+    paint,
+    with_wrong_labels,
+)
 from evenhand.training import Training
 from evenhand.validation import check_number
 
@@ -21,12 +29,20 @@ class ColoredDigits(TaskSource):
     `conflict`, and is then uniform over the nine other digits' colours (PGD's recipe and palette).
 
     Attributes:
-        conflict: Share of conflicting samples in train and validation, in [0, 1].
-        test_conflict: Share in test; 0.9 makes colour and digit independent.
+        conflict: Share of conflicting samples in train and validation, in [0, 1]; 0.9 makes colour and digit independent.
+        test_conflict: Share in test.
+        wrong_labels: Share of labels in train and validation that are another class, drawn uniformly, in [0, 1]. The
+            colour, the group and the alignment go with the true class.
+        imbalance: How many times more training images digit 0 has than digit 9, with a geometric fall between them;
+            at least 1.
+        share: Share of the training images that are kept, in (0, 1]; before `imbalance`.
     """
 
     conflict: float = 0.02
     test_conflict: float = 0.9
+    wrong_labels: float = 0.0
+    imbalance: float = 1.0
+    share: float = 1.0
 
     name: ClassVar[str] = "colored-digits"
     summary: ClassVar[str] = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
@@ -45,9 +61,19 @@ class ColoredDigits(TaskSource):
     def __post_init__(self) -> None:
         check_number(self.name, "conflict", self.conflict, 0, 1)
         check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
+        check_number(self.name, "wrong_labels", self.wrong_labels, 0, 1)
+        check_number(self.name, "imbalance", self.imbalance, 1, float("inf"))
+        check_number(self.name, "share", self.share, 0, 1, low_open=True)
+
+    def settings(self) -> dict[str, Any]:
+        """The construction's settings; what spoils the data is named only where something does."""
+        clean = {"wrong_labels": 0.0, "imbalance": 1.0, "share": 1.0}
+        return {name: value for name, value in super().settings().items() if clean.get(name) != value}
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
-        """The fixed split."""
+        """The fixed split; {} where training images are left out."""
+        if self.imbalance != 1 or self.share != 1:
+            return {}
         return {"train": {"n": 1100}, "validation": {"n": 200}, "test": {"n": 497}}
 
     def build(self, data_seed: int) -> Task:
@@ -63,10 +89,13 @@ class ColoredDigits(TaskSource):
         for stream, (split, (start, stop)) in enumerate(bounds.items()):
             rng = np.random.default_rng([data_seed, stream])
             rows = order_N[start:stop]
+            if split == "train":
+                rows = self._kept(rows, label_N)
             conflict = self.test_conflict if split == "test" else self.conflict
             attribute = draw_attributes(label_N[rows], conflict, rng)
             image = paint(gray_NHW[rows], attribute, PGD_PALETTE, PGD_NOISE, rng)
-            splits[split] = colored_dataset(image, label_N[rows], attribute, PGD_PALETTE)
+            given = label_N[rows] if split == "test" else with_wrong_labels(label_N[rows], self.wrong_labels, rng)
+            splits[split] = colored_dataset(image, label_N[rows], attribute, PGD_PALETTE, given)
         return Task(
             name=self.name,
             kind="image",
@@ -75,3 +104,12 @@ class ColoredDigits(TaskSource):
             tests={"test": splits["test"]},
             primary_test="test",
         )
+
+    def _kept(self, row_N: NDArray[np.int64], label_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first rows of each class, as many as `share` and `imbalance` leave it; at least one."""
+        kept = []
+        for digit in range(10):
+            members = row_N[label_N[row_N] == digit]
+            wanted = len(members) * self.share * self.imbalance ** (-digit / 9)
+            kept.append(members[: max(1, round(wanted))])
+        return row_N[np.isin(row_N, np.concatenate(kept))]
