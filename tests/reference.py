@@ -133,6 +133,26 @@ def model_gradients(
     return gradients
 
 
+def balanced_alpha(probabilities: Sequence[float], q: float, untrusted: float) -> float:
+    """By bisection: α in [0, 1/q] at which the weighted hits of a biased model exceed its errors by `untrusted`."""
+
+    def excess(alpha: float) -> float:
+        weights = [1 - alpha * q * p**q for p in probabilities]
+        hits = sum(v * p for v, p in zip(weights, probabilities, strict=True))
+        errors = sum(v * (1 - p) for v, p in zip(weights, probabilities, strict=True))
+        return hits - errors - untrusted
+
+    low, high = 0.0, 1 / q
+    if excess(low) <= 0:
+        return low
+    if excess(high) >= 0:
+        return high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
+    return low
+
+
 def focal_loss(logits: Tensor, label: int, gamma: float) -> float:
     """(1 − p)^γ · −log p of one sample."""
     p = probability(logits, label)

@@ -150,16 +150,18 @@ def test_what_is_advised(tmp_path: Path) -> None:
     asked = configuration(ColoredDigits(), "mlp")
     plain = advise(nothing, asked, "image")
     assert (plain.method, plain.compare) == ("erm", None)
-    for conflict, settings_ in ((0.01, "Even()"), (0.08, "Even(mix=0.5, alpha=1.2)")):
+    for conflict, many in ((0.01, False), (0.08, True)):
         task = image_task(rng, 2000, conflict)
         hint = find_hints(task, scores(rng, np.asarray(task.train["alignment"]) == 1))
         advice = advise(hint, asked, "image")
-        assert advice.settings == settings_
+        assert advice.settings == "Even()"
+        assert ("compare both before you choose" in advice.text) == many
         assert advice.compare is not None
     texts, label_N, has_N = with_token(rng, 1500, "!!", 0.04)
     task = text_task(texts, label_N)
     found = audit_of(task, scores(rng, has_N & (label_N != 0)) * np.where(has_N & (label_N == 0), 0.2, 1), tmp_path)
-    assert found.advice.command.startswith("eh.fit(eh.EDGE(alpha=16.0, projection='tensor', signal='biased'), task, ")
+    assert found.advice.command.startswith("eh.fit(eh.Even(), task, ")
+    assert "On text such errors are also simply hard texts" in found.advice.text
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------

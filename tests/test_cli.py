@@ -404,11 +404,11 @@ def test_the_demo_trains_everything_and_ends_with_the_report(
     out = shown("demo --seeds 1 --epochs 1 --output-dir out --quiet", capsys)
     assert "out/report.html" in out
     runs = {p.parent.name: record_of(p.parent) for p in (tmp_path / "out").glob("*/record.json")}
-    assert set(runs) == {"erm-seed0", "edge-own-seed0", "edge-biased-seed0", "pgd-seed0"}
+    assert set(runs) == {"erm-seed0", "edge-own-seed0", "edge-biased-seed0", "pgd-seed0", "even-seed0"}
     assert {run["status"] for run in runs.values()} == {"done"}
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Who took the shortcut?" in html
-    assert all(name in html for name in ("ERM", "PGD", "EDGE (own signal)", "EDGE (biased signal)"))
+    assert all(name in html for name in ("ERM", "PGD", "EDGE (own signal)", "EDGE (biased signal)", "Even"))
     assert (tmp_path / "out" / "tables" / "methods.md").exists()
     # the same page again, of the runs that are there, without training
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.safetensors")}
@@ -429,7 +429,7 @@ def test_the_text_demo_trains_the_same_methods_on_notes(
     monkeypatch.setattr("evenhand.commands.fit", fit)
     monkeypatch.setattr("evenhand.commands._show_report", lambda folder, _title: reported.append(folder))
     assert shown("demo --text --model MiniLM --seeds 2 --quiet", capsys) == ""
-    names = [("erm", "erm"), ("edge", "edge-own"), ("edge", "edge-biased"), ("pgd", "pgd")]
+    names = [("erm", "erm"), ("edge", "edge-own"), ("edge", "edge-biased"), ("pgd", "pgd"), ("even", "even")]
     assert asked == [
         (method, "marked-notes", "MiniLM", seed, f"runs/demo-text/{name}-seed{seed}")
         for seed in (0, 1)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,6 +19,7 @@ import evenhand as eh
 import reference
 from evenhand.methods import METHODS, Method, OneStage
 from evenhand.methods.base import Init
+from evenhand.methods.even import UNTRUSTED, balanced_alpha
 from evenhand.run import Result, fit
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -30,7 +33,7 @@ VARIANTS: dict[str, Method] = {
     "pgd-reweight": eh.PGD(sampling="reweight", loss="ce", mix=0.5),
     "pgd-single-resample": eh.PGD(stages="single", init="random"),
     "pgd-single-reweight": eh.PGD(stages="single", sampling="reweight", augment=True, score_on="augmented", mix=0.7),
-    "even-tensor": eh.Even(projection="tensor", alpha=4.0, init="random", source="all"),
+    "even-tensor": eh.Even(mix=0.5, projection="tensor", alpha=4.0, init="random", source="all"),
 }
 
 
@@ -176,6 +179,57 @@ def test_even_composes_the_draws_of_pgd_with_the_gradient_of_edge() -> None:
     np.testing.assert_array_equal(last["signal_probs"], np.array([0.25, 0.5], dtype=np.float32))
 
 
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=60),
+    st.integers(1, 40),
+    st.floats(0.05, 1.0),
+)
+def test_balanced_alpha_is_where_hits_and_errors_weigh_the_same(values: list[float], times: int, q: float) -> None:
+    p_N = np.repeat(np.array(values, dtype=np.float32), times)
+    expected = reference.balanced_alpha([float(p) for p in p_N], q, UNTRUSTED)
+    assert balanced_alpha(p_N, q) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "errors", "light"),
+    [
+        (1100, 22, 42 / 1078),
+        (54_000, 540, 560 / 53_460),
+        (1100, 110, 130 / 990),
+        (1100, 0, 20 / 1100),
+        (1100, 600, 1.0),
+    ],
+)
+def test_what_the_biased_model_gets_right_is_weighed_down_to_its_errors(size: int, errors: int, light: float) -> None:
+    p_N = np.ones(size)
+    p_N[:errors] = 0
+    assert 1 - 0.7 * balanced_alpha(p_N, 0.7) == pytest.approx(light)
+
+
+def test_even_finds_its_alpha_from_the_biased_model_and_draws_uniformly(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = RecordedRun(np.array([3.0, 1.0]))  # whose probabilities are 1/4 and 1/2
+    eh.Even().fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "start", "debiased"]
+    assert recorded.calls[2][1] == {"init": "initial", "biased": "biased"}
+    last = recorded.calls[3][1]
+    assert last["method"] == eh.EDGE(
+        alpha=0.0, projection="reweight", signal="biased"
+    )  # mostly wrong: nothing to trust
+    assert last["sampling"] is None
+    monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
+    settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 20, "batch_size": 16, "lr": 1e-2}
+    found = fit(eh.Even(), tiny_task, output_dir=tmp_path / "even", **settings)
+    stages = {stage["name"]: stage for stage in found.record["stages"]}
+    assert set(stages) == {"biased", "probabilities", "debiased"}
+    alpha = stages["debiased"]["method"]["settings"]["alpha"]
+    assert alpha == balanced_alpha(np.load(tmp_path / "even/stages/probabilities/probabilities.npy"), 0.7)
+    assert 0 < alpha <= 1 / 0.7
+    same = fit(eh.Reweight(alpha=alpha), tiny_task, output_dir=tmp_path / "reweight", **settings)
+    assert_same_bits(found, same)
+
+
 def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
     recorded = RecordedRun(np.array([0.0, 2.0, 0.0]))  # the second is an error
     eh.JTT(identification_epochs=3, upweight=6).fit(recorded)
@@ -197,7 +251,7 @@ def test_dpr_draws_by_disagreement() -> None:
     np.testing.assert_allclose(recorded.calls[-1][1]["sampling"], [0.6, 0.4])
 
 
-@pytest.mark.parametrize("method", [eh.PGD(), eh.PGD(sampling="reweight"), eh.Even()])
+@pytest.mark.parametrize("method", [eh.PGD(), eh.PGD(sampling="reweight"), eh.Even(mix=0.5)])
 def test_a_biased_model_that_is_certain_of_everything_is_one_sentence(method: Method) -> None:
     with pytest.raises(UserError, match=r"^All scores are 0: the biased model is certain of every training sample"):
         method.fit(RecordedRun(np.zeros(3)))
@@ -225,7 +279,8 @@ def test_a_biased_model_that_learned_nothing_is_warned_of(scores: Any, caplog: p
 def test_even_without_alpha_is_pgd_with_that_mix(projection: Any, tiny_task: Task, tmp_path: Path) -> None:
     for mix in (0.8, 0.0):
         pgd = run(eh.PGD(mix=mix, q=0.6), tiny_task, tmp_path / f"pgd{mix}")
-        even = run(eh.Even(mix=mix, q=0.6, alpha=0.0, projection=projection), tiny_task, tmp_path / f"even{mix}")
+        method = eh.Even(mix=mix, q=0.6, alpha=0.0, projection=projection, init="inherit")
+        even = run(method, tiny_task, tmp_path / f"even{mix}")
         assert_same_bits(pgd, even)
 
 
@@ -259,7 +314,7 @@ def test_even_without_mix_is_edge_from_that_start(init: Init, tiny_task: Task, t
 
 def test_even_without_mix_that_reweights_is_reweighting_from_that_start(tiny_task: Task, tmp_path: Path) -> None:
     weighed = run(StartedFrom(inner=eh.Reweight(alpha=1.4), init="inherit"), tiny_task, tmp_path / "reweight")
-    even = run(eh.Even(mix=0, alpha=1.4, projection="reweight"), tiny_task, tmp_path / "even")
+    even = run(eh.Even(mix=0, alpha=1.4, init="inherit"), tiny_task, tmp_path / "even")
     assert_same_bits(weighed, even)
 
 
@@ -274,7 +329,7 @@ def test_even_without_both_is_erm_from_that_start(tiny_task: Task, tmp_path: Pat
     assert_same_bits(plain, even)
     edge = eh.EDGE(alpha=1.2, signal="biased", projection="naive")
     published = fit(edge, tiny_task, output_dir=tmp_path / "edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
-    method = eh.Even(mix=0, alpha=1.2, init="pretrained")
+    method = eh.Even(mix=0, alpha=1.2, projection="naive", init="pretrained")
     even = fit(method, tiny_task, output_dir=tmp_path / "even-edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
     assert_same_bits(published, even)
 
@@ -427,6 +482,15 @@ def test_gce_weights_what_is_fitted() -> None:
         (lambda: eh.PGD(q=-0.1), "The 'q' parameter of PGD must be a float in the range (0, 1]. Got -0.1."),
         (lambda: eh.PGD(norm=0.0), "The 'norm' parameter of PGD must be a float in the range (0, inf). Got 0.0."),
         (lambda: eh.PGD(mix=1.1), "The 'mix' parameter of PGD must be a float in the range [0, 1]. Got 1.1."),
+        (
+            lambda: eh.Even(alpha="balance"),  # type: ignore[arg-type]
+            "The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. Got 'balance'.",
+        ),
+        (
+            lambda: eh.Even(projection="tensor"),
+            "The 'alpha' parameter of Even can be 'balanced' with the projections 'reweight' and 'naive' only: "
+            "give a number with 'tensor'.",
+        ),
         (lambda: eh.Even(mix=-0.1), "The 'mix' parameter of Even must be a float in the range [0, 1]. Got -0.1."),
         (lambda: eh.PGD(augment=1), "The 'augment' parameter of PGD must be True or False. Got 1."),  # type: ignore[arg-type]
         (
@@ -468,8 +532,8 @@ def test_gce_weights_what_is_fitted() -> None:
         ),
         (
             lambda: eh.PGD(init="inherited"),  # type: ignore[arg-type]
-            "The 'init' parameter of PGD must be one of inherit, random, pretrained. "
-            "Got 'inherited' (did you mean 'inherit'?).",
+            "The 'init' parameter of PGD must be one of inherit, random, pretrained, initial. "
+            "Got 'inherited' (did you mean 'inherit' or 'initial'?).",
         ),
     ],
 )

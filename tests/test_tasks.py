@@ -154,7 +154,9 @@ def test_wrong_labels_leave_colour_group_and_test_alone() -> None:
     assert clean.tests["test"]["labels"][:] == spoilt.tests["test"]["labels"][:]
 
 
-@pytest.mark.parametrize(("imbalance", "share", "first", "last"), [(10, 1, 111, 11), (1, 0.1, 11, 11), (4, 0.5, 56, 14)])
+@pytest.mark.parametrize(
+    ("imbalance", "share", "first", "last"), [(10, 1, 111, 11), (1, 0.1, 11, 11), (4, 0.5, 56, 14)]
+)
 def test_classes_keep_their_share_of_training_images(imbalance: float, share: float, first: int, last: int) -> None:
     task = ColoredDigits(imbalance=float(imbalance), share=share).build(0)
     counts = np.bincount(task.train["labels"][:], minlength=10)

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from evenhand.adapters import AdapterKind, Adapters
 from evenhand.evaluate_command import EvaluateVerb
-from evenhand.methods import EDGE, ERM, METHODS, PGD, Method
+from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.report import write_report
 from evenhand.run import Device, Result, fit
 from evenhand.spread import is_first_process, leave
@@ -136,7 +136,7 @@ class Train(TaskChoice):
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Train ERM, EDGE (own and biased signal) and PGD on colored-digits, and show who took the shortcut.
+    """Train ERM, EDGE (own and biased signal), PGD and Even on colored-digits, and show who took the shortcut.
 
     Takes some minutes on two cores; needs no network. What was trained before is not trained again.
 
@@ -256,6 +256,7 @@ def _demo_methods() -> dict[str, Method]:
         "edge-own": EDGE(),
         "edge-biased": EDGE(signal="biased", projection="naive", alpha=1.3),
         "pgd": PGD(),
+        "even": Even(),
     }
 
 

@@ -136,7 +136,9 @@ class StoredRun:
             self._save_processor(partial / "model")
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
-            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **effective}
+            # what the method chose by itself, such as Even's α, is told nowhere else
+            told = {"method": {"name": method.name, "settings": method.settings()}}
+            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **told, **effective}
             drawn = curve and curve.as_dict()
             return kept if drawn is None else kept | {"curve": drawn}
 
@@ -195,7 +197,7 @@ class StoredRun:
         """The weights that a debiased model starts from."""
         if init == "inherit":
             return biased
-        if init == "pretrained":
+        if init in ("pretrained", "initial"):
             return self.initial()
         # Other weights than the biased model started from. With adapters theirs and the head's, on the checkpoint's
         # backbone, which is frozen.

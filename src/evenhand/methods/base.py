@@ -21,7 +21,7 @@ from evenhand.methods.objective import Companion, Objective
 from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_number, plain_fields
 
-Init = Literal["inherit", "random", "pretrained"]
+Init = Literal["inherit", "random", "pretrained", "initial"]
 
 
 class Run(Protocol):

@@ -25,7 +25,8 @@ class DPR(Method):
     Attributes:
         q: GCE's exponent in (0, 1]; 0.7 as in PGD.
         init: What the debiased model starts from: `inherit` the biased weights, as PGD does, so that only the score
-            differs; `random` fresh ones; `pretrained` the checkpoint that the run started from.
+            differs; `random` fresh ones; `initial` those that the run started from; `pretrained` the same, where they
+            are a checkpoint's.
 
     Raises:
         UserError: If a value is out of range, or the biased model is certain of every sample.

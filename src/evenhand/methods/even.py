@@ -1,11 +1,16 @@
-"""Even: PGD's draws and EDGE's gradient together, from one biased model."""
+"""Even: EDGE's gradient under a biased model's signal, with α from that signal, and PGD's draws if asked for.
+
+Legend: N training samples.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from evenhand.gradients import Norm, Source, check_norm, check_source
@@ -13,56 +18,80 @@ from evenhand.methods.base import Init, Method, Run, check_init, check_unproject
 from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
-from evenhand.validation import check_choice, check_number
+from evenhand.validation import UserError, check_choice, check_number
 
 FLOOR = 1e-8  # PGD's
+UNTRUSTED = 20
+"""Samples on the side of the biased model's errors that are taken for chance: a few hard ones must not rule a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Even(Method):
-    """Train a biased model with GCE; draw by λ·PGD + (1 − λ)·uniform; step with EDGE's e − α·b under the biased p_i.
+    """Train a biased model with GCE; weigh each sample by 1 − α·q·p_i^q, so that what it gets right weighs as its errors.
 
-    One biased model gives both the scores s_i = ‖∇l_i‖ that draw and the p_i that weigh b = (1/B) Σ q·p_i^q·g_i.
-    At α = 0 this is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM from the start chosen.
+    One biased model gives the p_i of EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted
+    loss. With `alpha="balanced"` the run finds α by itself (`balanced_alpha`): the share p_i of each sample that the
+    biased model gets right and the share 1 − p_i that it gets wrong weigh the same in all. So there is nothing to tune:
+    few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
 
-    The defaults λ = 0.8, α = 1.4 and `naive` were the best of four settings on Colored MNIST with 1 % conflicting
-    samples (three seeds, MLP); at 5 % λ = 0.5, α = 1.2 was better, on text λ = 0 with `tensor` and α = 16.
+    With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
+    λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
+    from the start chosen. Draws help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8, α = 1.4
+    and `inherit`) and harm where tens do, and on text: docs/even.md tells what was tried.
 
     Attributes:
         mix: λ in [0, 1]; at 0 batches are uniform and without replacement.
-        alpha: Strength α ≥ 0 of EDGE. `naive` and `reweight` need α·q ≤ 1.
+        alpha: Strength α ≥ 0 of EDGE, or `balanced`. `naive` and `reweight` need α·q ≤ 1; the other projections have
+            another scale, so they need a number.
         q: GCE's exponent in (0, 1]; 0.7 in both papers.
-        projection: As EDGE's: `naive` (e − αb), `reweight`, `published`, `row`, `tensor` or `global`.
-        source: As PGD's: which parameters' gradient scores.
-        norm: As PGD's.
-        init: What the debiased model starts from: `inherit` the biased weights, `random` fresh ones, `pretrained` the
-            checkpoint that the run started from.
+        projection: As EDGE's: `reweight`, `naive` (e − αb, the same in two gradients), `published`, `row`, `tensor` or
+            `global`.
+        source: As PGD's: which parameters' gradient scores, where `mix` is above 0.
+        norm: As PGD's, likewise.
+        init: What the debiased model starts from: `initial`, the weights that the run started from (a checkpoint's, or
+            fresh ones); `inherit`, the biased weights; `random`, other fresh ones; `pretrained`, as `initial`, refused
+            where there is no checkpoint.
 
     Raises:
         UserError: If a value is out of range, a name is unknown, or α·q > 1 without a projection.
     """
 
-    mix: float = 0.8
-    alpha: float = 1.4
+    mix: float = 0.0
+    alpha: float | Literal["balanced"] = "balanced"
     q: float = 0.7
-    projection: EdgeProjection = "naive"
+    projection: EdgeProjection = "reweight"
     source: Source = "head"
     norm: Norm = "l2"
-    init: Init = "inherit"
+    init: Init = "initial"
 
     name: ClassVar[str] = "even"
-    paper: ClassVar[str] = "this project: PGD (ICLR 2023) and EDGE (CCL 2025) composed"
+    paper: ClassVar[str] = "this project: EDGE (CCL 2025) and PGD (ICLR 2023) composed"
 
     def __post_init__(self) -> None:
         check_number("Even", "mix", self.mix, 0, 1)
-        check_number("Even", "alpha", self.alpha, 0, math.inf)
         check_number("Even", "q", self.q, 0, 1, low_open=True)
         check_choice("Even", "projection", self.projection, get_args(EdgeProjection))
-        if self.projection in ("naive", "reweight"):
-            check_unprojected("Even", self.alpha, self.q)
+        self._check_alpha()
         check_source("Even", self.source)
         check_norm("Even", self.norm)
         check_choice("Even", "init", self.init, get_args(Init))
+
+    def _check_alpha(self) -> None:
+        unprojected = self.projection in ("naive", "reweight")
+        if self.alpha == "balanced":
+            if not unprojected:
+                raise UserError(
+                    "The 'alpha' parameter of Even can be 'balanced' with the projections 'reweight' and 'naive' only: "
+                    f"give a number with {self.projection!r}."
+                )
+            return
+        if isinstance(self.alpha, str):
+            raise UserError(
+                f"The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. Got {self.alpha!r}."
+            )
+        check_number("Even", "alpha", self.alpha, 0, math.inf)
+        if unprojected:
+            check_unprojected("Even", self.alpha, self.q)
 
     @property
     def title(self) -> str:
@@ -77,20 +106,51 @@ class Even(Method):
         """The biased one and the debiased one."""
         return 2
 
-    def edge(self) -> EDGE:
-        """The gradient's part."""
-        return EDGE(alpha=self.alpha, q=self.q, projection=self.projection, signal="biased")
+    def edge(self, probability_N: NDArray[np.floating]) -> EDGE:
+        """The gradient's part, for a biased model's probabilities of the true classes."""
+        alpha = balanced_alpha(probability_N, self.q) if isinstance(self.alpha, str) else self.alpha
+        return EDGE(alpha=alpha, q=self.q, projection=self.projection, signal="biased")
 
     def fit(self, run: Run) -> nn.Module:
-        """One biased model, its scores and its probabilities, one debiased model."""
+        """One biased model, its probabilities (and scores, if they draw), one debiased model."""
         biased = run.train("biased", GCE(q=self.q))
-        scores = run.gradient_norms(biased, source=self.source, norm=self.norm)
+        sampling = None
+        if self.mix > 0:
+            scores = run.gradient_norms(biased, source=self.source, norm=self.norm)
+            sampling = mixture(scores, self.mix, FLOOR)
         probability_N = run.probabilities(biased)
         warn_if_equal(probability_N, "probability")
         return run.train(
             "debiased",
-            self.edge(),
+            self.edge(probability_N),
             start=run.start_from(self.init, biased),
-            sampling=mixture(scores, self.mix, FLOOR),
+            sampling=sampling,
             signal_probs=probability_N,
         )
+
+
+def balanced_alpha(probability_N: NDArray[np.floating], q: float) -> float:
+    """The α at which the weights v_i = 1 − α·q·p_i^q give what a biased model gets right the weight of its errors.
+
+    Σ v_i·p_i = Σ v_i·(1 − p_i) + 20 is solved for α:
+
+        α = (Σ (2p_i − 1) − 20) / (q·Σ p_i^q·(2p_i − 1)), kept within [0, 1/q].
+
+    Where the biased model is certain, p_i ∈ {0, 1}, and wrong for n_e of N samples, the errors weigh 1 each and the
+    others (n_e + 20) / (N − n_e). The 20 keeps an unbiased task, whose few errors are hard samples, from being trained
+    on them alone; where hundreds of samples conflict it hardly matters.
+
+    Args:
+        probability_N: The biased model's probability of each sample's true class, shape (N,).
+        q: GCE's exponent in (0, 1].
+
+    Returns:
+        α; 0, which is ERM, where the biased model is wrong as often as right.
+    """
+    p_N = np.asarray(probability_N, dtype=np.float64)
+    lead_N = 2 * p_N - 1
+    surplus = float(lead_N.sum()) - UNTRUSTED
+    if surplus <= 0:
+        return 0.0
+    # positive: p^q is at least 0.5^q where the lead is positive and at most that where it isn't
+    return min(surplus / (q * float((p_N**q * lead_N).sum())), 1 / q)

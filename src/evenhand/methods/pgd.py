@@ -50,8 +50,8 @@ class PGD(Method):
             replacement.
         stages: `multi` (the paper) or `single`.
         init: What the debiased model starts from: `inherit` the biased weights (the paper), `random` fresh ones,
-            `pretrained` the checkpoint that the run started from. In a single stage the weights to inherit are those
-            that the biased model starts from.
+            `initial` those that the run started from, `pretrained` the same, where they are a checkpoint's. In a single
+            stage the weights to inherit are those that the biased model starts from.
         score_on: Whether `clean` images are scored or `augmented` ones (the released code).
         floor: Lowest sampling probability before mixing and normalising; 1e-8 as released.
 
