@@ -2,15 +2,15 @@
 
 python benchmarks/lora_ranks.py         # about 2 minutes on one core; needs the extra `offline`
 
-MiniLM with LoRA on query and value (released: r = 8 on RoBERTa), task marked-notes, seed 0. After 30 steps of ERM (AdamW
-3e-4, batch 32), so that neither factor is 0, the gradients e (cross-entropy) and b (weights q·p^q, q = 0.7, the model's own
-p) of 8 batches are taken by plain autograd, and ext = (e − update)/α by the projection itself. The table holds
-⟨ext, b⟩/‖b‖², mean and range over the 12 factors of a kind and the batches: 1 is e − αb, 0 takes nothing of b off,
-negative values add b, the bias, to the step.
+MiniLM with LoRA on query and value (released: r = 8 on RoBERTa), task marked-notes, seed 0. After 30 steps of ERM
+(AdamW 3e-4, batch 32), so that neither factor is 0, the gradients e (cross-entropy) and b (weights q·p^q, q = 0.7, the
+model's own p) of 8 batches are taken by plain autograd, and ext = (e − update)/α by the projection itself. The table
+holds ⟨ext, b⟩/‖b‖², mean and range over the 12 factors of a kind and the batches: 1 is e − αb, 0 takes nothing of b
+off, negative values add b, the bias, to the step.
 
-Expected before measuring: 1 − 4/R with R rows of equal norm (docs/edge.md): A has as many rows as the rank, so −3.0, −1.0,
-0.0, 0.5, 0.75, 0.88 at 1, 2, 4, 8, 16, 32; METHODS' derivation for unequal rows gives −2.96, −0.98, 0.00, 0.51, 0.75. B has
-384 rows at every rank: 0.99. Where rows differ in norm the share is lower, as long ones count more.
+Expected before measuring: 1 − 4/R with R rows of equal norm (docs/edge.md): A has as many rows as the rank, so −3.0,
+−1.0, 0.0, 0.5, 0.75, 0.88 at 1, 2, 4, 8, 16, 32. B has 384 rows at every rank: 0.99. Where rows differ in norm the
+share is lower, as long ones count more.
 """
 
 from __future__ import annotations

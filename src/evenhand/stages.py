@@ -129,7 +129,7 @@ def train_stage(
 
 @contextmanager
 def _quick_attention(model: nn.Module, training: Training, device: torch.device) -> Iterator[None]:
-    """On a CPU, bfloat16 trains with plain attention: the backward pass of PyTorch's fused one takes ten times as long."""
+    """On a CPU, bfloat16 trains with plain attention: PyTorch's fused one takes ten times as long backwards."""
     fused = getattr(getattr(model, "config", None), "_attn_implementation", None)
     if not training.bf16 or device.type != "cpu" or fused != "sdpa" or not isinstance(model, PreTrainedModel):
         yield

@@ -62,20 +62,20 @@ def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
             text += " If the weak ones matter to you, compare with a method that corrects, seed by seed."
         return ERM(), text
     text = (
-        "Train Even: it weighs down what the biased model gets right until its errors weigh as much, and finds by itself "
-        "how far."
+        "Train Even: it weighs down what the biased model gets right until its errors weigh as much, and finds by "
+        "itself how far."
     )
     if kind == "text":
         return Even(), (
-            f"{text} On text such errors are also simply hard texts, which cost accuracy where no shortcut is at work (on "
-            "biased-snli about a tenth): compare both on texts without the shortcut before you choose."
+            f"{text} On text such errors are also simply hard texts, which cost accuracy where no shortcut is at work: "
+            "compare both on texts without the shortcut before you choose."
         )
     strongest = hint.strong[0]
     share = strongest.conflicting / max(1, strongest.conflicting + strongest.aligned)
     if share >= MANY:
         text += (
-            f" But {100 * share:.1f} % of the samples go against the shortcut, and the more do, the less plain training "
-            "loses by it: compare both before you choose."
+            f" But {100 * share:.1f} % of the samples go against the shortcut, and the more do, the less plain "
+            "training loses by it: compare both before you choose."
         )
     return Even(), text
 

@@ -27,7 +27,7 @@ UNTRUSTED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Even(Method):
-    """Train a biased model with GCE; weigh each sample by 1 − α·q·p_i^q, so that what it gets right weighs as its errors.
+    """Train a biased model with GCE; weigh samples by 1 − α·q·p_i^q, so that what it gets right weighs as its errors.
 
     One biased model gives the p_i of EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted
     loss. With `alpha="balanced"` the run finds α by itself (`balanced_alpha`): the share p_i of each sample that the
@@ -87,7 +87,8 @@ class Even(Method):
             return
         if isinstance(self.alpha, str):
             raise UserError(
-                f"The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. Got {self.alpha!r}."
+                "The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. "
+                f"Got {self.alpha!r}."
             )
         check_number("Even", "alpha", self.alpha, 0, math.inf)
         if unprojected:

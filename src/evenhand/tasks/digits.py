@@ -29,7 +29,8 @@ class ColoredDigits(TaskSource):
     `conflict`, and is then uniform over the nine other digits' colours (PGD's recipe and palette).
 
     Attributes:
-        conflict: Share of conflicting samples in train and validation, in [0, 1]; 0.9 makes colour and digit independent.
+        conflict: Share of conflicting samples in train and validation, in [0, 1]; at 0.9 colour and digit are
+            independent.
         test_conflict: Share in test.
         wrong_labels: Share of labels in train and validation that are another class, drawn uniformly, in [0, 1]. The
             colour, the group and the alignment go with the true class.
