@@ -4,9 +4,9 @@
     python benchmarks/evidence.py --check     # change nothing; exit with 1 where a page differs from the records
 
 A page asks for a table by `<!-- evidence: STUDY | section=PART | against=CELL; CELL | tests=NAME | cells=GLOB -->`
-and ends it by `<!-- /evidence -->`. `section` picks the section whose heading holds PART (all of them without it),
-`against` the cells that the others are compared with (paired by seed, conflicting accuracy, Holm-corrected over the
-table's methods), `tests` further test sets whose average accuracy is shown, `cells` the rows.
+and ends it by `<!-- /evidence -->`. `section` picks the sections whose heading holds PART (`$` is a heading's end; all of
+them without it), `against` the cells that the others are compared with (paired by seed, conflicting accuracy,
+Holm-corrected over the table's methods), `tests` further test sets whose average accuracy is shown, `cells` the rows.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def sections_of(study: str) -> list[Section]:
 
 def block(wanted: Wanted) -> str:
     """The tables that a comment asks for, each with what was run."""
-    chosen = [s for s in sections_of(wanted.study) if wanted.section in s.heading]
+    chosen = [s for s in sections_of(wanted.study) if wanted.section in f"{s.heading}$"]
     if not chosen:
         raise SystemExit(f"results/{wanted.study} has no section with '{wanted.section}' in its heading.")
     return "\n".join(table(section, wanted) for section in chosen)

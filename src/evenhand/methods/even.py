@@ -31,7 +31,8 @@ class Even(Method):
 
     One biased model gives the p_i of EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted
     loss. With `alpha="balanced"` the run finds α by itself (`balanced_alpha`): the share p_i of each sample that the
-    biased model gets right and the share 1 − p_i that it gets wrong weigh the same in all. So there is nothing to tune:
+    biased model gets right and the share 1 − p_i that it gets wrong weigh the same, but for 20 samples. So there is
+    nothing to tune:
     few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
 
     With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
