@@ -4,9 +4,10 @@
     python benchmarks/evidence.py --check     # change nothing; exit with 1 where a page differs from the records
 
 A page asks for a table by `<!-- evidence: STUDY | section=PART | against=CELL; CELL | tests=NAME | cells=GLOB -->`
-and ends it by `<!-- /evidence -->`. `section` picks the sections whose heading holds PART (`$` is a heading's end; all of
-them without it), `against` the cells that the others are compared with (paired by seed, conflicting accuracy,
-Holm-corrected over the table's methods), `tests` further test sets whose average accuracy is shown, `cells` the rows.
+and ends it by `<!-- /evidence -->`. `section` picks the sections whose heading holds PART (`$` is a heading's
+end; all of them without it), `against` the cells that the others are compared with (paired by seed, conflicting
+accuracy, Holm-corrected over the table's methods), `tests` further test sets whose average accuracy is shown, `cells`
+the rows.
 """
 
 from __future__ import annotations

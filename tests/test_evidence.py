@@ -35,3 +35,10 @@ def test_a_changed_number_is_noticed(evidence: ModuleType) -> None:
     page = (ROOT / "docs" / "pgd.md").read_text(encoding="utf-8")
     assert "62.2 ± 1.3" in page
     assert evidence.filled(page.replace("62.2 ± 1.3", "62.3 ± 1.3")) == page
+
+
+def test_a_heading_can_be_asked_for_by_its_end(evidence: ModuleType) -> None:
+    unbiased = evidence.block(evidence.parsed("robustness | section=conflict=0.0$"))
+    assert unbiased.count("evenhand study") == 1
+    assert "conflict=0.0: " in unbiased
+    assert evidence.block(evidence.parsed("robustness | section=conflict=0.0")).count("evenhand study") > 1

@@ -19,7 +19,7 @@ import evenhand as eh
 import reference
 from evenhand.methods import METHODS, Method, OneStage
 from evenhand.methods.base import Init
-from evenhand.methods.even import UNTRUSTED, balanced_alpha
+from evenhand.methods.even import UNTRUSTED, Balanced, balanced_alpha
 from evenhand.run import Result, fit
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -214,20 +214,33 @@ def test_even_finds_its_alpha_from_the_biased_model_and_draws_uniformly(
     assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "start", "debiased"]
     assert recorded.calls[2][1] == {"init": "initial", "biased": "biased"}
     last = recorded.calls[3][1]
-    assert last["method"] == eh.EDGE(
-        alpha=0.0, projection="reweight", signal="biased"
-    )  # mostly wrong: nothing to trust
+    assert last["method"] == Balanced(alpha=0.0, q=0.7, mean=1.0)  # mostly wrong: nothing to trust, so ERM
     assert last["sampling"] is None
     monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
     settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 20, "batch_size": 16, "lr": 1e-2}
     found = fit(eh.Even(), tiny_task, output_dir=tmp_path / "even", **settings)
     stages = {stage["name"]: stage for stage in found.record["stages"]}
     assert set(stages) == {"biased", "probabilities", "debiased"}
-    alpha = stages["debiased"]["method"]["settings"]["alpha"]
-    assert alpha == balanced_alpha(np.load(tmp_path / "even/stages/probabilities/probabilities.npy"), 0.7)
-    assert 0 < alpha <= 1 / 0.7
-    same = fit(eh.Reweight(alpha=alpha), tiny_task, output_dir=tmp_path / "reweight", **settings)
-    assert_same_bits(found, same)
+    told = stages["debiased"]["method"]["settings"]
+    p_N = np.load(tmp_path / "even/stages/probabilities/probabilities.npy").astype(float)
+    assert told["alpha"] == balanced_alpha(p_N, 0.7)
+    assert 0 < told["alpha"] <= 1 / 0.7
+    assert told["mean"] == pytest.approx(np.mean(1 - told["alpha"] * 0.7 * p_N**0.7))
+
+
+def test_evens_loss_is_reweighting_at_the_scale_of_erm() -> None:
+    p_N = torch.tensor([0.99, 0.5, 0.01, 0.8])
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    stage: Any = eh.Even().debiasing(np.repeat(p_N.numpy(), 100), None)
+    weights = [1 - stage.alpha * 0.7 * float(p) ** 0.7 for p in p_N]
+    plain = [-math.log(reference.probability(z, int(y))) for z, y in zip(logits, labels, strict=True)]
+    expected = [w * loss / (sum(weights) / 4) for w, loss in zip(weights, plain, strict=True)]
+    torch.testing.assert_close(stage.sample_losses(logits, labels, p_N), torch.tensor(expected))
+    reweighted = eh.Reweight(alpha=stage.alpha).sample_losses(logits, labels, p_N)
+    torch.testing.assert_close(stage.sample_losses(logits, labels, p_N) * stage.mean, reweighted)
+    # where batches are drawn, the mean is that of what is drawn
+    drawn: Any = eh.Even(mix=0.5).debiasing(p_N.numpy().repeat(100), np.repeat([0.0, 0.0, 0.01, 0.0], 100))
+    assert drawn.mean == pytest.approx(weights[2])
 
 
 def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
@@ -488,8 +501,8 @@ def test_gce_weights_what_is_fitted() -> None:
         ),
         (
             lambda: eh.Even(projection="tensor"),
-            "The 'alpha' parameter of Even can be 'balanced' with the projections 'reweight' and 'naive' only: "
-            "give a number with 'tensor'.",
+            "The 'alpha' parameter of Even can be 'balanced' with the projection 'reweight' only: give a number with "
+            "'tensor'.",
         ),
         (lambda: eh.Even(mix=-0.1), "The 'mix' parameter of Even must be a float in the range [0, 1]. Got -0.1."),
         (lambda: eh.PGD(augment=1), "The 'augment' parameter of PGD must be True or False. Got 1."),  # type: ignore[arg-type]

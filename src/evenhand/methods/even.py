@@ -11,10 +11,11 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from evenhand.gradients import Norm, Source, check_norm, check_source
-from evenhand.methods.base import Init, Method, Run, check_init, check_unprojected
+from evenhand.losses import cross_entropy, gce_weights
+from evenhand.methods.base import Init, Method, OneStage, Run, check_init, check_unprojected
 from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
@@ -32,8 +33,7 @@ class Even(Method):
     One biased model gives the p_i of EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted
     loss. With `alpha="balanced"` the run finds α by itself (`balanced_alpha`): the share p_i of each sample that the
     biased model gets right and the share 1 − p_i that it gets wrong weigh the same, but for 20 samples. So there is
-    nothing to tune:
-    few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
+    nothing to tune: few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
 
     With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
     λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
@@ -42,8 +42,9 @@ class Even(Method):
 
     Attributes:
         mix: λ in [0, 1]; at 0 batches are uniform and without replacement.
-        alpha: Strength α ≥ 0 of EDGE, or `balanced`. `naive` and `reweight` need α·q ≤ 1; the other projections have
-            another scale, so they need a number.
+        alpha: Strength α ≥ 0 of EDGE, or `balanced`, which goes with `reweight` alone, as the other projections have
+            another scale. Balanced weights are divided by their mean, so that learning rate and clipping mean what they
+            do in ERM. `naive` and `reweight` need α·q ≤ 1.
         q: GCE's exponent in (0, 1]; 0.7 in both papers.
         projection: As EDGE's: `reweight`, `naive` (e − αb, the same in two gradients), `published`, `row`, `tensor` or
             `global`.
@@ -78,12 +79,11 @@ class Even(Method):
         check_choice("Even", "init", self.init, get_args(Init))
 
     def _check_alpha(self) -> None:
-        unprojected = self.projection in ("naive", "reweight")
         if self.alpha == "balanced":
-            if not unprojected:
+            if self.projection != "reweight":
                 raise UserError(
-                    "The 'alpha' parameter of Even can be 'balanced' with the projections 'reweight' and 'naive' only: "
-                    f"give a number with {self.projection!r}."
+                    "The 'alpha' parameter of Even can be 'balanced' with the projection 'reweight' only: give a "
+                    f"number with {self.projection!r}."
                 )
             return
         if isinstance(self.alpha, str):
@@ -92,7 +92,7 @@ class Even(Method):
                 f"Got {self.alpha!r}."
             )
         check_number("Even", "alpha", self.alpha, 0, math.inf)
-        if unprojected:
+        if self.projection in ("naive", "reweight"):
             check_unprojected("Even", self.alpha, self.q)
 
     @property
@@ -108,10 +108,18 @@ class Even(Method):
         """The biased one and the debiased one."""
         return 2
 
-    def edge(self, probability_N: NDArray[np.floating]) -> EDGE:
-        """The gradient's part, for a biased model's probabilities of the true classes."""
-        alpha = balanced_alpha(probability_N, self.q) if isinstance(self.alpha, str) else self.alpha
-        return EDGE(alpha=alpha, q=self.q, projection=self.projection, signal="biased")
+    def debiasing(self, probability_N: NDArray[np.floating], sampling: NDArray[np.float64] | None) -> OneStage:
+        """What the debiased model is trained with, for a biased model's probabilities of the true classes.
+
+        Args:
+            probability_N: Those probabilities, shape (N,).
+            sampling: Sampling probabilities, shape (N,); None for uniform ones.
+        """
+        if not isinstance(self.alpha, str):
+            return EDGE(alpha=self.alpha, q=self.q, projection=self.projection, signal="biased")
+        alpha = balanced_alpha(probability_N, self.q)
+        weight_N = 1 - alpha * self.q * np.asarray(probability_N, dtype=np.float64) ** self.q
+        return Balanced(alpha=alpha, q=self.q, mean=float(np.average(weight_N, weights=sampling)))
 
     def fit(self, run: Run) -> nn.Module:
         """One biased model, its probabilities (and scores, if they draw), one debiased model."""
@@ -124,11 +132,40 @@ class Even(Method):
         warn_if_equal(probability_N, "probability")
         return run.train(
             "debiased",
-            self.edge(probability_N),
+            self.debiasing(probability_N, sampling),
             start=run.start_from(self.init, biased),
             sampling=sampling,
             signal_probs=probability_N,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balanced(OneStage):
+    """Minimise the mean of (1 − α·q·p_i^q)·l_i, divided by the weights' mean: a stage of Even.
+
+    Attributes:
+        alpha: α in [0, 1/q].
+        q: GCE's exponent.
+        mean: The mean weight of what is drawn.
+    """
+
+    alpha: float
+    q: float
+    mean: float
+
+    name: ClassVar[str] = "balanced"
+    paper: ClassVar[str] = "this project: EDGE's e − αb in one backward, at the scale of ERM"
+
+    @property
+    def needs_signal(self) -> bool:
+        """The biased model's probabilities."""
+        return True
+
+    def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
+        """(1 − α·q·p_i^q)·l_i over the mean weight, shape (B,)."""
+        assert signal_B is not None
+        weight_B = (1 - self.alpha * gce_weights(signal_B, self.q)) / self.mean
+        return weight_B * cross_entropy(logits_BC, labels_B)
 
 
 def balanced_alpha(probability_N: NDArray[np.floating], q: float) -> float:
