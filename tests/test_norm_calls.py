@@ -165,6 +165,8 @@ def _process(rank: int, folder: str, ranks: int) -> None:
     rows[5]["labels"] = -100
     with pytest.raises(UserError, match="Sample 5 has the label -100"):
         gradient_norms(model, rows, batch_size=2, collate_fn=stack)
+    del parallel  # its threads must be gone before the group is
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

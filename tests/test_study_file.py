@@ -160,7 +160,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         ),
         (
             HEAD + "method: {name: pgd, init: inherti}",
-            "s.yaml, line 3: the field 'init' of the method 'pgd' must be one of 'inherit', 'random' or 'pretrained'. "
+            "s.yaml, line 3: the field 'init' of the method 'pgd' must be one of 'inherit', 'random', 'pretrained' or 'initial'. "
             'Got "inherti".',
         ),
         (
@@ -182,7 +182,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             "seeds: 1\nmethod: erm\ntask: {name: colored-digits, confict: 1}",
             "s.yaml, line 3: the task 'colored-digits' has no field 'confict' (did you mean 'conflict' or "
-            "'test_conflict'?); it has conflict, test_conflict.",
+            "'test_conflict'?); it has conflict, test_conflict, wrong_labels, imbalance, share.",
         ),
         (
             "seeds: 1\nmethod: erm\ntask: {name: colored-digits, conflict: 2}",
@@ -197,7 +197,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
             HEAD + "method: erm\ntraining: {epoch: 3}",
             "s.yaml, line 4: the training has no field 'epoch' (did you mean 'epochs' or 'step_epochs'?); it has "
             "epochs, lr, batch_size, optimizer, weight_decay, momentum, schedule, step_epochs, max_grad_norm, "
-            "max_length.",
+            "max_length, bf16.",
         ),
         (
             HEAD + "method: erm\ntraining: {epochs: 1.5}",
