@@ -20,7 +20,7 @@ from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import find_suspects
 from evenhand.cli import _parse
 from evenhand.configuration import Configuration
-from evenhand.methods import EDGE, ERM, GCE, Even
+from evenhand.methods import EDGE, ERM, GCE, JTT, Even
 from evenhand.tasks import BiasedSNLI, ColoredDigits, ColoredMNIST
 from evenhand.validation import UserError
 
@@ -124,7 +124,7 @@ def configuration(task: Any, model: str, **training: Any) -> Configuration:
     return Configuration(method=GCE(), task=task, model=model, training=shipped, seed=3, data_seed=0)
 
 
-@pytest.mark.parametrize("method", [ERM(), Even(), Even(mix=0.5, alpha=1.2), EDGE(signal="biased", alpha=16.0)])
+@pytest.mark.parametrize("method", [ERM(), Even(), Even(mix=0.5, alpha=1.2), JTT(), EDGE(signal="biased", alpha=16.0)])
 @pytest.mark.parametrize(
     "asked",
     [
@@ -160,8 +160,8 @@ def test_what_is_advised(tmp_path: Path) -> None:
     texts, label_N, has_N = with_token(rng, 1500, "!!", 0.04)
     task = text_task(texts, label_N)
     found = audit_of(task, scores(rng, has_N & (label_N != 0)) * np.where(has_N & (label_N == 0), 0.2, 1), tmp_path)
-    assert found.advice.command.startswith("eh.fit(eh.Even(), task, ")
-    assert "On text such errors are also simply hard texts" in found.advice.text
+    assert found.advice.command.startswith("eh.fit(eh.JTT(), task, ")
+    assert "compare with ERM before you choose" in found.advice.text
 
 
 # ---- the result -----------------------------------------------------------------------------------------------------

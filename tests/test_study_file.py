@@ -160,8 +160,8 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         ),
         (
             HEAD + "method: {name: pgd, init: inherti}",
-            "s.yaml, line 3: the field 'init' of the method 'pgd' must be one of 'inherit', 'random', 'pretrained' or 'initial'. "
-            'Got "inherti".',
+            "s.yaml, line 3: the field 'init' of the method 'pgd' must be one of 'inherit', 'random', 'pretrained' or "
+            "'initial'. Got \"inherti\".",
         ),
         (
             HEAD + "method: pgd\ngrid:\n  method.q:\n    - 0.5\n    - seven",
