@@ -374,7 +374,7 @@ def _changed(path: Path, before: int) -> bool:
 
 @pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
-    write_quick(tmp_path, 4)
+    write_quick(tmp_path, 12)  # more than are done before the signal arrives
     process = start(tmp_path / "quick.yaml", tmp_path)
     while not list(tmp_path.glob("results/quick/*/record.json")) and process.poll() is None:
         time.sleep(0.05)
