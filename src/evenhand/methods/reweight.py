@@ -22,7 +22,7 @@ class Reweight(OneStage):
     1 − p_i^q, which lies in [0, 1]. It is EDGE(signal="biased", projection="reweight") under its own name.
 
     Attributes:
-        alpha: Strength α in [0, 1/q]; 1.4 as in `Even`, just below 1/0.7.
+        alpha: Strength α in [0, 1/q]; 1.4, just below 1/0.7; `Even` finds its own.
         q: GCE's exponent in (0, 1]; 0.7 in the GCE, LfF, PGD and EDGE papers.
 
     Raises:
