@@ -19,7 +19,7 @@ import evenhand as eh
 import reference
 from evenhand.methods import METHODS, Method, OneStage
 from evenhand.methods.base import Init
-from evenhand.methods.even import UNTRUSTED, Balanced, balanced_alpha
+from evenhand.methods.even import UNTRUSTED, Balanced, Drawn, balanced_alpha
 from evenhand.run import Result, fit
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -88,9 +88,10 @@ def test_one_stage_methods_lower_their_training_loss(name: str, tiny_task: Task,
 class RecordedRun:
     """Remembers what a method asks for, and answers with markers."""
 
-    def __init__(self, scores: NDArray[np.float64]) -> None:
+    def __init__(self, scores: NDArray[np.float64], pretrained: bool = False) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.scores = scores
+        self.pretrained = pretrained
 
     def train(self, name: str, method: OneStage, **options: Any) -> nn.Module:
         self.calls.append((name, {"method": method, **options}))
@@ -231,7 +232,7 @@ def test_even_finds_its_alpha_from_the_biased_model_and_draws_uniformly(
 def test_evens_loss_is_reweighting_at_the_scale_of_erm() -> None:
     p_N = torch.tensor([0.99, 0.5, 0.01, 0.8])
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    stage: Any = eh.Even().debiasing(np.repeat(p_N.numpy(), 100), None)
+    stage: Any = eh.Even().weighting(np.repeat(p_N.numpy(), 100), None)
     weights = [1 - stage.alpha * 0.7 * float(p) ** 0.7 for p in p_N]
     plain = [-math.log(reference.probability(z, int(y))) for z, y in zip(logits, labels, strict=True)]
     expected = [w * loss / (sum(weights) / 4) for w, loss in zip(weights, plain, strict=True)]
@@ -239,8 +240,59 @@ def test_evens_loss_is_reweighting_at_the_scale_of_erm() -> None:
     reweighted = eh.Reweight(alpha=stage.alpha).sample_losses(logits, labels, p_N)
     torch.testing.assert_close(stage.sample_losses(logits, labels, p_N) * stage.mean, reweighted)
     # where batches are drawn, the mean is that of what is drawn
-    drawn: Any = eh.Even(mix=0.5).debiasing(p_N.numpy().repeat(100), np.repeat([0.0, 0.0, 0.01, 0.0], 100))
+    drawn: Any = eh.Even(mix=0.5).weighting(p_N.numpy().repeat(100), np.repeat([0.0, 0.0, 0.01, 0.0], 100))
     assert drawn.mean == pytest.approx(weights[2])
+
+
+@pytest.mark.parametrize("alpha", [1.2, "balanced"])
+def test_even_draws_by_its_weights_where_a_run_starts_from_a_checkpoint(
+    alpha: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evenhand.methods.even.balanced_alpha", lambda p_N, q: 1.2)
+    for sampling, pretrained in (("auto", True), ("resample", False)):
+        recorded = RecordedRun(np.ones(2), pretrained)  # whose probabilities are 1/4 and 1/2
+        eh.Even(alpha=alpha, q=0.6, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
+        last = recorded.calls[-1][1]
+        assert last["method"] == Drawn(alpha=1.2, q=0.6)
+        assert "signal_probs" not in last
+        np.testing.assert_allclose(last["sampling"], [1 - 1.2 * 0.6 * p**0.6 for p in (0.25, 0.5)])
+    for sampling, pretrained in (("auto", False), ("reweight", True)):
+        recorded = RecordedRun(np.ones(2), pretrained)
+        eh.Even(alpha=alpha, q=0.6, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
+        assert recorded.calls[-1][1]["sampling"] is None
+        assert not isinstance(recorded.calls[-1][1]["method"], Drawn)
+
+
+def test_even_draws_by_scores_or_weighs_two_gradients_from_a_checkpoint_as_from_fresh_weights() -> None:
+    for method in (eh.Even(mix=0.5), eh.Even(alpha=1.2, projection="naive"), eh.Even(alpha=4.0, projection="row")):
+        recorded = RecordedRun(np.array([3.0, 1.0]), pretrained=True)
+        method.fit(recorded)
+        assert not isinstance(recorded.calls[-1][1]["method"], Drawn)
+
+
+def test_evens_draws_are_plain_cross_entropy_and_nothing_to_trust_is_an_ordinary_epoch() -> None:
+    recorded = RecordedRun(np.ones(2), pretrained=True)  # whose biased model is mostly wrong
+    eh.Even().fit(recorded)
+    assert recorded.calls[-1][1]["method"] == Drawn(alpha=0.0, q=0.7)
+    assert recorded.calls[-1][1]["sampling"] is None
+    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    plain = [-math.log(reference.probability(z, int(y))) for z, y in zip(logits, labels, strict=True)]
+    torch.testing.assert_close(Drawn(alpha=1.2, q=0.7).sample_losses(logits, labels), torch.tensor(plain))
+
+
+def test_evens_draws_are_told_in_the_record_and_its_identity_is_that_of_its_settings(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
+    settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 20, "batch_size": 16, "lr": 1e-2}
+    run_ = fit(eh.Even(sampling="resample"), tiny_task, output_dir=tmp_path / "even", **settings)
+    stage = run_.record["stages"][-1]
+    assert stage["method"]["name"] == "drawn"
+    p_N = np.load(tmp_path / "even/stages/probabilities/probabilities.npy").astype(float)
+    weight_N = 1 - stage["method"]["settings"]["alpha"] * 0.7 * p_N**0.7
+    assert stage["effective_sample_size"] == pytest.approx(weight_N.sum() ** 2 / (weight_N**2).sum())
+    assert run_.record["method"]["settings"]["sampling"] == "resample"
+    assert "sampling" not in eh.Even().settings()
 
 
 def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
@@ -503,6 +555,15 @@ def test_gce_weights_what_is_fitted() -> None:
             lambda: eh.Even(projection="tensor"),
             "The 'alpha' parameter of Even can be 'balanced' with the projection 'reweight' only: give a number with "
             "'tensor'.",
+        ),
+        (
+            lambda: eh.Even(sampling="resample", mix=0.5),
+            "The 'sampling' parameter of Even can be 'resample' only with mix=0 and the projection 'reweight', as it "
+            "draws by its weights. Got mix=0.5 and 'reweight'.",
+        ),
+        (
+            lambda: eh.Even(sampling="draws"),  # type: ignore[arg-type]
+            "The 'sampling' parameter of Even must be one of auto, reweight, resample. Got 'draws'.",
         ),
         (lambda: eh.Even(mix=-0.1), "The 'mix' parameter of Even must be a float in the range [0, 1]. Got -0.1."),
         (lambda: eh.PGD(augment=1), "The 'augment' parameter of PGD must be True or False. Got 1."),  # type: ignore[arg-type]

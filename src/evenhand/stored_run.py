@@ -95,6 +95,11 @@ class StoredRun:
 
     # ---- what a method asks for -------------------------------------------------------------------------------------
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the run starts from a checkpoint, not from fresh weights."""
+        return not self.source.starts_random
+
     def train(
         self,
         name: str,

@@ -27,6 +27,11 @@ Init = Literal["inherit", "random", "pretrained", "initial"]
 class Run(Protocol):
     """What a method's `fit` may ask of a run; `evenhand.run` keeps each stage on disk as it finishes."""
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the run starts from a checkpoint, not from fresh weights."""
+        ...
+
     def train(
         self,
         name: str,

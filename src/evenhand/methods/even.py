@@ -1,4 +1,4 @@
-"""Even: EDGE's gradient under a biased model's signal, with α from that signal, and PGD's draws if asked for.
+"""Even: EDGE's weights under a biased model's signal, with α from that signal, in the loss or as draws.
 
 Legend: N training samples.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
 from evenhand.validation import UserError, check_choice, check_number
+
+EvenSampling = Literal["auto", "reweight", "resample"]
 
 FLOOR = 1e-8  # PGD's
 UNTRUSTED = 20
@@ -35,6 +37,10 @@ class Even(Method):
     biased model gets right and the share 1 − p_i that it gets wrong weigh the same, but for 20 samples. So there is
     nothing to tune: few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
 
+    The weights stand in the loss where training starts from fresh weights, and are drawn by where it starts from a
+    checkpoint: fine-tuning sees a sample two or three times, and on text errors that come by so rarely taught MiniLM
+    nothing (`sampling`).
+
     With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
     λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
     from the start chosen. Draws help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8, α = 1.4
@@ -48,6 +54,9 @@ class Even(Method):
         q: GCE's exponent in (0, 1]; 0.7 in both papers.
         projection: As EDGE's: `reweight`, `naive` (e − αb, the same in two gradients), `published`, `row`, `tensor` or
             `global`.
+        sampling: Whether the weights 1 − α·q·p_i^q stand in the loss of uniform batches (`reweight`) or batches are
+            drawn in proportion to them (`resample`), which needs the projection `reweight` and a mix of 0. `auto`
+            draws where those hold and the run starts from a checkpoint.
         source: As PGD's: which parameters' gradient scores, where `mix` is above 0.
         norm: As PGD's, likewise.
         init: What the debiased model starts from: `initial`, the weights that the run started from (a checkpoint's, or
@@ -55,13 +64,15 @@ class Even(Method):
             where there is no checkpoint.
 
     Raises:
-        UserError: If a value is out of range, a name is unknown, or α·q > 1 without a projection.
+        UserError: If a value is out of range, a name is unknown, α·q > 1 without a projection, or draws by the weights
+            are asked for beside draws by scores or a projection.
     """
 
     mix: float = 0.0
     alpha: float | Literal["balanced"] = "balanced"
     q: float = 0.7
     projection: EdgeProjection = "reweight"
+    sampling: EvenSampling = "auto"
     source: Source = "head"
     norm: Norm = "l2"
     init: Init = "initial"
@@ -73,7 +84,13 @@ class Even(Method):
         check_number("Even", "mix", self.mix, 0, 1)
         check_number("Even", "q", self.q, 0, 1, low_open=True)
         check_choice("Even", "projection", self.projection, get_args(EdgeProjection))
+        check_choice("Even", "sampling", self.sampling, get_args(EvenSampling))
         self._check_alpha()
+        if self.sampling == "resample" and not self._may_draw:
+            raise UserError(
+                "The 'sampling' parameter of Even can be 'resample' only with mix=0 and the projection 'reweight', as "
+                f"it draws by its weights. Got mix={self.mix!r} and {self.projection!r}."
+            )
         check_source("Even", self.source)
         check_norm("Even", self.norm)
         check_choice("Even", "init", self.init, get_args(Init))
@@ -100,6 +117,17 @@ class Even(Method):
         """A word, no abbreviation."""
         return "Even"
 
+    @property
+    def _may_draw(self) -> bool:
+        return self.mix == 0 and self.projection == "reweight"
+
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters by name, but for `sampling` where it is `auto`: the stage tells what it came to."""
+        given = super().settings()
+        if self.sampling == "auto":
+            del given["sampling"]
+        return given
+
     def check_start(self, pretrained: bool) -> None:
         """`init="pretrained"` needs a checkpoint."""
         check_init("Even", self.init, pretrained)
@@ -108,18 +136,22 @@ class Even(Method):
         """The biased one and the debiased one."""
         return 2
 
-    def debiasing(self, probability_N: NDArray[np.floating], sampling: NDArray[np.float64] | None) -> OneStage:
-        """What the debiased model is trained with, for a biased model's probabilities of the true classes.
+    def strength(self, probability_N: NDArray[np.floating]) -> float:
+        """α: as given, or as the biased model's probabilities of the true classes, shape (N,), have it."""
+        return balanced_alpha(probability_N, self.q) if isinstance(self.alpha, str) else self.alpha
+
+    def weighting(self, probability_N: NDArray[np.floating], sampling: NDArray[np.float64] | None) -> OneStage:
+        """What the debiased model is trained with where the weights stand in the loss.
 
         Args:
-            probability_N: Those probabilities, shape (N,).
+            probability_N: The biased model's probabilities of the true classes, shape (N,).
             sampling: Sampling probabilities, shape (N,); None for uniform ones.
         """
+        alpha = self.strength(probability_N)
         if not isinstance(self.alpha, str):
-            return EDGE(alpha=self.alpha, q=self.q, projection=self.projection, signal="biased")
-        alpha = balanced_alpha(probability_N, self.q)
-        weight_N = 1 - alpha * self.q * np.asarray(probability_N, dtype=np.float64) ** self.q
-        return Balanced(alpha=alpha, q=self.q, mean=float(np.average(weight_N, weights=sampling)))
+            return EDGE(alpha=alpha, q=self.q, projection=self.projection, signal="biased")
+        mean = float(np.average(weights(probability_N, alpha, self.q), weights=sampling))
+        return Balanced(alpha=alpha, q=self.q, mean=mean)
 
     def fit(self, run: Run) -> nn.Module:
         """One biased model, its probabilities (and scores, if they draw), one debiased model."""
@@ -130,13 +162,14 @@ class Even(Method):
             sampling = mixture(scores, self.mix, FLOOR)
         probability_N = run.probabilities(biased)
         warn_if_equal(probability_N, "probability")
-        return run.train(
-            "debiased",
-            self.debiasing(probability_N, sampling),
-            start=run.start_from(self.init, biased),
-            sampling=sampling,
-            signal_probs=probability_N,
-        )
+        start = run.start_from(self.init, biased)
+        if self.sampling == "resample" or (self.sampling == "auto" and self._may_draw and run.pretrained):
+            alpha = self.strength(probability_N)
+            # equal weights are the ordinary epoch, without replacement
+            drawn_by = weights(probability_N, alpha, self.q) if alpha > 0 else None
+            return run.train("debiased", Drawn(alpha=alpha, q=self.q), start=start, sampling=drawn_by)
+        stage = self.weighting(probability_N, sampling)
+        return run.train("debiased", stage, start=start, sampling=sampling, signal_probs=probability_N)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +199,28 @@ class Balanced(OneStage):
         assert signal_B is not None
         weight_B = (1 - self.alpha * gce_weights(signal_B, self.q)) / self.mean
         return weight_B * cross_entropy(logits_BC, labels_B)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(OneStage):
+    """Plain cross-entropy over batches drawn in proportion to 1 − α·q·p_i^q: a stage of Even.
+
+    Attributes:
+        alpha: α in [0, 1/q].
+        q: GCE's exponent.
+    """
+
+    alpha: float
+    q: float
+
+    name: ClassVar[str] = "drawn"
+    paper: ClassVar[str] = "this project: EDGE's e − αb by importance sampling"
+
+
+def weights(probability_N: NDArray[np.floating], alpha: float, q: float) -> NDArray[np.float64]:
+    """1 − α·q·p_i^q, shape (N,): what EDGE's e − αb leaves of each sample."""
+    # α·q may be a rounding above 1, and no sample can be drawn less than never
+    return (1 - alpha * q * np.asarray(probability_N, dtype=np.float64) ** q).clip(min=0)
 
 
 def balanced_alpha(probability_N: NDArray[np.floating], q: float) -> float:
