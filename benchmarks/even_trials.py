@@ -3,8 +3,8 @@
 python benchmarks/even_trials.py --data-dir MNIST        # about 60 minutes on one core; without it colored-digits only
 
 Each way of getting the probabilities p_i goes through the same balance (`evenhand.methods.even.balanced_alpha`) and
-trains from the run's start; 5 seeds on colored-digits, 3 on Colored MNIST (MLP, 8 epochs), last epoch, accuracy on the
-unbiased test set. Runs are kept in benchmarks/even_trials.jsonl as they finish, and are not repeated.
+trains from the run's start; 5 seeds on colored-digits, 3 on marked-notes and Colored MNIST (MLP, 8 epochs), last epoch,
+accuracy on the unbiased test set. Runs are kept in benchmarks/even_trials.jsonl as they finish, and are not repeated.
 
 Expected before measuring: weights and draws equal in what they reach, draws noisier; a biased model that didn't see a
 sample (cross-fitted) tells wrong labels and conflicting samples as well as one that did; several short models agree on
@@ -168,6 +168,7 @@ def main() -> None:
     data_dir = given.data_dir
     digits: list[dict[str, float]] = [{}, {"wrong_labels": 0.1}, {"conflict": 0.9}]
     tasks: list[tuple[TaskSource, str, int]] = [(eh.ColoredDigits(**changed), "digits-cnn", 5) for changed in digits]
+    tasks += [(eh.MarkedNotes(), model, 3) for model in ("tiny-bert", "MiniLM")]
     if data_dir is not None:
         shares = (0.01, 0.05, 0.005)
         tasks += [(eh.ColoredMNIST(conflict=share, data_dir=data_dir), "mlp", 3) for share in shares]
@@ -177,7 +178,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for task, model, seeds in tasks:
         shown = ", ".join(f"{name}={value}" for name, value in task.options().items() if name != "data_dir")
-        title = f"{task.name}, {shown or 'as it is'}"
+        title = f"{task.name}, {model}, {shown or 'as it is'}"
         for seed in range(seeds):
             for name, method in METHODS.items():
                 asked = fnmatch.fnmatch(title, given.tasks) and fnmatch.fnmatch(name, given.only)

@@ -43,7 +43,7 @@ class Even(Method):
 
     With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
     λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
-    from the start chosen. Draws help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8, α = 1.4
+    from the start chosen. Draws by scores help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8, α = 1.4
     and `inherit`) and harm where tens do, and on text: docs/even.md tells what was tried.
 
     Attributes:
