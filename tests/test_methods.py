@@ -19,7 +19,7 @@ import evenhand as eh
 import reference
 from evenhand.methods import METHODS, Method, OneStage
 from evenhand.methods.base import Init
-from evenhand.methods.even import UNTRUSTED, Balanced, Drawn, balanced_alpha
+from evenhand.methods.even import UNTRUSTED, Balanced, Drawn, balanced_alpha, warn_of_a_hard_task
 from evenhand.run import Result, fit
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -278,6 +278,19 @@ def test_evens_draws_are_plain_cross_entropy_and_nothing_to_trust_is_an_ordinary
     logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     plain = [-math.log(reference.probability(z, int(y))) for z, y in zip(logits, labels, strict=True)]
     torch.testing.assert_close(Drawn(alpha=1.2, q=0.7).sample_losses(logits, labels), torch.tensor(plain))
+
+
+def test_even_warns_where_the_biased_models_errors_must_be_hard_samples(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_a_hard_task(np.array([0.9] * 79 + [0.1] * 21))
+    assert [record.message for record in caplog.records] == [
+        "The biased model gives the true class less than 50 % on 21 % of the training samples. Most of these must be "
+        "hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM."
+    ]
+    caplog.clear()
+    warn_of_a_hard_task(np.array([0.9] * 80 + [0.1] * 20))
+    assert caplog.records == []
+    eh.Even(alpha=1.0).fit(RecordedRun(np.ones(2)))  # whose biased model is mostly wrong
+    assert len(caplog.records) == 1
 
 
 def test_evens_draws_are_told_in_the_record_and_its_identity_is_that_of_its_settings(
