@@ -229,8 +229,8 @@ def warn_of_a_hard_task(probability_N: NDArray[np.floating]) -> None:
     wrong = float(np.mean(np.asarray(probability_N) < 0.5))
     if wrong > HARD:
         logger.warning(
-            "The biased model gives the true class less than 50 %% on %.0f %% of the training samples. Most of these must "
-            "be hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM.",
+            "The biased model gives the true class less than 50 %% on %.0f %% of the training samples. Most of these "
+            "must be hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM.",
             100 * wrong,
         )
 
