@@ -160,7 +160,7 @@ def test_what_is_advised(tmp_path: Path) -> None:
     texts, label_N, has_N = with_token(rng, 1500, "!!", 0.04)
     task = text_task(texts, label_N)
     found = audit_of(task, scores(rng, has_N & (label_N != 0)) * np.where(has_N & (label_N == 0), 0.2, 1), tmp_path)
-    assert found.advice.command.startswith("eh.fit(eh.JTT(), task, ")
+    assert found.advice.command.startswith("eh.fit(eh.Even(), task, ")
     assert "compare with ERM before you choose" in found.advice.text
 
 
