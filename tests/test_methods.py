@@ -33,7 +33,7 @@ VARIANTS: dict[str, Method] = {
     "pgd-reweight": eh.PGD(sampling="reweight", loss="ce", mix=0.5),
     "pgd-single-resample": eh.PGD(stages="single", init="random"),
     "pgd-single-reweight": eh.PGD(stages="single", sampling="reweight", augment=True, score_on="augmented", mix=0.7),
-    "even-tensor": eh.Even(mix=0.5, projection="tensor", alpha=4.0, init="random", source="all"),
+    "even-tensor": eh.Even(mix=0.5, folds=1, projection="tensor", alpha=4.0, init="random", source="all"),
 }
 
 
@@ -112,9 +112,12 @@ class RecordedRun:
         model.stage = f"initial {draw}"  # type: ignore[assignment]
         return model
 
-    def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
-        self.calls.append(("probabilities", {"of": model.stage}))
+    def probabilities(self, model: nn.Module, name: str = "probabilities") -> NDArray[np.float32]:
+        self.calls.append((name, {"of": model.stage}))
         return np.array([0.25, 0.5], dtype=np.float32)
+
+    def parts(self, count: int) -> NDArray[np.int64]:
+        return np.arange(2) % count
 
     def start_from(self, init: Init, biased: nn.Module) -> nn.Module:
         self.calls.append(("start", {"init": init, "biased": biased.stage}))
@@ -169,10 +172,11 @@ def test_single_stage_pgd_starts_its_biased_model_from_the_initial_weights(init:
 
 def test_even_composes_the_draws_of_pgd_with_the_gradient_of_edge() -> None:
     recorded = RecordedRun(np.array([3.0, 1.0]))
-    eh.Even(mix=0.5, alpha=1.2, q=0.8, projection="reweight", source="all", norm="l1", init="random").fit(recorded)
-    assert [name for name, _ in recorded.calls] == ["biased", "scores", "probabilities", "start", "debiased"]
+    method = eh.Even(mix=0.5, folds=1, alpha=1.2, q=0.8, projection="reweight", source="all", norm="l1", init="random")
+    method.fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "scores", "start", "debiased"]
     assert recorded.calls[0][1] == {"method": eh.GCE(q=0.8)}
-    assert recorded.calls[1][1] == {"of": "biased", "source": "all", "norm": "l1"}
+    assert recorded.calls[2][1] == {"of": "biased", "source": "all", "norm": "l1"}
     assert recorded.calls[3][1] == {"init": "random", "biased": "biased"}
     last = recorded.calls[4][1]
     assert last["method"] == eh.EDGE(alpha=1.2, q=0.8, projection="reweight", signal="biased")
@@ -207,26 +211,54 @@ def test_what_the_biased_model_gets_right_is_weighed_down_to_its_errors(size: in
     assert 1 - 0.7 * balanced_alpha(p_N, 0.7) == pytest.approx(light)
 
 
-def test_even_finds_its_alpha_from_the_biased_model_and_draws_uniformly(
+def test_even_finds_its_alpha_from_models_that_did_not_see_the_samples(
     tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = RecordedRun(np.array([3.0, 1.0]))  # whose probabilities are 1/4 and 1/2
     eh.Even().fit(recorded)
-    assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "start", "debiased"]
-    assert recorded.calls[2][1] == {"init": "initial", "biased": "biased"}
-    last = recorded.calls[3][1]
+    names = ["biased-1", "biased-2", "probabilities-1", "probabilities-2", "start", "debiased"]
+    assert [name for name, _ in recorded.calls] == names
+    seen = [recorded.calls[k][1]["only"].tolist() for k in (0, 1)]
+    assert seen == [[False, True], [True, False]]
+    assert [recorded.calls[k][1]["of"] for k in (2, 3)] == ["biased-1", "biased-2"]
+    assert recorded.calls[4][1] == {"init": "initial", "biased": "biased-2"}
+    last = recorded.calls[5][1]
     assert last["method"] == Balanced(alpha=0.0, q=0.7, mean=1.0)  # mostly wrong: nothing to trust, so ERM
     assert last["sampling"] is None
     monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
-    settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 20, "batch_size": 16, "lr": 1e-2}
-    found = fit(eh.Even(), tiny_task, output_dir=tmp_path / "even", **settings)
+    settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 60, "batch_size": 8, "lr": 1e-3}
+    found = fit(eh.Even(), tiny_task, output_dir=tmp_path / "even", seed=3, **settings)
     stages = {stage["name"]: stage for stage in found.record["stages"]}
-    assert set(stages) == {"biased", "probabilities", "debiased"}
+    assert set(stages) == {"biased-1", "probabilities-1", "biased-2", "probabilities-2", "debiased"}
+    n = len(tiny_task.train)
+    assert [stages[f"biased-{k}"]["epochs"] for k in (1, 2)] == [30, 30]  # of N draws each: 60 of what they see
+    assert stages["biased-1"]["effective_sample_size"] == pytest.approx(n / 2)
+    first_N = np.random.default_rng(3).permutation(n) < n / 2  # which the second model saw
+    folder = tmp_path / "even" / "stages"
+    one_N, two_N = (np.load(folder / f"probabilities-{k}" / "probabilities.npy").astype(float) for k in (1, 2))
+    p_N = np.where(first_N, one_N, two_N)
     told = stages["debiased"]["method"]["settings"]
-    p_N = np.load(tmp_path / "even/stages/probabilities/probabilities.npy").astype(float)
     assert told["alpha"] == balanced_alpha(p_N, 0.7)
     assert 0 < told["alpha"] <= 1 / 0.7
     assert told["mean"] == pytest.approx(np.mean(1 - told["alpha"] * 0.7 * p_N**0.7))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_model_sees_its_own_parts_only(count: int, tiny_task: Task, tmp_path: Path) -> None:
+    run_ = run(eh.Even(folds=count), tiny_task, tmp_path / "run")
+    assert len(run_.record["stages"]) == 2 * count + 1
+    n = len(tiny_task.train)
+    part_N = np.random.default_rng(0).permutation(n) * count // n
+    assert np.ptp(np.bincount(part_N)) <= 1
+    seen = [stage["effective_sample_size"] for stage in run_.record["stages"] if stage["name"].startswith("biased")]
+    assert seen == pytest.approx([n - size for size in np.bincount(part_N)])
+
+
+def test_even_with_one_fold_asks_the_model_about_what_it_saw() -> None:
+    recorded = RecordedRun(np.array([3.0, 1.0]))
+    eh.Even(folds=1).fit(recorded)
+    assert [name for name, _ in recorded.calls] == ["biased", "probabilities", "start", "debiased"]
+    assert "only" not in recorded.calls[0][1]
 
 
 def test_evens_loss_is_reweighting_at_the_scale_of_erm() -> None:
@@ -240,7 +272,7 @@ def test_evens_loss_is_reweighting_at_the_scale_of_erm() -> None:
     reweighted = eh.Reweight(alpha=stage.alpha).sample_losses(logits, labels, p_N)
     torch.testing.assert_close(stage.sample_losses(logits, labels, p_N) * stage.mean, reweighted)
     # where batches are drawn, the mean is that of what is drawn
-    drawn: Any = eh.Even(mix=0.5).weighting(p_N.numpy().repeat(100), np.repeat([0.0, 0.0, 0.01, 0.0], 100))
+    drawn: Any = eh.Even(mix=0.5, folds=1).weighting(p_N.numpy().repeat(100), np.repeat([0.0, 0.0, 0.01, 0.0], 100))
     assert drawn.mean == pytest.approx(weights[2])
 
 
@@ -264,7 +296,11 @@ def test_even_draws_by_its_weights_where_a_run_starts_from_a_checkpoint(
 
 
 def test_even_draws_by_scores_or_weighs_two_gradients_from_a_checkpoint_as_from_fresh_weights() -> None:
-    for method in (eh.Even(mix=0.5), eh.Even(alpha=1.2, projection="naive"), eh.Even(alpha=4.0, projection="row")):
+    for method in (
+        eh.Even(mix=0.5, folds=1),
+        eh.Even(alpha=1.2, projection="naive"),
+        eh.Even(alpha=4.0, projection="row"),
+    ):
         recorded = RecordedRun(np.array([3.0, 1.0]), pretrained=True)
         method.fit(recorded)
         assert not isinstance(recorded.calls[-1][1]["method"], Drawn)
@@ -293,19 +329,16 @@ def test_even_warns_where_the_biased_models_errors_must_be_hard_samples(caplog: 
     assert len(caplog.records) == 1
 
 
-def test_evens_draws_are_told_in_the_record_and_its_identity_is_that_of_its_settings(
-    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evens_draws_are_told_in_the_record(tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
     settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 20, "batch_size": 16, "lr": 1e-2}
-    run_ = fit(eh.Even(sampling="resample"), tiny_task, output_dir=tmp_path / "even", **settings)
+    run_ = fit(eh.Even(sampling="resample", folds=1), tiny_task, output_dir=tmp_path / "even", **settings)
     stage = run_.record["stages"][-1]
     assert stage["method"]["name"] == "drawn"
     p_N = np.load(tmp_path / "even/stages/probabilities/probabilities.npy").astype(float)
     weight_N = 1 - stage["method"]["settings"]["alpha"] * 0.7 * p_N**0.7
     assert stage["effective_sample_size"] == pytest.approx(weight_N.sum() ** 2 / (weight_N**2).sum())
     assert run_.record["method"]["settings"]["sampling"] == "resample"
-    assert "sampling" not in eh.Even().settings()
 
 
 def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
@@ -329,7 +362,7 @@ def test_dpr_draws_by_disagreement() -> None:
     np.testing.assert_allclose(recorded.calls[-1][1]["sampling"], [0.6, 0.4])
 
 
-@pytest.mark.parametrize("method", [eh.PGD(), eh.PGD(sampling="reweight"), eh.Even(mix=0.5)])
+@pytest.mark.parametrize("method", [eh.PGD(), eh.PGD(sampling="reweight"), eh.Even(mix=0.5, folds=1)])
 def test_a_biased_model_that_is_certain_of_everything_is_one_sentence(method: Method) -> None:
     with pytest.raises(UserError, match=r"^All scores are 0: the biased model is certain of every training sample"):
         method.fit(RecordedRun(np.zeros(3)))
@@ -357,7 +390,7 @@ def test_a_biased_model_that_learned_nothing_is_warned_of(scores: Any, caplog: p
 def test_even_without_alpha_is_pgd_with_that_mix(projection: Any, tiny_task: Task, tmp_path: Path) -> None:
     for mix in (0.8, 0.0):
         pgd = run(eh.PGD(mix=mix, q=0.6), tiny_task, tmp_path / f"pgd{mix}")
-        method = eh.Even(mix=mix, q=0.6, alpha=0.0, projection=projection, init="inherit")
+        method = eh.Even(mix=mix, folds=1, q=0.6, alpha=0.0, projection=projection, init="inherit")
         even = run(method, tiny_task, tmp_path / f"even{mix}")
         assert_same_bits(pgd, even)
 
@@ -386,13 +419,13 @@ def test_even_without_mix_is_edge_from_that_start(init: Init, tiny_task: Task, t
     for projection, alpha in (("naive", 1.4), ("tensor", 16.0), ("published", 1.0)):
         inner = eh.EDGE(alpha=alpha, projection=projection, signal="biased")  # type: ignore[arg-type]
         edge = run(StartedFrom(inner=inner, init=init), tiny_task, tmp_path / f"edge-{projection}")
-        method = eh.Even(mix=0, alpha=alpha, projection=projection, init=init)  # type: ignore[arg-type]
+        method = eh.Even(mix=0, folds=1, alpha=alpha, projection=projection, init=init)  # type: ignore[arg-type]
         assert_same_bits(edge, run(method, tiny_task, tmp_path / f"even-{projection}"))
 
 
 def test_even_without_mix_that_reweights_is_reweighting_from_that_start(tiny_task: Task, tmp_path: Path) -> None:
     weighed = run(StartedFrom(inner=eh.Reweight(alpha=1.4), init="inherit"), tiny_task, tmp_path / "reweight")
-    even = run(eh.Even(mix=0, alpha=1.4, init="inherit"), tiny_task, tmp_path / "even")
+    even = run(eh.Even(mix=0, folds=1, alpha=1.4, init="inherit"), tiny_task, tmp_path / "even")
     assert_same_bits(weighed, even)
 
 
@@ -407,7 +440,7 @@ def test_even_without_both_is_erm_from_that_start(tiny_task: Task, tmp_path: Pat
     assert_same_bits(plain, even)
     edge = eh.EDGE(alpha=1.2, signal="biased", projection="naive")
     published = fit(edge, tiny_task, output_dir=tmp_path / "edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
-    method = eh.Even(mix=0, alpha=1.2, projection="naive", init="pretrained")
+    method = eh.Even(mix=0, folds=1, alpha=1.2, projection="naive", init="pretrained")
     even = fit(method, tiny_task, output_dir=tmp_path / "even-edge", epochs=2, batch_size=16, lr=1e-3, **checkpoint)
     assert_same_bits(published, even)
 
@@ -570,10 +603,16 @@ def test_gce_weights_what_is_fitted() -> None:
             "'tensor'.",
         ),
         (
-            lambda: eh.Even(sampling="resample", mix=0.5),
+            lambda: eh.Even(sampling="resample", mix=0.5, folds=1),
             "The 'sampling' parameter of Even can be 'resample' only with mix=0 and the projection 'reweight', as it "
             "draws by its weights. Got mix=0.5 and 'reweight'.",
         ),
+        (
+            lambda: eh.Even(mix=0.5),
+            "The 'folds' parameter of Even must be 1 with draws by scores (mix above 0) or init='inherit', which are "
+            "about one biased model. Got 2.",
+        ),
+        (lambda: eh.Even(folds=0), "The 'folds' parameter of Even must be an integer of at least 1. Got 0."),
         (
             lambda: eh.Even(sampling="draws"),  # type: ignore[arg-type]
             "The 'sampling' parameter of Even must be one of auto, reweight, resample. Got 'draws'.",

@@ -24,11 +24,12 @@ from evenhand.inference import logits_and_labels
 from evenhand.metrics import accuracy, wilson
 from evenhand.models import Kind, ModelSource
 from evenhand.preprocess import Preprocess
+from evenhand.record import read_json
 from evenhand.run import Device, torch_device
 from evenhand.saved_models import load_model
 from evenhand.small_models import SmallVisionConfig
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import read_json, ready
+from evenhand.stored_run import ready
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource, column_values, membership
 from evenhand.validation import UserError, check_integer, unknown_name
 

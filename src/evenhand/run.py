@@ -21,11 +21,12 @@ from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource
 from evenhand.progress import DataProgress, Progress
+from evenhand.record import read_json
 from evenhand.saved_models import load_model
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import StoredRun, read_json, ready
+from evenhand.stored_run import StoredRun, ready
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.validation import UserError, check_integer, unknown_name
 

@@ -6,7 +6,6 @@ Legend: N training samples.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -35,7 +34,7 @@ from evenhand.methods.weighted import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
 from evenhand.progress import Progress
-from evenhand.record import FORMAT, machine, now, source_commit, versions, write_json
+from evenhand.record import FORMAT, fresh_folder, machine, now, read_json, source_commit, versions, write_json
 from evenhand.report.card import model_card
 from evenhand.sampling import effective_sample_size
 from evenhand.shared_stages import SharedStages, model_digest, stage_key
@@ -111,9 +110,13 @@ class StoredRun:
         companion: nn.Module | None = None,
         augment: bool = False,
         epochs: int | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
         training = self.configuration.training.replaced(epochs=epochs)
+        if only is not None:  # an epoch has N draws however few samples they are drawn from
+            sampling = only.astype(np.float64)
+            training = training.replaced(epochs=max(1, round(training.epochs * float(only.mean()))))
         curve = None
         if self.team.rank == 0:
             curve = Curve(name, self.measured_rows, training.epochs, self.progress)
@@ -169,7 +172,7 @@ class StoredRun:
         key = self._shared_key("scores", model, source=source, norm=norm, augment=augment)
         return np.load(self._stage("scores", work, key) / "scores.npy")
 
-    def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
+    def probabilities(self, model: nn.Module, name: str = "probabilities") -> NDArray[np.float32]:
         """Probability of each training sample's true class, shape (N,)."""
 
         def work(partial: Path) -> dict[str, Any]:
@@ -180,7 +183,12 @@ class StoredRun:
             return {}
 
         key = self._shared_key("probabilities", model)
-        return np.load(self._stage("probabilities", work, key) / "probabilities.npy")
+        return np.load(self._stage(name, work, key) / "probabilities.npy")
+
+    def parts(self, count: int) -> NDArray[np.int64]:
+        """Which of `count` random parts each training sample belongs to, shape (N,)."""
+        n = len(self.rows["train"])
+        return np.random.default_rng(self.configuration.seed).permutation(n) * count // n
 
     def errors(self, model: nn.Module) -> NDArray[np.bool_]:
         """Whether the model classifies each training sample wrongly, shape (N,)."""
@@ -380,19 +388,6 @@ def ready(model: AnyModel, device: torch.device) -> AnyModel:
     """The model on its device, in eval mode."""
     model.to(device)
     return model.eval()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def fresh_folder(path: Path) -> Path:
-    """An empty folder at `path`; what a killed run left there is removed."""
-    if path.exists():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
-    return path
 
 
 def _counts(split: Any) -> dict[str, int]:

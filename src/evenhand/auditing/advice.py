@@ -65,7 +65,7 @@ def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
         return Even(), (
             "Train Even: what the biased model gets wrong counts as much as all the rest, and it finds by itself how "
             "far to go for that. Fine-tuning on biased-snli it was the best of all methods, also on texts without the "
-            "token; on MNLI, a hard task with a weaker shortcut, every method cost accuracy. So compare with ERM before "
+            "token; on MNLI, a hard task with a weaker shortcut, every method cost accuracy: compare with ERM before "
             "you choose."
         )
     text = (

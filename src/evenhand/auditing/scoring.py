@@ -21,9 +21,9 @@ from evenhand.configuration import Configuration, model_source
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels
 from evenhand.methods import GCE
-from evenhand.record import write_json
+from evenhand.record import read_json, write_json
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import Progress, StoredRun, read_json, ready
+from evenhand.stored_run import Progress, StoredRun, ready
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 

@@ -43,6 +43,7 @@ class Run(Protocol):
         companion: nn.Module | None = None,
         augment: bool = False,
         epochs: int | None = None,
+        only: NDArray[np.bool_] | None = None,
     ) -> nn.Module:
         """Train a stage with a one-stage method, from `start` (a copy) or from the run's initial weights.
 
@@ -55,6 +56,8 @@ class Run(Protocol):
             companion: Where the companion model's weights start, for methods with one; as the model's own if None.
             augment: Whether training images are augmented.
             epochs: Epochs, in place of the run's.
+            only: Which training samples to train on, shape (N,); all if None. They are drawn with replacement, as often
+                on average as the epochs say, in place of `sampling`.
         """
         ...
 
@@ -72,8 +75,12 @@ class Run(Protocol):
         """The weights that a run starts from; other draws of the same seed differ in what is drawn (a new head)."""
         ...
 
-    def probabilities(self, model: nn.Module) -> NDArray[np.float32]:
-        """Probability of each training sample's true class, shape (N,)."""
+    def probabilities(self, model: nn.Module, name: str = "probabilities") -> NDArray[np.float32]:
+        """Probability of each training sample's true class, shape (N,); the stage of each model needs a `name`."""
+        ...
+
+    def parts(self, count: int) -> NDArray[np.int64]:
+        """Which of `count` random parts, of equal size to one, each training sample belongs to, shape (N,)."""
         ...
 
     def start_from(self, init: Init, biased: nn.Module) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from evenhand.methods.base import Init, Method, OneStage, Run, check_init, check
 from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,17 @@ HARD = 0.2
 class Even(Method):
     """Train a biased model with GCE; weigh samples by 1 − α·q·p_i^q, so that what it gets right weighs as its errors.
 
-    One biased model gives the p_i of EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted
-    loss. With `alpha="balanced"` the run finds α by itself (`balanced_alpha`): the share p_i of each sample that the
-    biased model gets right and the share 1 − p_i that it gets wrong weigh the same, but for 20 samples. So there is
-    nothing to tune: few conflicting samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
+    Two biased models, each trained on a random half of the samples and asked about the other half, give the p_i of
+    EDGE's e − α·b, b = (1/N) Σ q·p_i^q·g_i, whose gradient is that of the weighted loss. With `alpha="balanced"` the
+    run finds α by itself (`balanced_alpha`): the share p_i of each sample that the biased model gets right and the
+    share 1 − p_i that it gets wrong weigh the same, but for 20 samples. So there is nothing to tune: few conflicting
+    samples give an α near 1/q, wrong labels and a weak shortcut a smaller one.
 
     The weights stand in the loss where training starts from fresh weights, and are drawn by where it starts from a
     checkpoint: fine-tuning sees a sample two or three times, and on text errors that come by so rarely taught MiniLM
     nothing (`sampling`).
 
-    With `mix` above 0 the same biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
+    With `mix` above 0 one biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
     λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
     from the start chosen. Draws by scores help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8,
     α = 1.4 and `inherit`) and harm where tens do, and on text: docs/even.md tells what was tried.
@@ -63,6 +64,9 @@ class Even(Method):
         sampling: Whether the weights 1 − α·q·p_i^q stand in the loss of uniform batches (`reweight`) or batches are
             drawn in proportion to them (`resample`), which needs the projection `reweight` and a mix of 0. `auto`
             draws where those hold and the run starts from a checkpoint.
+        folds: Biased models, each trained on all but one of so many random parts of the samples, as often on each as
+            the run's epochs say, and asked about that one. At 1 a single model is asked about what it was trained on,
+            and so about what it knows by heart. Draws by scores and `inherit` are about one biased model, so need 1.
         source: As PGD's: which parameters' gradient scores, where `mix` is above 0.
         norm: As PGD's, likewise.
         init: What the debiased model starts from: `initial`, the weights that the run started from (a checkpoint's, or
@@ -79,6 +83,7 @@ class Even(Method):
     q: float = 0.7
     projection: EdgeProjection = "reweight"
     sampling: EvenSampling = "auto"
+    folds: int = 2
     source: Source = "head"
     norm: Norm = "l2"
     init: Init = "initial"
@@ -100,6 +105,12 @@ class Even(Method):
         check_source("Even", self.source)
         check_norm("Even", self.norm)
         check_choice("Even", "init", self.init, get_args(Init))
+        check_integer("Even", "folds", self.folds, 1)
+        if self.folds > 1 and (self.mix > 0 or self.init == "inherit"):
+            raise UserError(
+                "The 'folds' parameter of Even must be 1 with draws by scores (mix above 0) or init='inherit', which "
+                f"are about one biased model. Got {self.folds!r}."
+            )
 
     def _check_alpha(self) -> None:
         if self.alpha == "balanced":
@@ -127,20 +138,13 @@ class Even(Method):
     def _may_draw(self) -> bool:
         return self.mix == 0 and self.projection == "reweight"
 
-    def settings(self) -> dict[str, Any]:
-        """The hyper-parameters by name, but for `sampling` where it is `auto`: the stage tells what it came to."""
-        given = super().settings()
-        if self.sampling == "auto":
-            del given["sampling"]
-        return given
-
     def check_start(self, pretrained: bool) -> None:
         """`init="pretrained"` needs a checkpoint."""
         check_init("Even", self.init, pretrained)
 
     def models_trained(self) -> int:
-        """The biased one and the debiased one."""
-        return 2
+        """The debiased one and the biased ones."""
+        return 1 + self.folds
 
     def strength(self, probability_N: NDArray[np.floating]) -> float:
         """α: as given, or as the biased model's probabilities of the true classes, shape (N,), have it."""
@@ -160,13 +164,12 @@ class Even(Method):
         return Balanced(alpha=alpha, q=self.q, mean=mean)
 
     def fit(self, run: Run) -> nn.Module:
-        """One biased model, its probabilities (and scores, if they draw), one debiased model."""
-        biased = run.train("biased", GCE(q=self.q))
+        """Biased models, their probabilities (and scores, if they draw), one debiased model."""
+        biased, probability_N = self._asked(run)
         sampling = None
         if self.mix > 0:
             scores = run.gradient_norms(biased, source=self.source, norm=self.norm)
             sampling = mixture(scores, self.mix, FLOOR)
-        probability_N = run.probabilities(biased)
         warn_if_equal(probability_N, "probability")
         warn_of_a_hard_task(probability_N)
         start = run.start_from(self.init, biased)
@@ -177,6 +180,19 @@ class Even(Method):
             return run.train("debiased", Drawn(alpha=alpha, q=self.q), start=start, sampling=drawn_by)
         stage = self.weighting(probability_N, sampling)
         return run.train("debiased", stage, start=start, sampling=sampling, signal_probs=probability_N)
+
+    def _asked(self, run: Run) -> tuple[nn.Module, NDArray[np.float32]]:
+        """A biased model, and for each sample the true class's probability under one that didn't see it, shape (N,)."""
+        gce = GCE(q=self.q)
+        if self.folds == 1:
+            biased = run.train("biased", gce)
+            return biased, run.probabilities(biased)
+        part_N = run.parts(self.folds)
+        probability_N = np.empty(len(part_N), dtype=np.float32)
+        models = [run.train(f"biased-{k + 1}", gce, only=part_N != k) for k in range(self.folds)]
+        for k, model in enumerate(models):
+            probability_N[part_N == k] = run.probabilities(model, f"probabilities-{k + 1}")[part_N == k]
+        return models[-1], probability_N
 
 
 @dataclass(frozen=True, kw_only=True)
