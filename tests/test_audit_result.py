@@ -124,7 +124,9 @@ def configuration(task: Any, model: str, **training: Any) -> Configuration:
     return Configuration(method=GCE(), task=task, model=model, training=shipped, seed=3, data_seed=0)
 
 
-@pytest.mark.parametrize("method", [ERM(), Even(), Even(mix=0.5, folds=1, alpha=1.2), JTT(), EDGE(signal="biased", alpha=16.0)])
+@pytest.mark.parametrize(
+    "method", [ERM(), Even(), Even(mix=0.5, folds=1, alpha=1.2), JTT(), EDGE(signal="biased", alpha=16.0)]
+)
 @pytest.mark.parametrize(
     "asked",
     [

@@ -31,7 +31,7 @@ UNTRUSTED = 20
 """Samples on the side of the biased model's errors that are taken for chance: a few hard ones must not rule a run."""
 
 HARD = 0.25
-"""A biased model wrong on more samples than this was wrong on hard ones (MNLI, where Even lost; biased-snli has 17 %)."""
+"""Biased models wrong on more samples than this were wrong on hard ones (MNLI, where Even lost; biased-snli: 17 %)."""
 
 
 @dataclass(frozen=True, kw_only=True)
