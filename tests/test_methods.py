@@ -114,10 +114,14 @@ class RecordedRun:
 
     def probabilities(self, model: nn.Module, name: str = "probabilities") -> NDArray[np.float32]:
         self.calls.append((name, {"of": model.stage}))
+        if name != "probabilities":  # one of several models, each with an answer of its own
+            return np.full(len(self.scores), 1 - 0.1 * int(name[-1]), dtype=np.float32)
         return np.array([0.25, 0.5], dtype=np.float32)
 
+    epochs = 5
+
     def parts(self, count: int) -> NDArray[np.int64]:
-        return np.arange(2) % count
+        return np.arange(len(self.scores)) % count
 
     def start_from(self, init: Init, biased: nn.Module) -> nn.Module:
         self.calls.append(("start", {"init": init, "biased": biased.stage}))
@@ -216,15 +220,17 @@ def test_even_finds_its_alpha_from_models_that_did_not_see_the_samples(
 ) -> None:
     recorded = RecordedRun(np.array([3.0, 1.0]))  # whose probabilities are 1/4 and 1/2
     eh.Even().fit(recorded)
-    names = ["biased-1", "biased-2", "probabilities-1", "probabilities-2", "start", "debiased"]
+    names = ["biased-1", "probabilities-1", "biased-2", "probabilities-2", "start", "debiased"]
     assert [name for name, _ in recorded.calls] == names
-    seen = [recorded.calls[k][1]["only"].tolist() for k in (0, 1)]
+    seen = [recorded.calls[k][1]["only"].tolist() for k in (0, 2)]
     assert seen == [[False, True], [True, False]]
-    assert [recorded.calls[k][1]["of"] for k in (2, 3)] == ["biased-1", "biased-2"]
+    assert [recorded.calls[k][1]["epochs"] for k in (0, 2)] == [3, 3]  # 5 of what each sees, at least
+    assert [recorded.calls[k][1]["of"] for k in (1, 3)] == ["biased-1", "biased-2"]
     assert recorded.calls[4][1] == {"init": "initial", "biased": "biased-2"}
     last = recorded.calls[5][1]
-    assert last["method"] == Balanced(alpha=0.0, q=0.7, mean=1.0)  # mostly wrong: nothing to trust, so ERM
+    assert last["method"] == Balanced(alpha=0.0, q=0.7, mean=1.0)  # two are too few to trust, so ERM
     assert last["sampling"] is None
+    np.testing.assert_array_equal(last["signal_probs"], np.array([0.9, 0.8], dtype=np.float32))
     monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", 0)
     settings: dict[str, Any] = {"model": "digits-cnn", "epochs": 60, "batch_size": 8, "lr": 1e-3}
     found = fit(eh.Even(), tiny_task, output_dir=tmp_path / "even", seed=3, **settings)
@@ -248,10 +254,31 @@ def test_a_model_sees_its_own_parts_only(count: int, tiny_task: Task, tmp_path: 
     run_ = run(eh.Even(folds=count), tiny_task, tmp_path / "run")
     assert len(run_.record["stages"]) == 2 * count + 1
     n = len(tiny_task.train)
+    assert {s["epochs"] for s in run_.record["stages"] if s["name"].startswith("biased")} == {math.ceil(2 - 2 / count)}
     part_N = np.random.default_rng(0).permutation(n) * count // n
     assert np.ptp(np.bincount(part_N)) <= 1
     seen = [stage["effective_sample_size"] for stage in run_.record["stages"] if stage["name"].startswith("biased")]
     assert seen == pytest.approx([n - size for size in np.bincount(part_N)])
+
+
+def test_each_of_three_models_is_asked_about_its_part() -> None:
+    recorded = RecordedRun(np.ones(7))
+    eh.Even(folds=3, alpha=1.0, sampling="resample").fit(recorded)
+    p_N = np.array([0.9, 0.8, 0.7, 0.9, 0.8, 0.7, 0.9])
+    np.testing.assert_allclose(recorded.calls[-1][1]["sampling"], 1 - 0.7 * p_N**0.7, rtol=1e-6)
+    with pytest.raises(UserError, match=r"^Even with folds=3 needs as many training samples\. Got 2\.$"):
+        eh.Even(folds=3).fit(RecordedRun(np.ones(2)))
+
+
+def test_from_a_checkpoint_even_draws_and_from_fresh_weights_it_weighs(
+    tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evenhand.methods.even.UNTRUSTED", -1000)  # whatever the biased models say
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 1e-3}
+    fresh = fit(eh.Even(), tiny_task, "digits-cnn", output_dir=tmp_path / "fresh", **settings)
+    assert fresh.record["stages"][-1]["method"]["name"] == "balanced"
+    tuned = fit(eh.Even(), tiny_task, str(tmp_path / "fresh" / "model"), output_dir=tmp_path / "tuned", **settings)
+    assert tuned.record["stages"][-1]["method"]["name"] == "drawn"
 
 
 def test_even_with_one_fold_asks_the_model_about_what_it_saw() -> None:
@@ -283,14 +310,14 @@ def test_even_draws_by_its_weights_where_a_run_starts_from_a_checkpoint(
     monkeypatch.setattr("evenhand.methods.even.balanced_alpha", lambda p_N, q: 1.2)
     for sampling, pretrained in (("auto", True), ("resample", False)):
         recorded = RecordedRun(np.ones(2), pretrained)  # whose probabilities are 1/4 and 1/2
-        eh.Even(alpha=alpha, q=0.6, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
+        eh.Even(alpha=alpha, q=0.6, folds=1, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
         last = recorded.calls[-1][1]
         assert last["method"] == Drawn(alpha=1.2, q=0.6)
         assert "signal_probs" not in last
         np.testing.assert_allclose(last["sampling"], [1 - 1.2 * 0.6 * p**0.6 for p in (0.25, 0.5)])
     for sampling, pretrained in (("auto", False), ("reweight", True)):
         recorded = RecordedRun(np.ones(2), pretrained)
-        eh.Even(alpha=alpha, q=0.6, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
+        eh.Even(alpha=alpha, q=0.6, folds=1, sampling=sampling).fit(recorded)  # type: ignore[arg-type]
         assert recorded.calls[-1][1]["sampling"] is None
         assert not isinstance(recorded.calls[-1][1]["method"], Drawn)
 
@@ -319,13 +346,15 @@ def test_evens_draws_are_plain_cross_entropy_and_nothing_to_trust_is_an_ordinary
 def test_even_warns_where_the_biased_models_errors_must_be_hard_samples(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_a_hard_task(np.array([0.9] * 74 + [0.1] * 26))
     assert [record.message for record in caplog.records] == [
-        "The biased model gives the true class less than 50 % on 26 % of the training samples. Most of these must be "
-        "hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM."
+        "The biased model gives the true class less than 50 % on 26 % of the training samples. Most of these are "
+        "probably hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM."
     ]
     caplog.clear()
     warn_of_a_hard_task(np.array([0.9] * 75 + [0.1] * 25))
     assert caplog.records == []
-    eh.Even(alpha=1.0).fit(RecordedRun(np.ones(2)))  # whose biased model is mostly wrong
+    eh.Even(alpha=1.0, folds=1).fit(RecordedRun(np.ones(2)))  # whose biased model is mostly wrong
+    assert len(caplog.records) == 1
+    eh.Even(folds=1).fit(RecordedRun(np.ones(2)))  # and which this one doesn't trust
     assert len(caplog.records) == 1
 
 
@@ -609,6 +638,11 @@ def test_gce_weights_what_is_fitted() -> None:
         ),
         (
             lambda: eh.Even(mix=0.5),
+            "The 'folds' parameter of Even must be 1 with draws by scores (mix above 0) or init='inherit', which are "
+            "about one biased model. Got 2.",
+        ),
+        (
+            lambda: eh.Even(init="inherit"),
             "The 'folds' parameter of Even must be 1 with draws by scores (mix above 0) or init='inherit', which are "
             "about one biased model. Got 2.",
         ),

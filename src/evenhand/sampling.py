@@ -107,7 +107,7 @@ def warn_of_collapse(probability_N: NDArray[np.floating]) -> None:
     if effective < collapse_limit(n):
         logger.warning(
             "The sampling has collapsed: draws from %d samples are worth %.1f equally likely ones, so the model sees "
-            "hardly any others; mixing with uniform draws (a smaller mix) spreads them.",
+            "hardly any others; a smaller mix or alpha spreads them.",
             n,
             effective,
         )

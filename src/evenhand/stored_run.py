@@ -95,6 +95,11 @@ class StoredRun:
     # ---- what a method asks for -------------------------------------------------------------------------------------
 
     @property
+    def epochs(self) -> int:
+        """Epochs of a stage, unless it asks for others."""
+        return self.configuration.training.epochs
+
+    @property
     def pretrained(self) -> bool:
         """Whether the run starts from a checkpoint, not from fresh weights."""
         return not self.source.starts_random
@@ -114,9 +119,8 @@ class StoredRun:
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
         training = self.configuration.training.replaced(epochs=epochs)
-        if only is not None:  # an epoch has N draws however few samples they are drawn from
+        if only is not None:
             sampling = only.astype(np.float64)
-            training = training.replaced(epochs=max(1, round(training.epochs * float(only.mean()))))
         curve = None
         if self.team.rank == 0:
             curve = Curve(name, self.measured_rows, training.epochs, self.progress)

@@ -28,6 +28,11 @@ class Run(Protocol):
     """What a method's `fit` may ask of a run; `evenhand.run` keeps each stage on disk as it finishes."""
 
     @property
+    def epochs(self) -> int:
+        """Epochs of a stage, unless it asks for others."""
+        ...
+
+    @property
     def pretrained(self) -> bool:
         """Whether the run starts from a checkpoint, not from fresh weights."""
         ...
@@ -56,8 +61,8 @@ class Run(Protocol):
             companion: Where the companion model's weights start, for methods with one; as the model's own if None.
             augment: Whether training images are augmented.
             epochs: Epochs, in place of the run's.
-            only: Which training samples to train on, shape (N,); all if None. They are drawn with replacement, as often
-                on average as the epochs say, in place of `sampling`.
+            only: Which training samples to train on, shape (N,); all if None. They are drawn uniformly with
+                replacement, N times an epoch, in place of `sampling`.
         """
         ...
 

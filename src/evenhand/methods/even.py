@@ -46,12 +46,12 @@ class Even(Method):
 
     The weights stand in the loss where training starts from fresh weights, and are drawn by where it starts from a
     checkpoint: fine-tuning sees a sample two or three times, and on text errors that come by so rarely taught MiniLM
-    nothing (`sampling`).
+    nothing (`sampling`). Checkpoints of vision models and heads alone weren't measured.
 
     With `mix` above 0 one biased model gives PGD's scores s_i = ‖∇l_i‖ as well, and batches are drawn from
     λ·scores + (1 − λ)·uniform. At α = 0 that is PGD with that mix, at λ = 0 EDGE with the biased signal, at both ERM
-    from the start chosen. Draws by scores help where hundreds of samples conflict (Colored MNIST at 1 %, with λ = 0.8,
-    α = 1.4 and `inherit`) and harm where tens do, and on text: docs/even.md tells what was tried.
+    from the start chosen (with one fold and weights in the loss). Draws by scores help where hundreds of samples
+    conflict (Colored MNIST at 1 %, with λ = 0.8, α = 1.4 and `inherit`) and harm where tens do: docs/even.md.
 
     Attributes:
         mix: λ in [0, 1]; at 0 batches are uniform and without replacement.
@@ -64,9 +64,10 @@ class Even(Method):
         sampling: Whether the weights 1 − α·q·p_i^q stand in the loss of uniform batches (`reweight`) or batches are
             drawn in proportion to them (`resample`), which needs the projection `reweight` and a mix of 0. `auto`
             draws where those hold and the run starts from a checkpoint.
-        folds: Biased models, each trained on all but one of so many random parts of the samples, as often on each as
-            the run's epochs say, and asked about that one. At 1 a single model is asked about what it was trained on,
-            and so about what it knows by heart. Draws by scores and `inherit` are about one biased model, so need 1.
+        folds: Biased models, each trained on all but one of so many random parts of the samples, at least as often on
+            each as the run's epochs say, and asked about that one. At 1 a single model is asked about what it was
+            trained on, and so about what it knows by heart. Draws by scores and `inherit` are about one biased model,
+            so need 1.
         source: As PGD's: which parameters' gradient scores, where `mix` is above 0.
         norm: As PGD's, likewise.
         init: What the debiased model starts from: `initial`, the weights that the run started from (a checkpoint's, or
@@ -171,7 +172,8 @@ class Even(Method):
             scores = run.gradient_norms(biased, source=self.source, norm=self.norm)
             sampling = mixture(scores, self.mix, FLOOR)
         warn_if_equal(probability_N, "probability")
-        warn_of_a_hard_task(probability_N)
+        if self.strength(probability_N) > 0:  # at 0 this is ERM
+            warn_of_a_hard_task(probability_N)
         start = run.start_from(self.init, biased)
         if self.sampling == "resample" or (self.sampling == "auto" and self._may_draw and run.pretrained):
             alpha = self.strength(probability_N)
@@ -188,11 +190,17 @@ class Even(Method):
             biased = run.train("biased", gce)
             return biased, run.probabilities(biased)
         part_N = run.parts(self.folds)
+        if len(part_N) < self.folds:
+            raise UserError(f"Even with folds={self.folds} needs as many training samples. Got {len(part_N)}.")
+        # an epoch has N draws however few samples they are drawn from
+        epochs = math.ceil(run.epochs * (self.folds - 1) / self.folds)
         probability_N = np.empty(len(part_N), dtype=np.float32)
-        models = [run.train(f"biased-{k + 1}", gce, only=part_N != k) for k in range(self.folds)]
-        for k, model in enumerate(models):
+        model = None
+        for k in range(self.folds):
+            model = run.train(f"biased-{k + 1}", gce, only=part_N != k, epochs=epochs)
             probability_N[part_N == k] = run.probabilities(model, f"probabilities-{k + 1}")[part_N == k]
-        return models[-1], probability_N
+        assert model is not None
+        return model, probability_N
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,12 +249,12 @@ class Drawn(OneStage):
 
 
 def warn_of_a_hard_task(probability_N: NDArray[np.floating]) -> None:
-    """Warn where the biased model is wrong so often that its errors can't mostly be samples against a shortcut."""
+    """Warn where the biased model is unsure or wrong so often that this can't mostly be samples against a shortcut."""
     wrong = float(np.mean(np.asarray(probability_N) < 0.5))
     if wrong > HARD:
         logger.warning(
             "The biased model gives the true class less than 50 %% on %.0f %% of the training samples. Most of these "
-            "must be hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM.",
+            "are probably hard or mislabelled, not against a shortcut, and Even trains on them more: compare with ERM.",
             100 * wrong,
         )
 
