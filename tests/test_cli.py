@@ -106,6 +106,8 @@ def _one_thread() -> Iterator[None]:
             "Unknown method 'edg' (did you mean 'edge'?); known are " + ", ".join(METHODS) + ".",
         ),
         ("tasks zzz", f"Unknown task 'zzz'; known are {', '.join(TASKS)}."),
+        ("train erm colored-mnist", "The task is an option of `evenhand train`: write --task colored-mnist."),
+        ("audit --seed 1 colored-mnist", "The task is an option of `evenhand audit`: write --task colored-mnist."),
     ],
 )
 def test_misspelt_names_are_answered_with_the_one_meant(

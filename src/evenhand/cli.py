@@ -20,6 +20,7 @@ from evenhand.commands import Train
 from evenhand.methods import METHODS, Method
 from evenhand.stages import StageError
 from evenhand.task_options import TaskChoice, task_fields, with_task_fields
+from evenhand.tasks import TASKS
 from evenhand.validation import UserError, nearest_names, unknown_name
 from evenhand.version import __version__
 
@@ -123,6 +124,10 @@ def _check_words(words: list[str]) -> None:
             near = nearest_names(option, known if option.startswith("--h") else known - {"--help"})
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise UserError(f"Unknown option {option}{meant}; {lists_them} lists them.")
+    if words[0] in ("train", "audit"):
+        for name in _positionals(words[1:]):
+            if name in TASKS:
+                raise UserError(f"The task is an option of `evenhand {words[0]}`: write --task {name}.")
 
 
 def _positionals(words: list[str]) -> list[str]:
