@@ -202,24 +202,27 @@ import sys
 import evenhand as eh
 import torch
 torch.set_num_threads(1)  # as in the tests: another number of threads rounds differently
-eh.fit(eh.PGD(), "colored-digits", output_dir=sys.argv[1], epochs=3)
+eh.fit(getattr(eh, sys.argv[2])(), "colored-digits", output_dir=sys.argv[1], epochs=3)
 """
 
 
-def test_killed_with_kill_9_between_stages_it_goes_on(tmp_path: Path) -> None:
-    whole = eh.fit(eh.PGD(), "colored-digits", output_dir=tmp_path / "whole", epochs=3)
+@pytest.mark.parametrize(("name", "stage"), [("PGD", "biased"), ("Even", "biased-1")])
+def test_killed_with_kill_9_between_stages_it_goes_on(name: str, stage: str, tmp_path: Path) -> None:
+    method = getattr(eh, name)()
+    whole = eh.fit(method, "colored-digits", output_dir=tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)])
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), name])
     deadline = time.monotonic() + 120
-    while not (folder / "stages/biased").exists() and time.monotonic() < deadline:
+    while not (folder / "stages" / stage).exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (folder / "stages/biased/model/model.safetensors").exists()
+    weights = folder / "stages" / stage / "model/model.safetensors"
+    assert weights.exists()
     assert json.loads((folder / "record.json").read_text())["status"] == "running"
-    trained = (folder / "stages/biased/model/model.safetensors").stat().st_mtime_ns
-    resumed = eh.fit(eh.PGD(), "colored-digits", output_dir=folder, epochs=3)
-    assert (folder / "stages/biased/model/model.safetensors").stat().st_mtime_ns == trained
+    trained = weights.stat().st_mtime_ns
+    resumed = eh.fit(method, "colored-digits", output_dir=folder, epochs=3)
+    assert weights.stat().st_mtime_ns == trained
     assert without_durations(resumed.record) == without_durations(whole.record)
 
 
