@@ -1,13 +1,16 @@
-"""The tables of docs/, made of the records in results/: each stands between two comments and is written anew.
+"""The tables of docs/ and of the README, made of the records in results/: each stands between two comments.
 
     python benchmarks/evidence.py             # rewrite the tables of every page in docs/
     python benchmarks/evidence.py --check     # change nothing; exit with 1 where a page differs from the records
 
 A page asks for a table by `<!-- evidence: STUDY | section=PART | against=CELL; CELL | tests=NAME | cells=GLOB -->`
 and ends it by `<!-- /evidence -->`. `section` picks the sections whose heading holds PART (`$` is a heading's
-end; all of them without it), `against` the cells that the others are compared with (paired by seed, conflicting
-accuracy, Holm-corrected over the table's methods), `tests` further test sets whose average accuracy is shown, `cells`
-the rows.
+end; all of them without it), `against` the cells that the others are compared with (paired by seed, Holm-corrected
+over the table's methods) in conflicting accuracy, or as CELL:METRIC in another, `tests` further test sets whose average
+accuracy is shown, `cells` the rows.
+
+`<!-- gains: STUDY; STUDY | against=CELL:METRIC | cells=CELL; CELL -->` asks for one table of what those cells gain over
+that one, with a row for each section of the studies.
 """
 
 from __future__ import annotations
@@ -32,16 +35,16 @@ METRICS = {
     "aligned": "aligned",
     "conflicting": "conflicting",
 }
-BLOCK = re.compile(r"(<!-- evidence: (.*?) -->\n).*?(<!-- /evidence -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (evidence|gains): (.*?) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One table that a page asks for."""
+    """One table that a page asks for; `against` holds cells and metrics."""
 
     study: str
     section: str = ""
-    against: tuple[str, ...] = ()
+    against: tuple[tuple[str, str], ...] = ()
     tests: tuple[str, ...] = ()
     cells: str = "*"
 
@@ -50,14 +53,20 @@ def parsed(text: str) -> Wanted:
     """What a comment asks for."""
     study, *options = [part.strip() for part in text.split("|")]
     given = dict(option.split("=", 1) for option in options)  # a section may hold "=" itself
+    against = [name.partition(":") for name in listed(given.pop("against", ""))]
     return Wanted(
         study,
         given.pop("section", ""),
-        tuple(filter(None, map(str.strip, given.pop("against", "").split(";")))),
-        tuple(filter(None, map(str.strip, given.pop("tests", "").split(";")))),
+        tuple((name, metric or "conflicting") for name, _, metric in against),
+        listed(given.pop("tests", "")),
         given.pop("cells", "*"),
         **given,
     )
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The parts between semicolons."""
+    return tuple(filter(None, map(str.strip, text.split(";"))))
 
 
 def sections_of(study: str) -> list[Section]:
@@ -77,12 +86,13 @@ def block(wanted: Wanted) -> str:
 
 def table(section: Section, wanted: Wanted) -> str:
     """One section: a sentence on what was run, and a row for every cell."""
-    cells = [c for c in section.cells if fnmatch.fnmatchcase(c.label, wanted.cells) or c.label in wanted.against]
-    baselines = [one_named(name, section, wanted.study) for name in wanted.against]
+    baselines = [(one_named(name, section, wanted.study), metric) for name, metric in wanted.against]
+    named = [baseline for baseline, _ in baselines]
+    cells = [c for c in section.cells if fnmatch.fnmatchcase(c.label, wanted.cells) or c in named]
     head = ["method", "n", *METRICS.values(), *wanted.tests]
-    head += [f"conflicting vs. {cell.label} (95 %; p)" for cell in baselines]
+    head += [f"{METRICS[metric]} vs. {cell.label} (95 %; p)" for cell, metric in baselines]
     lines = [what_was_run(section, wanted), "", f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
-    comparisons = [compared(cells, baseline) for baseline in baselines]
+    comparisons = [compared(cells, baseline, metric) for baseline, metric in baselines]
     for i, cell in enumerate(cells):
         done = len(cell.done)
         row = [cell.label, str(done)]
@@ -96,9 +106,9 @@ def table(section: Section, wanted: Wanted) -> str:
     return "\n".join([*lines, ""])
 
 
-def compared(cells: list[Cell], baseline: Cell) -> list[str]:
-    """Each cell's paired difference to the baseline in conflicting accuracy."""
-    pairs = [difference(cell.values("conflicting"), baseline.values("conflicting")) for cell in cells]
+def compared(cells: list[Cell], baseline: Cell, metric: str) -> list[str]:
+    """Each cell's paired difference to the baseline in that metric."""
+    pairs = [difference(cell.values(metric), baseline.values(metric)) for cell in cells]
     corrected = holm([None if cell is baseline else pair.p for cell, pair in zip(cells, pairs, strict=True)])
     texts = []
     for cell, pair, p in zip(cells, pairs, corrected, strict=True):
@@ -108,6 +118,27 @@ def compared(cells: list[Cell], baseline: Cell) -> list[str]:
         spread = interval(pair.summary)
         texts.append(points(pair.summary.mean) + (f" ({spread}; {p_text(p)})" if spread else " (one seed)"))
     return texts
+
+
+def gains(text: str) -> str:
+    """What some cells gain over one, a row for each section of the studies; intervals are of each difference alone."""
+    studies, *options = [part.strip() for part in text.split("|")]
+    given = dict(option.split("=", 1) for option in options)
+    base_name, _, metric = given["against"].partition(":")
+    names = listed(given["cells"])
+    head = ["task, model", "seeds", f"{base_name}, {METRICS[metric]}", *names]
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for study in listed(studies):
+        for section in sections_of(study):
+            base = one_named(base_name, section, study)
+            cells = [one_named(name, section, study) for name in names]
+            pairs = [difference(cell.values(metric), base.values(metric)).summary for cell in cells]
+            counts = sorted({len(base.done), *(pair.n for pair in pairs)})
+            row = [section.heading, " to ".join(map(str, {counts[0]: 0, counts[-1]: 0}))]
+            row += [mean_std(base.summary(metric), len(base.done))]
+            row += [f"{points(pair.mean)} ({interval(pair)})" if pair.n > 1 else NOTHING for pair in pairs]
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
 
 
 def one_named(name: str, section: Section, study: str) -> Cell:
@@ -140,14 +171,24 @@ def what_was_run(section: Section, wanted: Wanted) -> str:
 
 def filled(page: str) -> str:
     """A page with its tables made anew."""
-    return BLOCK.sub(lambda found: f"{found[1]}{block(parsed(found[2]))}{found[3]}", page)
+
+    def anew(found: re.Match[str]) -> str:
+        made = gains(found[3]) if found[2] == "gains" else block(parsed(found[3]))
+        return f"{found[1]}{made}{found[4]}"
+
+    return BLOCK.sub(anew, page)
+
+
+def pages() -> list[Path]:
+    """The pages that may hold tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main() -> int:
     """Rewrite or check every page."""
     check = "--check" in sys.argv[1:]
     stale = []
-    for path in sorted((ROOT / "docs").glob("*.md")):
+    for path in pages():
         old = path.read_text(encoding="utf-8")
         new = filled(old)
         if new != old:

@@ -25,7 +25,9 @@ def evidence() -> Iterator[ModuleType]:
     del sys.modules["evidence"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
 def test_tables_of_the_docs_are_those_of_the_records(evidence: ModuleType, path: Path) -> None:
     page = path.read_text(encoding="utf-8")
     assert evidence.filled(page) == page
