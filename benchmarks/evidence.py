@@ -16,6 +16,7 @@ that one, with a row for each section of the studies.
 from __future__ import annotations
 
 import fnmatch
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -126,15 +127,19 @@ def gains(text: str) -> str:
     given = dict(option.split("=", 1) for option in options)
     base_name, _, metric = given["against"].partition(":")
     names = listed(given["cells"])
-    head = ["task, model", "seeds", f"{base_name}, {METRICS[metric]}", *names]
+    head = ["study", "seeds", f"{base_name}, {METRICS[metric]}", *names]
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
     for study in listed(studies):
-        for section in sections_of(study):
+        sections = sections_of(study)
+        shared = set.intersection(*(set(section.heading.split(", ")) for section in sections))
+        title = json.loads((ROOT / "results" / study / "study.json").read_text(encoding="utf-8"))["title"]
+        for section in sections:
             base = one_named(base_name, section, study)
             cells = [one_named(name, section, study) for name in names]
             pairs = [difference(cell.values(metric), base.values(metric)).summary for cell in cells]
             counts = sorted({len(base.done), *(pair.n for pair in pairs)})
-            row = [section.heading, " to ".join(map(str, {counts[0]: 0, counts[-1]: 0}))]
+            of_its_own = [part for part in section.heading.split(", ") if part not in shared]
+            row = [", ".join([title, *of_its_own]), " to ".join(map(str, {counts[0]: 0, counts[-1]: 0}))]
             row += [mean_std(base.summary(metric), len(base.done))]
             row += [f"{points(pair.mean)} ({interval(pair)})" if pair.n > 1 else NOTHING for pair in pairs]
             lines.append(f"| {' | '.join(row)} |")

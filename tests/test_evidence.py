@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -44,3 +46,24 @@ def test_a_heading_can_be_asked_for_by_its_end(evidence: ModuleType) -> None:
     assert unbiased.count("evenhand study") == 1
     assert "conflict=0.0: " in unbiased
     assert evidence.block(evidence.parsed("robustness | section=conflict=0.0")).count("evenhand study") > 1
+
+
+def test_gains_are_paired_by_seed(evidence: ModuleType) -> None:
+    averages: dict[str, dict[int, float]] = {"erm": {}, "even": {}}
+    for path in (ROOT / "results" / "untouched-digits").glob("*/record.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        averages.get(record["method"]["name"], {})[record["seed"]] = record["metrics"]["average"]
+    gained = [100 * (averages["even"][seed] - averages["erm"][seed]) for seed in range(10, 20)]
+    margin = 2.2622 * np.std(gained, ddof=1) / 10**0.5  # Student's t at 0.975 with 9 degrees of freedom
+    low, high = np.mean(gained) - margin, np.mean(gained) + margin
+    row = evidence.gains("untouched-digits | against=ERM:average | cells=Even").splitlines()[2]
+    assert row.endswith(f"| +{np.mean(gained):.1f} (+{low:.1f} to +{high:.1f}) |")
+
+
+def test_cells_can_be_compared_in_another_metric(evidence: ModuleType) -> None:
+    table = evidence.block(evidence.parsed("untouched-digits | against=ERM;ERM:average"))
+    assert "| conflicting vs. ERM (95 %; p) | average vs. ERM (95 %; p) |" in table
+    (even,) = [line for line in table.splitlines() if line.startswith("| Even |")]
+    assert even.split("|")[-2] != even.split("|")[-3]
+    gained = evidence.gains("untouched-digits | against=ERM:average | cells=Even").splitlines()[2].split("|")[-2]
+    assert even.split("|")[-2].split(";")[0].strip() == gained.strip().removesuffix(")")
