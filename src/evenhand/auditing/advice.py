@@ -65,8 +65,8 @@ def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
         return Even(), (
             "Train Even: what the biased model gets wrong counts as much as all the rest, and it finds by itself how "
             "far to go for that. Fine-tuning on biased-snli it gained 31 points where the token says nothing, and 5 on "
-            "texts without it (three seeds); on MNLI, a hard task with a weaker shortcut, 7 points on the worst group "
-            "for 3 of average (one seed). So compare with ERM before you choose."
+            "texts without it (three seeds); on MNLI, a hard task with a weaker shortcut, nothing (2 points of average "
+            "less), and there Even warns. So compare with ERM before you choose."
         )
     text = (
         "Train Even: it weighs down what the biased model gets right until its errors weigh as much, and finds by "
