@@ -1,6 +1,6 @@
 """The tables of docs/ and of the README, made of the records in results/: each stands between two comments.
 
-    python benchmarks/evidence.py             # rewrite the tables of every page in docs/
+    python benchmarks/evidence.py             # rewrite the tables of every page in docs/, and the README's
     python benchmarks/evidence.py --check     # change nothing; exit with 1 where a page differs from the records
 
 A page asks for a table by `<!-- evidence: STUDY | section=PART | against=CELL; CELL | tests=NAME | cells=GLOB -->`
@@ -19,6 +19,7 @@ import fnmatch
 import json
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,12 @@ def compared(cells: list[Cell], baseline: Cell, metric: str) -> list[str]:
     return texts
 
 
+def span(numbers: Iterable[object]) -> str:
+    """Their smallest and largest: "3", or "3 to 5"."""
+    ordered = sorted(set(map(str, numbers)), key=lambda text: (len(text), text))  # numbers by size, dates as text
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
+
+
 def gains(text: str) -> str:
     """What some cells gain over one, a row for each section of the studies; intervals are of each difference alone."""
     studies, *options = [part.strip() for part in text.split("|")]
@@ -137,9 +144,8 @@ def gains(text: str) -> str:
             base = one_named(base_name, section, study)
             cells = [one_named(name, section, study) for name in names]
             pairs = [difference(cell.values(metric), base.values(metric)).summary for cell in cells]
-            counts = sorted({len(base.done), *(pair.n for pair in pairs)})
             of_its_own = [part for part in section.heading.split(", ") if part not in shared]
-            row = [", ".join([title, *of_its_own]), " to ".join(map(str, {counts[0]: 0, counts[-1]: 0}))]
+            row = [", ".join([title, *of_its_own]), span([len(base.done), *(pair.n for pair in pairs)])]
             row += [mean_std(base.summary(metric), len(base.done))]
             row += [f"{points(pair.mean)} ({interval(pair)})" if pair.n > 1 else NOTHING for pair in pairs]
             lines.append(f"| {' | '.join(row)} |")
@@ -160,15 +166,13 @@ def what_was_run(section: Section, wanted: Wanted) -> str:
     if not done:
         return f"*{section.heading}: nothing has run yet. `evenhand study recipes/{wanted.study}.yaml`*"
     first = done[0]
-    seeds = sorted({len(cell.done) for cell in section.cells if cell.done})
-    days = sorted({str(run.part("durations").get("finished", ""))[:10] for run in done} - {""})
-    dates = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    seeds = span(len(cell.done) for cell in section.cells if cell.done)
+    dates = span(str(run.part("durations")["finished"])[:10] for run in done)
     minutes = sum(float(run.part("durations").get("total_s", 0)) for run in done) / 60
     access = sorted({str(run.label_access) for run in done})
-    count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (
-        f"*{section.heading}: accuracy in % on “{first.primary_test}”, mean ± standard deviation over {count} "
-        f"seed{'' if count == '1' else 's'}; p is the paired t-test's, Holm-corrected. Selection: {first.selection}. "
+        f"*{section.heading}: accuracy in % on “{first.primary_test}”, mean ± standard deviation over {seeds} "
+        f"seed{'' if seeds == '1' else 's'}; p is the paired t-test's, Holm-corrected. Selection: {first.selection}. "
         f"Labels beyond the class: {'; '.join(access)}. "
         f"{minutes:.0f} minutes in all, {dates}. `evenhand study recipes/{wanted.study}.yaml`*"
     )

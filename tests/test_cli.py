@@ -403,11 +403,14 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capsys: pytest.CaptureF
 def test_the_demo_trains_everything_and_ends_with_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    torch.set_num_threads(2)
     out = shown("demo --seeds 1 --epochs 1 --output-dir out --quiet", capsys)
+    assert torch.get_num_threads() == 2
     assert "out/report.html" in out
     runs = {p.parent.name: record_of(p.parent) for p in (tmp_path / "out").glob("*/record.json")}
     assert set(runs) == {"erm-seed0", "edge-own-seed0", "edge-biased-seed0", "pgd-seed0", "even-seed0"}
     assert {run["status"] for run in runs.values()} == {"done"}
+    assert {run["machine"]["threads"] for run in runs.values()} == {1}  # the same numbers on any number of cores
     html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Who took the shortcut?" in html
     assert all(name in html for name in ("ERM", "PGD", "EDGE (own signal)", "EDGE (biased signal)", "Even"))

@@ -53,6 +53,17 @@ def test_costs_are_those_of_the_records_and_the_headline_says_them(tmp_path: Pat
     assert float(rows_of(files.cost_csv)[1]["times_erm"]) == 27.5 / 11
 
 
+def test_a_run_that_waited_for_other_programs_does_not_make_a_method_look_cheap(tmp_path: Path) -> None:
+    for method, seconds in (("erm", (300.0, 10.0, 12.0)), ("pgd", (20.0, 21.0, 24.0))):
+        for seed in range(3):
+            entry = record(method, seed, 0.95, 0.4)
+            entry["durations"]["total_s"] = seconds[seed]
+            write_run(tmp_path, entry)
+    assert lede(Cells(write_report(tmp_path).html.read_text(encoding="utf-8"))).endswith(
+        "takes 2.0 times as long as one of ERM."
+    )
+
+
 def test_a_peak_that_is_only_a_bound_says_so_and_gives_no_ratio(tmp_path: Path) -> None:
     write_run(tmp_path, record("erm"))
     bound = {"bytes": 700_000_000, "of": "process", "exact": False}

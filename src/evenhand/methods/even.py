@@ -172,11 +172,11 @@ class Even(Method):
             scores = run.gradient_norms(biased, source=self.source, norm=self.norm)
             sampling = mixture(scores, self.mix, FLOOR)
         warn_if_equal(probability_N, "probability")
-        if self.strength(probability_N) > 0:  # at 0 this is ERM
+        alpha = self.strength(probability_N)
+        if alpha > 0:  # at 0 this is ERM
             warn_of_a_hard_task(probability_N)
         start = run.start_from(self.init, biased)
         if self.sampling == "resample" or (self.sampling == "auto" and self._may_draw and run.pretrained):
-            alpha = self.strength(probability_N)
             # equal weights are the ordinary epoch, without replacement
             drawn_by = weights(probability_N, alpha, self.q) if alpha > 0 else None
             return run.train("debiased", Drawn(alpha=alpha, q=self.q), start=start, sampling=drawn_by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from evenhand.metrics import Summary, summarize
@@ -21,7 +22,7 @@ class CostRow:
 
     Attributes:
         seconds: Of whole runs.
-        times_erm: Mean time by ERM's, over the seeds that both have run.
+        times_erm: Time by ERM's, the median of the seeds that both have run: one run beside other work moves a mean.
         memory: The most memory that a run took, in bytes; None where unknown.
         memory_exact: Whether it took that much, or at most that much.
         memory_erm: By ERM's; None unless both are known exactly and of the same kind.
@@ -79,7 +80,7 @@ def cost_note(section: Section) -> str:
     mixed = " These runs are from different machines, so their times compare badly." if len(machines) > 1 else ""
     return (
         "Mean time of a whole run with its evaluation; a stage that was taken over from another run counts with the "
-        f"time it took there. “vs. ERM” is on the seeds that both have run.{peak}{mixed}"
+        f"time it took there. “vs. ERM” is the median over the seeds that both have run.{peak}{mixed}"
     )
 
 
@@ -135,10 +136,8 @@ def _times(cell: Cell, erm: Cell | None) -> float | None:
     if erm is None:
         return None
     ours, theirs = _seconds(cell), _seconds(erm)
-    shared = [key for key in ours if ours[key] is not None and theirs.get(key) is not None]
-    mine = summarize([ours[key] for key in shared]).mean
-    base = summarize([theirs[key] for key in shared]).mean
-    return mine / base if mine is not None and base else None
+    ratios = [mine / base for key, mine in ours.items() if mine is not None and (base := theirs.get(key))]
+    return median(ratios) if ratios else None
 
 
 def _cell_peak(cell: Cell) -> tuple[int | None, bool, str | None]:
