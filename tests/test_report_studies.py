@@ -148,6 +148,13 @@ def test_without_scores_there_is_no_table_of_detection(tmp_path: Path) -> None:
     assert "Scores and conflicting samples" not in files.html.read_text(encoding="utf-8")
 
 
+def test_sections_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for conflict in (0.1, 0.02, 1e-05, 8, 32):
+        write_run(tmp_path, record(task_settings={"conflict": conflict}))
+    sections = dict.fromkeys(row["section"] for row in rows_of(write_report(tmp_path).groups_csv))
+    assert [name.rpartition("=")[2] for name in sections] == ["1e-05", "0.02", "0.1", "8", "32"]
+
+
 def test_settings_that_all_cells_of_a_section_share_are_left_to_its_heading(tmp_path: Path) -> None:
     write_study_plan(tmp_path)
     path = tmp_path / "study.json"

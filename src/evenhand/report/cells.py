@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -136,7 +137,13 @@ def group_records(records: Sequence[Record], plans: Plans = NO_PLANS) -> list[Se
         list(by_section),
     )
     sections = [_section(heading, group, plans) for heading, group in zip(headings, groups, strict=True)]
-    return sorted(sections, key=lambda section: section.heading)
+    return sorted(sections, key=lambda section: _by_number(section.heading))
+
+
+def _by_number(text: str) -> list[str | float]:
+    """A key that puts r=8 before r=32: texts and numbers in turn."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _section(heading: str, records: list[Record], plans: Plans) -> Section:
