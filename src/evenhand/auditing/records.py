@@ -87,7 +87,7 @@ class RunRecord:
                 f"The run in '{self.folder}' is of the task '{task['name']}', whose data its record doesn't hold: give "
                 "the data it was trained on beside it."
             )
-        return TASKS[task["name"]].from_settings(task["settings"], given)
+        return TASKS[task["name"]].from_settings(task["settings"], given, self.raw.get("files"))
 
     def training(self) -> Training:
         """The settings that the run's stages were trained with."""

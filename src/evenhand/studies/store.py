@@ -171,6 +171,7 @@ def failed_record(run: Configuration, error: str) -> Raw:
         "status": "failed",
         "error": error,
         **run.as_dict(),
+        "files": run.files_as_recorded(),
         "configuration": run.run_hash,
         "cell": run.cell_hash,
         "command": run.command(),
