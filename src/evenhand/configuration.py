@@ -117,6 +117,11 @@ class Configuration:
         """What named the cell then."""
         return _hash(without_seeds(self._former))
 
+    @property
+    def row_digests(self) -> set[str]:
+        """What a record may hold as the digest of a task that was built by the user."""
+        return {described["task"]["settings"]["sha256"] for described in (self._described, self._former)}
+
     def files_as_recorded(self) -> dict[str, Any]:
         """What a record says of the files: nothing where none are read, None for those that are unknown."""
         return {option: None if found is None else found.as_dict() for option, found in self.files.items()}
@@ -242,9 +247,7 @@ def _task_settings(task: TaskSource | Task, files: Mapping[str, Files]) -> dict[
         return task.settings_beside({name: found for name, found in files.items() if name != "model"})
     # what the same numbers mean, and which of them head the report
     meaning = {name: split.features.to_dict() for name, split in task.splits.items()}
-    return _settings_of_rows(
-        task, json.dumps([task.kind, task.primary_test, task.image_side, meaning], sort_keys=True)
-    )
+    return _settings_of_rows(task, json.dumps([task.kind, task.primary_test, task.image_side, meaning], sort_keys=True))
 
 
 def _former_settings(task: TaskSource | Task) -> dict[str, Any]:

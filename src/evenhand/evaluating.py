@@ -143,9 +143,7 @@ def _data_of_run(
     name = record["task"]["name"]
     if name not in TASKS:
         raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
-    return TASKS[name].from_settings(
-        record["task"]["settings"], _given(settings, data_dir), record.get("files")
-    )
+    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir), record.get("files"))
 
 
 def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:

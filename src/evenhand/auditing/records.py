@@ -56,8 +56,9 @@ class RunRecord:
     @property
     def data(self) -> tuple[str, str, int]:
         """What tells the run's data from others'."""
-        task = self.raw["task"]
-        return task["name"], json.dumps(task["settings"], sort_keys=True), self.data_seed
+        task, files = self.raw["task"], self.raw.get("files") or {}
+        read = {option: told and told["sha256"] for option, told in files.items() if option != "model"}
+        return task["name"], json.dumps([task["settings"], read], sort_keys=True), self.data_seed
 
     @property
     def biased_model(self) -> Path | None:

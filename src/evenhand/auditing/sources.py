@@ -99,7 +99,9 @@ def subject_of_runs(
     )
     where = output_dir or folder / "audit"
     with_models = [record for record in records if record.biased_model is not None]
-    if not with_models or options.seeds is not None:
+    anew = not with_models or options.seeds is not None
+    _check_files(first, configuration, from_checkpoint=anew or configuration.adapters is not None)
+    if anew:
         if with_models:
             notes = (*notes, "Seeds were asked for, so biased models were trained though the run has one.")
         seeds = options.seeds or tuple(record.seed for record in records)
@@ -198,6 +200,20 @@ def _check_data(record: RunRecord, task: Task) -> None:
         )
     if task.name != record.data[0]:
         raise UserError(f"The run in '{record.folder}' is of the task '{record.data[0]}', not of '{task.name}'.")
+
+
+def _check_files(record: RunRecord, configuration: Configuration, *, from_checkpoint: bool) -> None:
+    """The files are those of the run, where its record tells; those of its checkpoint matter if models come of it."""
+    for option, told in (record.raw.get("files") or {}).items():
+        found = configuration.files.get(option)
+        if told is None or found is None or (option == "model" and not from_checkpoint):
+            continue
+        if told["sha256"] != found.sha256:
+            what = "the model's folder" if option == "model" else "the data"
+            raise UserError(f"The run in '{record.folder}' was trained on other files than {what} given now.")
+    told = record.raw["task"]["settings"].get("sha256")
+    if isinstance(configuration.task, Task) and isinstance(told, str) and told not in configuration.row_digests:
+        raise UserError(f"The run in '{record.folder}' was trained on other data than those given now.")
 
 
 def _of_records(

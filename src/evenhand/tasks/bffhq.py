@@ -106,7 +106,6 @@ class BFFHQ(TaskSource):
         )
         return with_deviations(task, self.expected_counts())
 
-
     def _parts(self, root: Path) -> dict[str, NamedPictures]:
         numbers = len(AGES), len(GENDERS), FILES
         return {

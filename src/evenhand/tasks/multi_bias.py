@@ -18,7 +18,15 @@ from evenhand.tasks.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, pai
 from evenhand.tasks.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
 from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.glyphs import LETTERS, SIDE, SIGNS, THINGS, drawn
-from evenhand.tasks.mnist import FILES, HUB_NAME, VALIDATION_SIZE, idx_pair_paths, mnist_paths, read_idx_pair, read_mnist
+from evenhand.tasks.mnist import (
+    FILES,
+    HUB_NAME,
+    VALIDATION_SIZE,
+    idx_pair_paths,
+    mnist_paths,
+    read_idx_pair,
+    read_mnist,
+)
 from evenhand.training import Training
 from evenhand.validation import UserError, check_choice, check_number
 
