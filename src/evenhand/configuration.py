@@ -8,7 +8,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Configuration:
     data_seed: int
     adapters: Adapters | None = None
     fresh: bool = False
-    files: Mapping[str, Files | None] = field(default=None, hash=False)  # type: ignore[assignment]
+    files: Mapping[str, Files | None] = dataclasses.field(default=None, hash=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.files is None:

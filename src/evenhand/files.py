@@ -71,10 +71,10 @@ def read_files(paths: Iterable[Path], root: Path | None = None) -> Files:
     Raises:
         OSError: If one can't be read.
     """
-    found = sorted({Path(os.path.abspath(path)) for path in paths})
+    found = sorted({path.absolute() for path in paths})
     if not found:
         raise FileNotFoundError("there is no file")
-    base = os.path.abspath(root) if root is not None else os.path.commonpath([path.parent for path in found])
+    base = root.absolute() if root is not None else os.path.commonpath([path.parent for path in found])
     states = [path.stat() for path in found]
     whole = sum(s.st_size for p, s in zip(found, states, strict=True) if _is_picture(p.name)) <= READ_WHOLE
     files = []

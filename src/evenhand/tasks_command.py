@@ -198,10 +198,8 @@ def _show_files(source: TaskSource) -> None:
         if files is None:
             continue
         told = files.as_dict()
-        output().print(
-            f"Files of --{option.replace('_', '-')}: {told['count']:,}, {told['bytes']:,} bytes, SHA-256 {files.sha256}",
-            markup=False,
-        )
+        size = f"{told['count']:,} of {told['bytes']:,} bytes"
+        output().print(f"Files of --{option.replace('_', '-')}: {size}, SHA-256 {files.sha256}", markup=False)
 
 
 def _count_table(counts: dict[str, dict[str, int]]) -> Table:

@@ -165,11 +165,11 @@ class Store:
         """Remove what no further run needs: models of finished runs, and the shared stages when all runs are done."""
         if keep_models:
             return
-        records = [(run, self.record(run)) for cell in cells for run in cell.runs]
-        for run, record in records:
+        records = [self.record(run) for cell in cells for run in cell.runs]
+        for record in records:
             if record is not None and record["status"] == "done":
                 drop_models(self.working / record["configuration"])
-        if all(record is not None and record["status"] == "done" for _, record in records):
+        if all(record is not None and record["status"] == "done" for record in records):
             shutil.rmtree(self.stages, ignore_errors=True)
 
 
