@@ -101,6 +101,7 @@ def subject_of_runs(
     with_models = [record for record in records if record.biased_model is not None]
     anew = not with_models or options.seeds is not None
     _check_files(first, configuration, from_checkpoint=anew or configuration.adapters is not None)
+    notes = (*notes, *_built_otherwise(first, configuration))
     if anew:
         if with_models:
             notes = (*notes, "Seeds were asked for, so biased models were trained though the run has one.")
@@ -211,9 +212,14 @@ def _check_files(record: RunRecord, configuration: Configuration, *, from_checkp
         if told["sha256"] != found.sha256:
             what = "the model's folder" if option == "model" else "the data"
             raise UserError(f"The run in '{record.folder}' was trained on other files than {what} given now.")
+
+
+def _built_otherwise(record: RunRecord, configuration: Configuration) -> tuple[str, ...]:
+    """A note where a task that the user built isn't the one of the record; its training rows may be the same."""
     told = record.raw["task"]["settings"].get("sha256")
-    if isinstance(configuration.task, Task) and isinstance(told, str) and told not in configuration.row_digests:
-        raise UserError(f"The run in '{record.folder}' was trained on other data than those given now.")
+    if not isinstance(configuration.task, Task) or told is None or told in configuration.row_digests:
+        return ()
+    return ("The data given aren't all as they were when the run was trained: rows, classes or test sets differ.",)
 
 
 def _of_records(
