@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from evenhand.adapters import Adapters
 from evenhand.batches import arrow_table
+from evenhand.files import Files, read_files
 from evenhand.heads import head_of, parameter_count
 from evenhand.methods.base import Method
-from evenhand.models import ARCHITECTURES, ModelSource
+from evenhand.models import ARCHITECTURES, ModelSource, checkpoint_files
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
+
+FILES_UNKNOWN = "Files unknown: the record was made before records said which files were read."
+"""The mark of a run that is taken as done without that."""
 
 _SHORT = {"lora": ["--lora"], "head": ["--head-only"]}
 
@@ -38,6 +44,8 @@ class Configuration:
         data_seed: Drives the data's construction.
         adapters: What trains beside the head; None trains the whole model.
         fresh: Whether a checkpoint gives its architecture only.
+        files: The files that are read, by the option that leads to them (`data_dir`, `data`, `model`, …); None for
+            those that are unknown. They are looked at where this is left out.
     """
 
     method: Method
@@ -48,12 +56,31 @@ class Configuration:
     data_seed: int
     adapters: Adapters | None = None
     fresh: bool = False
+    files: Mapping[str, Files | None] = dataclasses.field(default=None, hash=False)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.files is None:
+            object.__setattr__(self, "files", files_read(self.task, self.model))
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as it stands in the record."""
-        described = {
+        """The configuration as it stands in the record; files are left out where they are unknown."""
+        return copy.deepcopy(self._described)
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
+        known = {option: files for option, files in self.files.items() if files is not None}
+        files = {"files": {option: found.as_dict() for option, found in known.items()}} if known else {}
+        return self._described_with(_task_settings(self.task, known)) | files
+
+    @cached_property
+    def _former(self) -> dict[str, Any]:
+        """The configuration as records had it before they told of files."""
+        return self._described_with(_former_settings(self.task))
+
+    def _described_with(self, task_settings: dict[str, Any]) -> dict[str, Any]:
+        described: dict[str, Any] = {
             "method": {"name": self.method.name, "title": self.method.title, "settings": self.method.settings()},
-            "task": {"name": self.task.name, "settings": _task_settings(self.task)},
+            "task": {"name": self.task.name, "settings": task_settings},
             "model": {"name": self.model},
             "training": plain_fields(self.training),
             "seed": int(self.seed),
@@ -72,13 +99,42 @@ class Configuration:
 
     @property
     def run_hash(self) -> str:
-        """Names the run: equal for equal configurations on any machine."""
-        return _hash(self.as_dict())
+        """Names the run: equal for equal configurations and files on any machine."""
+        return _hash(self._described)
 
     @property
     def cell_hash(self) -> str:
         """Names the cell: the configuration without its seeds."""
-        return _hash({k: v for k, v in self.as_dict().items() if k not in ("seed", "data_seed")})
+        return _hash(without_seeds(self._described))
+
+    @property
+    def former_run_hash(self) -> str:
+        """What named the run before records told of files; the same where there are none, or none that are known."""
+        return _hash(self._former)
+
+    @property
+    def former_cell_hash(self) -> str:
+        """What named the cell then."""
+        return _hash(without_seeds(self._former))
+
+    @property
+    def row_digests(self) -> set[str]:
+        """What a record may hold as the digest of a task that was built by the user."""
+        return {described["task"]["settings"]["sha256"] for described in (self._described, self._former)}
+
+    def files_as_recorded(self) -> dict[str, Any]:
+        """What a record says of the files: nothing where none are read, None for those that are unknown."""
+        return {option: None if found is None else found.as_dict() for option, found in self.files.items()}
+
+    def is_record(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is this run's: of the same files, or made when records didn't tell of files."""
+        found = record["configuration"]
+        return found == self.run_hash or (found == self.former_run_hash and "files" not in record)
+
+    def has_unknown_files(self, record: Mapping[str, Any]) -> bool:
+        """Whether this run's record leaves open which files it was made from, since it is older than the telling."""
+        told = {option for option in self.files if option != "model" and "sha256" in record["task"]["settings"]}
+        return "files" not in record and bool(set(self.files) - told)
 
     def command(self) -> str | None:
         """The command line that repeats the run, defaults left out; None where there is none."""
@@ -109,6 +165,18 @@ class Configuration:
         if self.data_seed != self.seed:
             words += ["--data-seed", str(self.data_seed)]
         return shlex.join(words)
+
+
+def files_read(task: TaskSource | Task, model: str) -> dict[str, Files | None]:
+    """The files that decide a run's result, by the option that leads to them; None for those that are unknown."""
+    found = task.data_files() if isinstance(task, TaskSource) else _pictures_of(task)
+    checkpoint = checkpoint_files(model)
+    return found if checkpoint is None else {**found, "model": checkpoint}
+
+
+def without_seeds(described: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's description without what differs between the runs of a cell."""
+    return {name: value for name, value in described.items() if name not in ("seed", "data_seed")}
 
 
 def model_source(model: str, task: Task, adapters: Adapters | None = None, fresh: bool = False) -> ModelSource:
@@ -157,11 +225,38 @@ def _texts(task: Task) -> Iterator[str]:
             yield from arrow_table(task.train).column(column).to_pylist()
 
 
-def _task_settings(task: TaskSource | Task) -> dict[str, Any]:
+def _pictures_of(task: Task) -> dict[str, Files | None]:
+    """The pictures that a task built by the user names without holding them."""
+    paths: set[str] = set()
+    for split in task.splits.values():
+        if "image" in split.column_names:
+            stored: Any = arrow_table(split.select_columns("image")).column("image")
+            for chunk in stored.chunks:
+                inside, names = chunk.field("bytes").is_null().to_pylist(), chunk.field("path").to_pylist()
+                paths |= {name for name, outside in zip(names, inside, strict=True) if outside and name}
+    if not paths:
+        return {}
+    try:
+        return {"pictures": read_files(map(Path, paths))}
+    except OSError:
+        return {"pictures": None}
+
+
+def _task_settings(task: TaskSource | Task, files: Mapping[str, Files]) -> dict[str, Any]:
     if isinstance(task, TaskSource):
-        return task.settings()
-    # The user's own data: told apart by size and content.
-    digest = hashlib.sha256()
+        return task.settings_beside({name: found for name, found in files.items() if name != "model"})
+    # what the same numbers mean, and which of them head the report
+    meaning = {name: split.features.to_dict() for name, split in task.splits.items()}
+    return _settings_of_rows(task, json.dumps([task.kind, task.primary_test, task.image_side, meaning], sort_keys=True))
+
+
+def _former_settings(task: TaskSource | Task) -> dict[str, Any]:
+    return task.settings() if isinstance(task, TaskSource) else _settings_of_rows(task, "")
+
+
+def _settings_of_rows(task: Task, meaning: str) -> dict[str, Any]:
+    """The user's own data: told apart by size and content."""
+    digest = hashlib.sha256(meaning.encode())
     for split in task.splits.values():
         table = arrow_table(split).replace_schema_metadata().combine_chunks()
         sink = pa.BufferOutputStream()
@@ -195,4 +290,6 @@ def _flag(name: str) -> str:
 
 
 def _hash(content: dict[str, Any]) -> str:
+    if "files" in content:  # how they are listed is of no matter
+        content = content | {"files": {option: found["sha256"] for option, found in content["files"].items()}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -143,7 +143,7 @@ def _data_of_run(
     name = record["task"]["name"]
     if name not in TASKS:
         raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
-    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir))
+    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir), record.get("files"))
 
 
 def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:
@@ -158,10 +158,11 @@ def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
     settings = record["task"]["settings"]
     if record["task"]["name"] != data.name:
         return data
-    digests = settings.get("sha256", {})
-    if digests.get("data") == data.settings()["sha256"].get("data", ""):
-        places = {name: getattr(data, name) for name in digests if getattr(data, name, None) is not None}
-        return OwnData.from_settings(settings, places).build(record["data_seed"])
+    files = record.get("files") or {}
+    if data.same_content("data", record):
+        names = [name for name in (*files, *settings.get("sha256", {})) if getattr(data, name, None) is not None]
+        places = {name: getattr(data, name) for name in names}
+        return OwnData.from_settings(settings, places, files).build(record["data_seed"])
     inputs = () if data.text or data.image else ("text", "image")
     missing = [name for name in (*inputs, "label") if not getattr(data, name) and settings.get(name)]
     return dataclasses.replace(data, **{name: settings[name] for name in missing})

@@ -28,6 +28,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from evenhand.adapters import Adapters, load_adapters, load_head, save_adapters
+from evenhand.files import Files, read_files
 from evenhand.heads import head_modules, parameter_count
 from evenhand.preprocess import Preprocess, Tokenizing, pixels, processed_images
 from evenhand.saved_models import first_line, load_model, read_config
@@ -333,6 +334,21 @@ class ModelSource:
 
     def _auto_class(self) -> Any:
         return AutoModelForImageClassification if self.kind == "image" else AutoModelForSequenceClassification
+
+
+def checkpoint_files(name: str) -> Files | None:
+    """What lies in the folder that a model is named by; None for a name, which stands for itself.
+
+    Folders in it and texts about it are left out.
+    """
+    folder = Path(name)
+    if name in NAMED or not folder.is_dir():
+        return None
+    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".md" and path.name[0] != "."]
+    try:
+        return read_files(paths, folder)
+    except OSError:
+        return None  # an empty one, which loading will tell
 
 
 def minilm_folder() -> Path:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.configuration import Configuration, check_parts, model_source, shipped_training
+from evenhand.configuration import FILES_UNKNOWN, Configuration, check_parts, model_source, shipped_training
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource
@@ -142,7 +142,7 @@ def fit(
     folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
     carry_out(configuration, built, source, folder, place, progress)
     with untouched_surroundings():
-        return _result(folder, place)
+        return _result(folder, place, configuration)
 
 
 def carry_out(
@@ -183,10 +183,12 @@ def carry_out(
         run.finish()
 
 
-def _result(folder: Path, device: torch.device) -> Result:
+def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
     """A finished run, read back from its folder."""
     scores = folder / "stages" / "scores" / "scores.npy"
     record = read_json(folder / "record.json")
+    if configuration.has_unknown_files(record):
+        record["notes"] = [*record.get("notes", []), FILES_UNKNOWN]
     return Result(
         model=ready(load_model(folder / "model"), device),
         metrics=record["metrics"],
@@ -243,14 +245,32 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
             raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
         return
     try:
-        found = read_json(path)["configuration"]
-    except (ValueError, KeyError) as error:
+        record = read_json(path)
+        same, done = configuration.is_record(record), record["status"] == "done"
+        unknown = same and configuration.has_unknown_files(record)
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"The file '{path}' is no record of a run ({error}): choose another folder.") from error
-    if found != configuration.run_hash:
+    if unknown and not done:
         raise UserError(
-            f"The output folder '{folder}' holds a run of another configuration (method, task, model, training or "
-            "seed): choose another one."
+            f"The output folder '{folder}' holds an unfinished run whose record doesn't say which files it reads, so "
+            "it can't go on: choose another one."
         )
+    if not same:
+        raise UserError(
+            f"The output folder '{folder}' holds a run of {_difference(record, configuration)}: choose another one."
+        )
+
+
+def _difference(record: dict[str, Any], configuration: Configuration) -> str:
+    """In what a folder's run is another one: in files that are read, or in something else."""
+    bare = [{k: v for k, v in found.items() if k != "files"} for found in (record, configuration.as_dict())]
+    parts = ("method", "task", "training", "seed", "data_seed")
+    if all(bare[0].get(part) == bare[1].get(part) for part in parts) and record.get("files"):
+        ours = configuration.files_as_recorded()
+        for option, told in record["files"].items():
+            if (told or {}).get("sha256") != (ours.get(option) or {}).get("sha256"):
+                return f"other files (--{option.replace('_', '-')})"
+    return "another configuration (method, task, model, training or seed)"
 
 
 def _check_space(folder: Path, run: StoredRun) -> None:

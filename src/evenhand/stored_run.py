@@ -357,6 +357,7 @@ class StoredRun:
             "status": status,
             "error": error,
             **described,
+            "files": self.configuration.files_as_recorded(),
             "configuration": self.configuration.run_hash,
             "cell": self.configuration.cell_hash,
             "command": self.configuration.command(),

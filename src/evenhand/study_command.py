@@ -84,7 +84,7 @@ def _show_plan(opened: Study, jobs: int) -> None:
     table = Table("cell", "task", "model", "epochs", "runs")
     for cell in opened.plan.cells:
         run = cell.first
-        states = ", ".join(f"{number} {state}" for state, number in opened.count(cell).items())
+        states = opened.shown_states(cell)
         table.add_row(cell.name, run.task.name, run.model, str(run.training.epochs), states)
     console.print(table)
     console.print(f"{count(len(opened.pending), 'run')} to carry out. {_estimate(opened, jobs)}", markup=False)
@@ -107,8 +107,13 @@ def _estimate(opened: Study, jobs: int) -> str:
 
 def _show_end(opened: Study) -> None:
     console = output()
-    states = ", ".join(f"{number} {state}" for state, number in opened.count().items())
-    console.print(f"{opened.plan.title}: {states}", markup=False)
+    console.print(f"{opened.plan.title}: {opened.shown_states()}", markup=False)
+    if opened.files_unknown:
+        console.print(
+            f"{count(len(opened.files_unknown), 'run')} taken as done though the record doesn't say which files were "
+            "read: it was made before records did.",
+            markup=False,
+        )
     for cell in opened.plan.cells:
         failed = [run for run in cell.runs if opened.states[run.run_hash] == "failed"]
         if failed:

@@ -76,8 +76,9 @@ class Tasks(TaskChoice):
                 raise UserError(f"The option --samples needs the task's files: give --data-dir; {_files_of(self.task)}")
             write_contact_sheet(built, self.samples)
         _describe(TASKS[self.task or "own-data"], source)
-        if built is not None:
+        if source is not None and built is not None:
             _show(built)
+            _show_files(source)
         if self.samples is not None:
             output().print(f"\nSheet of pictures: {self.samples}", markup=False)
         return 0
@@ -189,6 +190,16 @@ def _show(task: Task) -> None:
             console.print(f"  {line}", markup=False)
     for note in task.notes:
         console.print(note, markup=False)
+
+
+def _show_files(source: TaskSource) -> None:
+    """The files that were read, as a run's record tells of them."""
+    for option, files in source.data_files().items():
+        if files is None:
+            continue
+        told = files.as_dict()
+        size = f"{told['count']:,} of {told['bytes']:,} bytes"
+        output().print(f"Files of --{option.replace('_', '-')}: {size}, SHA-256 {files.sha256}", markup=False)
 
 
 def _count_table(counts: dict[str, dict[str, int]]) -> Table:

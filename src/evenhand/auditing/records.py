@@ -56,8 +56,9 @@ class RunRecord:
     @property
     def data(self) -> tuple[str, str, int]:
         """What tells the run's data from others'."""
-        task = self.raw["task"]
-        return task["name"], json.dumps(task["settings"], sort_keys=True), self.data_seed
+        task, files = self.raw["task"], self.raw.get("files") or {}
+        read = {option: told and told["sha256"] for option, told in files.items() if option != "model"}
+        return task["name"], json.dumps([task["settings"], read], sort_keys=True), self.data_seed
 
     @property
     def biased_model(self) -> Path | None:
@@ -87,7 +88,7 @@ class RunRecord:
                 f"The run in '{self.folder}' is of the task '{task['name']}', whose data its record doesn't hold: give "
                 "the data it was trained on beside it."
             )
-        return TASKS[task["name"]].from_settings(task["settings"], given)
+        return TASKS[task["name"]].from_settings(task["settings"], given, self.raw.get("files"))
 
     def training(self) -> Training:
         """The settings that the run's stages were trained with."""

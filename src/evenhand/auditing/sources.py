@@ -99,7 +99,10 @@ def subject_of_runs(
     )
     where = output_dir or folder / "audit"
     with_models = [record for record in records if record.biased_model is not None]
-    if not with_models or options.seeds is not None:
+    anew = not with_models or options.seeds is not None
+    _check_files(first, configuration, from_checkpoint=anew or configuration.adapters is not None)
+    notes = (*notes, *_built_otherwise(first, configuration))
+    if anew:
         if with_models:
             notes = (*notes, "Seeds were asked for, so biased models were trained though the run has one.")
         seeds = options.seeds or tuple(record.seed for record in records)
@@ -198,6 +201,25 @@ def _check_data(record: RunRecord, task: Task) -> None:
         )
     if task.name != record.data[0]:
         raise UserError(f"The run in '{record.folder}' is of the task '{record.data[0]}', not of '{task.name}'.")
+
+
+def _check_files(record: RunRecord, configuration: Configuration, *, from_checkpoint: bool) -> None:
+    """The files are those of the run, where its record tells; those of its checkpoint matter if models come of it."""
+    for option, told in (record.raw.get("files") or {}).items():
+        found = configuration.files.get(option)
+        if told is None or found is None or (option == "model" and not from_checkpoint):
+            continue
+        if told["sha256"] != found.sha256:
+            what = "the model's folder" if option == "model" else "the data"
+            raise UserError(f"The run in '{record.folder}' was trained on other files than {what} given now.")
+
+
+def _built_otherwise(record: RunRecord, configuration: Configuration) -> tuple[str, ...]:
+    """A note where a task that the user built isn't the one of the record; its training rows may be the same."""
+    told = record.raw["task"]["settings"].get("sha256")
+    if not isinstance(configuration.task, Task) or told is None or told in configuration.row_digests:
+        return ()
+    return ("The data given aren't all as they were when the run was trained: rows, classes or test sets differ.",)
 
 
 def _of_records(

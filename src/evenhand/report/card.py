@@ -91,10 +91,25 @@ def _data(record: dict[str, Any]) -> list[str]:
     task = record["task"]
     lines = ["## Data", "", f"{markdown_text(task['name'])}: {markdown_text(settings_text(task['settings']))}", ""]
     lines += [line for note in record.get("notes") or [] for line in (markdown_text(str(note)), "")]
+    lines += _files(record)
     labels = record.get("labels")
     if labels:
         lines += [f"Classes: {', '.join(markdown_text(str(label)) for label in labels)}.", ""]
     return [*lines, *markdown_table("", ["Split", "Samples", "Conflicting"], rows, 1)]
+
+
+def _files(record: dict[str, Any]) -> list[str]:
+    """What was read, by option."""
+    lines = []
+    for option, told in (record.get("files") or {}).items():
+        what = f"Files of --{option.replace('_', '-')}"
+        if not isinstance(told, dict):
+            lines += [f"{what}: unknown (read from the hub).", ""]
+            continue
+        rows = [[entry["name"], _count(entry["size"]), str(entry["sha256"])[:16]] for entry in told["listed"]]
+        lines += [f"{what}: {_count(told['count'])}, {_count(told['bytes'])} bytes, SHA-256 {told['sha256']}.", ""]
+        lines += markdown_table("", ["File", "Bytes", "SHA-256 begins"], rows, 1)
+    return lines
 
 
 def _results(record: dict[str, Any]) -> list[str]:

@@ -189,12 +189,13 @@ def _without_common(names: list[str]) -> list[str]:
 def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
-    return {**record.task_settings, **model, **record.training}
+    files = {"files": {option: digest[:8] for option, digest in record.files.items()}}
+    return {**record.task_settings, **model, **record.training, **(files if record.files else {})}
 
 
 def _section_key(record: Record) -> str:
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters")}
-    parts = [record.task, record.task_settings, model, record.training]
+    parts = [record.task, record.task_settings, model, record.training, record.files]
     return json.dumps(parts, sort_keys=True)
 
 

@@ -21,6 +21,7 @@ def section_notes(section: Section) -> list[str]:
         _comparison(section),
         f"Model selection: {listed(distinct(run.selection for run in done), 'or')}.",
         _uncounted(done),
+        *_files(done),
     ]
 
 
@@ -40,6 +41,18 @@ def sizes(runs: list[Record], *keys: str) -> str:
     if not numbers:
         return ""
     return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,}–{numbers[-1]:,}"
+
+
+def _files(done: list[Record]) -> list[str]:
+    """Which files were read, where runs tell; how many don't."""
+    told = distinct(
+        f"{option} {digest[:12]}" for run in done if not run.files_unknown for option, digest in run.files.items()
+    )
+    unknown = sum(run.files_unknown for run in done)
+    notes = [f"Files read (SHA-256): {listed(told)}."] if told else []
+    if unknown:
+        notes.append(f"Files unknown: {unknown} of {count(len(done), 'run')}, made before records told of files.")
+    return notes
 
 
 def _tests(done: list[Record]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Plans:
         order: Cell hash → its place in the study's file.
         baselines: Hashes of the cells that others are compared with.
         runs: Every planned run as a record without result, "planned" or "skipped".
+        former: Cell hash of before records told of files → a planned run of the cell.
     """
 
     title: str | None = None
@@ -28,6 +29,7 @@ class Plans:
     order: dict[str, int] = field(default_factory=dict)
     baselines: frozenset[str] = frozenset()
     runs: tuple[Record, ...] = ()
+    former: Mapping[str, Record] = field(default_factory=dict)
 
 
 NO_PLANS = Plans()
@@ -42,6 +44,7 @@ def find_plans(folder: Path) -> Plans:
     names: dict[str, str] = {}
     baselines: set[str] = set()
     runs: dict[str, Record] = {}
+    former: dict[str, Record] = {}
     titles: list[str] = []
     for path in sorted(folder.rglob("study.json")):
         raw = read_object(path)
@@ -51,7 +54,9 @@ def find_plans(folder: Path) -> Plans:
             for cell in raw["cells"]:
                 names.setdefault(cell["cell"], str(cell["name"]))
                 for run in cell["runs"]:
-                    runs.setdefault(run["configuration"], _planned(path, raw, cell, run))
+                    planned = runs.setdefault(run["configuration"], _planned(path, raw, cell, run))
+                    if "former" in cell:
+                        former[str(cell["former"])] = planned
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no plan of a study ({error!r}); start the study again.") from error
     return Plans(
@@ -60,13 +65,25 @@ def find_plans(folder: Path) -> Plans:
         order={cell: i for i, cell in enumerate(names)},
         baselines=frozenset(baselines),
         runs=tuple(runs.values()),
+        former=former,
     )
 
 
 def with_planned(records: Sequence[Record], plans: Plans) -> list[Record]:
-    """The records, and every planned run that has none."""
-    there = {record.configuration for record in records}
-    return [*records, *(run for run in plans.runs if run.configuration not in there)]
+    """The records, those that don't tell of files in the cells that took them, and planned runs that have none."""
+    placed = [_placed(record, plans) for record in records]
+    there = {(record.cell, record.seed, record.data_seed) for record in placed}
+    return [*placed, *(run for run in plans.runs if (run.cell, run.seed, run.data_seed) not in there)]
+
+
+def _placed(record: Record, plans: Plans) -> Record:
+    """A record that was made before records told of files, as one of the cell that a study took it for."""
+    cell = plans.former.get(record.cell)
+    if cell is None or "files" in record.raw:
+        return record
+    raw = record.raw | {"files": cell.raw.get("files")}
+    unknown = not set(cell.files) <= {"data", "validation_data", "test_data"}  # own data had a digest before
+    return replace(record, cell=cell.cell, task_settings=cell.task_settings, raw=raw, files_unknown=unknown)
 
 
 def _planned(path: Path, plan: dict[str, Any], cell: dict[str, Any], run: dict[str, Any]) -> Record:

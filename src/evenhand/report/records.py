@@ -73,6 +73,13 @@ class Record:
     metrics: Measured | None
     tests: dict[str, Measured]
     raw: dict[str, Any]  # the whole record, for what is shown but not computed with
+    files_unknown: bool = False  # a study took it as done though it doesn't say which files were read
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Option → digest of the files that were read; those that are unknown are left out."""
+        found = {option: told.get("sha256") for option, told in self.part("files").items() if isinstance(told, dict)}
+        return {option: digest for option, digest in found.items() if isinstance(digest, str)}
 
     @property
     def samples_path(self) -> Path:

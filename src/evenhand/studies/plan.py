@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from evenhand.adapters import Adapters
-from evenhand.configuration import Configuration, shipped_training
+from evenhand.configuration import Configuration, files_read, shipped_training
+from evenhand.files import Files
 from evenhand.methods import METHODS, Method
 from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
@@ -24,6 +25,7 @@ from evenhand.training import Training
 from evenhand.validation import UserError, check_integer, did_you_mean, unknown_name
 
 T = TypeVar("T")
+FilesRead = dict[str, Files | None]
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,9 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
         raise UserError(f"The file's name '{path.name}' can't name a study: give it a name with the key 'study'.")
     flat = flat_cells(file, located)
     names = _names(flat, located)
+    looked_at: dict[str, FilesRead] = {}
     cells = tuple(
-        Cell(label, tuple(_configurations(cell, seeds, file, located, data_dir)))
+        Cell(label, tuple(_configurations(cell, seeds, file, located, data_dir, looked_at)))
         for label, cell in zip(names, flat, strict=True)
     )
     _check_different(cells, flat, located)
@@ -104,8 +107,14 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
 
 
 def _configurations(
-    cell: FlatCell, seeds: int | None, file: StudyFile, located: Located, data_dir: Path | None
+    cell: FlatCell,
+    seeds: int | None,
+    file: StudyFile,
+    located: Located,
+    data_dir: Path | None,
+    looked_at: dict[str, FilesRead],
 ) -> list[Configuration]:
+    """The cell's runs; files are looked at once for all cells of a task, and in no run's own process."""
     task = _named(cell, "task", TASKS, located)
     method = _named(cell, "method", METHODS, located)
     assert isinstance(task, TaskSource)
@@ -127,6 +136,9 @@ def _configurations(
     except UserError as error:
         raise located.error(cell.fields["model"].place, str(error)) from error
     training = _built(cell, "training", Training, dataclasses.asdict(shipped), located)
+    key = repr((task, model))
+    if key not in looked_at:
+        looked_at[key] = files_read(task, model)
     return [
         Configuration(
             method=method,
@@ -137,6 +149,7 @@ def _configurations(
             adapters=adapters,
             fresh=fresh,
             data_seed=seed if file.data_seed is None else file.data_seed,
+            files=looked_at[key],
         )
         for seed in (cell.seeds if seeds is None else range(seeds))
     ]
@@ -282,7 +295,7 @@ def _check_baseline(plan: Plan, located: Located) -> None:
     sections: dict[str, str] = {}
     for cell in found:
         described = cell.first.as_dict()
-        key = json.dumps([described["task"], described["model"], described["training"]], sort_keys=True)
+        key = json.dumps([described.get(part) for part in ("task", "model", "training", "files")], sort_keys=True)
         if key in sections:
             raise located.error(
                 ("baseline",),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evenhand.configuration import Configuration
+from evenhand.configuration import Configuration, without_seeds
 from evenhand.record import FORMAT, write_json
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
@@ -63,15 +63,22 @@ class Store:
                     raise UserError(f"The folder '{folder}' is not empty and holds no study: choose another one.")
                 continue
             try:
-                file, cells = found["file"], {cell["cell"] for cell in found["cells"]}
-            except (KeyError, TypeError) as error:
+                file, other_files = found["file"], _on_other_files(found["cells"], plan)
+                names = {cell[key] for cell in found["cells"] for key in ("cell", "former") if key in cell}
+            except (KeyError, TypeError, AttributeError) as error:
                 raise UserError(f"The file '{folder / 'study.json'}' is no plan of a study: delete it.") from error
             if file != plan.file:
                 raise UserError(
                     f"The folder '{folder}' belongs to the study of another file, {file}: give this study another "
                     "name by the key 'study', or choose another folder."
                 )
-            if not cells & {cell.first.cell_hash for cell in plan.cells}:
+            if other_files:
+                raise UserError(
+                    f"The folder '{folder}' holds this study on other files: give those with --data-dir, or choose "
+                    "other folders with --output-dir and --results-dir."
+                )
+            runs = [cell.first for cell in plan.cells]
+            if not names & {name for run in runs for name in (run.cell_hash, run.former_cell_hash)}:
                 raise UserError(
                     f"The folder '{folder}' belongs to another file called {file}, which has no cell in common with "
                     "this one: give this study another name by the key 'study', or choose another folder."
@@ -94,16 +101,20 @@ class Store:
                 raise UserError(f"The folder '{folder}' can't be written to ({error.strerror}).") from error
 
     def record(self, run: Configuration) -> Raw | None:
-        """The record of a run if it is done or failed, here or on the machine that the results came from."""
-        for folder in (self.results, self.working):
-            path = folder / run.run_hash / "record.json"
-            record = _read(path)
-            if record is None:
-                continue
-            if record.get("configuration") != run.run_hash:
-                raise UserError(f"The file '{path}' is the record of another run: delete it.")
-            if record.get("status") in ("done", "failed"):
-                return record
+        """The record of a run if it is done or failed, here or on the machine that the results came from.
+
+        Records made before they told of files lie under another name; a run on files is taken as done by them too.
+        """
+        for name in dict.fromkeys((run.run_hash, run.former_run_hash)):
+            for folder in (self.results, self.working):
+                path = folder / name / "record.json"
+                record = _read(path)
+                if record is None:
+                    continue
+                if record.get("configuration") != name:
+                    raise UserError(f"The file '{path}' is the record of another run: delete it.")
+                if record.get("status") in ("done", "failed") and run.is_record(record):
+                    return record
         return None
 
     def started(self, run: Configuration) -> bool:
@@ -113,7 +124,9 @@ class Store:
 
     def keep(self, run: Configuration, outcome: Outcome, *, show_samples: bool) -> None:
         """Put a finished run's record where the results are, and into the working folder if it ran elsewhere."""
-        name = run.run_hash
+        name = str(outcome.record["configuration"])
+        if name != run.former_run_hash:
+            self._forget_former(run)
         here = self.working / name / "record.json"
         found = _read(here)
         if found is None or found.get("status") != outcome.record["status"]:
@@ -127,6 +140,14 @@ class Store:
             write_json(there.with_name("samples.json"), outcome.samples, compact=True)
         write_json(there, outcome.record, compact=True)
 
+    def _forget_former(self, run: Configuration) -> None:
+        """Remove what an unfinished or failed run left under the name that it had before records told of files."""
+        for folder in (self.results, self.working):
+            former = folder / run.former_run_hash
+            record = _read(former / "record.json")
+            if record is not None and "files" not in record and record.get("status") != "done":
+                shutil.rmtree(former)
+
     def settle(self, cells: Collection[Cell], *, first_seed: tuple[int, int]) -> None:
         """Bring both folders to the same state: each record that is in one only is put into the other."""
         for cell in cells:
@@ -134,7 +155,7 @@ class Store:
                 record = self.record(run)
                 if record is None:
                     continue
-                name = run.run_hash
+                name = record["configuration"]
                 here, there = (_read(folder / name / "record.json") for folder in (self.working, self.results))
                 if here is None or here.get("status") != record["status"] or there is None:
                     samples = _read(self.working / name / "samples.json") or _read(self.results / name / "samples.json")
@@ -144,11 +165,11 @@ class Store:
         """Remove what no further run needs: models of finished runs, and the shared stages when all runs are done."""
         if keep_models:
             return
-        records = [(run, self.record(run)) for cell in cells for run in cell.runs]
-        for run, record in records:
+        records = [self.record(run) for cell in cells for run in cell.runs]
+        for record in records:
             if record is not None and record["status"] == "done":
-                drop_models(self.working / run.run_hash)
-        if all(record is not None and record["status"] == "done" for _, record in records):
+                drop_models(self.working / record["configuration"])
+        if all(record is not None and record["status"] == "done" for record in records):
             shutil.rmtree(self.stages, ignore_errors=True)
 
 
@@ -171,6 +192,7 @@ def failed_record(run: Configuration, error: str) -> Raw:
         "status": "failed",
         "error": error,
         **run.as_dict(),
+        "files": run.files_as_recorded(),
         "configuration": run.run_hash,
         "cell": run.cell_hash,
         "command": run.command(),
@@ -183,7 +205,6 @@ def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
     baseline = [] if plan.baseline is None else [cell.first.cell_hash for cell in plan.matching(plan.baseline)]
     cells = []
     for cell in plan.cells:
-        described = {k: v for k, v in cell.first.as_dict().items() if k not in ("seed", "data_seed")}
         runs = [
             {
                 "seed": run.seed,
@@ -193,7 +214,9 @@ def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
             }
             for run in cell.runs
         ]
-        cells.append({"name": cell.name, "cell": cell.first.cell_hash, **described, "runs": runs})
+        name, former = cell.first.cell_hash, cell.first.former_cell_hash
+        named = {"name": cell.name, "cell": name, **({"former": former} if former != name else {})}
+        cells.append({**named, **without_seeds(cell.first.as_dict()), "runs": runs})
     return {
         "format": FORMAT,
         "study": plan.name,
@@ -203,6 +226,18 @@ def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
         "only": only,
         "cells": cells,
     }
+
+
+def _on_other_files(cells: list[Raw], plan: Plan) -> bool:
+    """Whether a plan that was found has cells of this one, but on other files."""
+    known: dict[str, set[str]] = {}
+    for cell in cells:
+        if "former" in cell:
+            known.setdefault(cell["former"], set()).add(cell["cell"])
+    wanted: dict[str, set[str]] = {}
+    for cell in plan.cells:
+        wanted.setdefault(cell.first.former_cell_hash, set()).add(cell.first.cell_hash)
+    return any(former in known and not known[former] & hashes for former, hashes in wanted.items())
 
 
 def _read(path: Path) -> Raw | None:

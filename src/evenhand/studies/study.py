@@ -46,6 +46,7 @@ class Study:
         states: What is known of each run, by hash.
         pending: What this start would carry out: cell and run, in order.
         only: The pattern that the cells were chosen by.
+        files_unknown: Hashes of the runs that are done by a record made before records told of the files read.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Study:
     states: dict[str, State]
     pending: tuple[tuple[Cell, Configuration], ...]
     only: str | None
+    files_unknown: frozenset[str] = frozenset()
 
     @classmethod
     def open(
@@ -93,6 +95,7 @@ class Study:
         store.check(plan)
         states: dict[str, State] = {}
         pending = []
+        unknown = set()
         for cell in plan.cells:
             for run in cell.runs:
                 record = store.record(run)
@@ -102,13 +105,24 @@ class Study:
                         pending.append((cell, run))
                     elif state == "planned":
                         state = "skipped"
+                elif state == "done" and record is not None and run.has_unknown_files(record):
+                    unknown.add(run.run_hash)
                 states[run.run_hash] = state
-        return cls(plan, store, states, tuple(pending), only)
+        return cls(plan, store, states, tuple(pending), only, frozenset(unknown))
 
     def count(self, cell: Cell | None = None) -> Counter[State]:
         """How many runs of a cell, or of all, are in which state."""
         cells = self.plan.cells if cell is None else (cell,)
         return Counter(self.states[run.run_hash] for cell in cells for run in cell.runs)
+
+    def shown_states(self, cell: Cell | None = None) -> str:
+        """How many runs of a cell, or of all, are in which state, in words; "3 done (2 of them: files unknown)"."""
+        cells = self.plan.cells if cell is None else (cell,)
+        unknown = sum(run.run_hash in self.files_unknown for each in cells for run in each.runs)
+        mark = f" ({unknown} of them: files unknown)" if unknown else ""
+        return ", ".join(
+            f"{number} {state}{mark if state == 'done' else ''}" for state, number in self.count(cell).items()
+        )
 
     def expected(self) -> list[float | None]:
         """Seconds that each pending run will take, judged by runs of this and of neighbouring studies."""
@@ -154,7 +168,7 @@ class Study:
             first_seed = first.seed, first.data_seed
             self.store.settle(self.plan.cells, first_seed=first_seed)
             if made is not None:
-                self._carry_out(made, self._jobs(device, 1 if engine == "ray" else jobs or 1), first_seed, watch)
+                self._carry_out(made, self._jobs(device, jobs or 1, elsewhere=engine == "ray"), first_seed, watch)
             self.store.sweep(self.plan.cells, keep_models=self.plan.keep_models)
         finally:
             lock.release()
@@ -179,7 +193,8 @@ class Study:
         finally:
             events.close()  # type: ignore[attr-defined]  # a generator: what still goes on is stopped
 
-    def _jobs(self, device: Device, processes: int) -> list[Job]:
+    def _jobs(self, device: Device, jobs: int, *, elsewhere: bool) -> list[Job]:
+        processes = 1 if elsewhere else jobs
         threads = max(1, torch.get_num_threads() // min(processes, len(self.pending)))
         return [
             Job(
@@ -191,6 +206,7 @@ class Study:
                 device=device,
                 threads=threads,
                 keep_models=self.plan.keep_models,
+                elsewhere=elsewhere,
             )
             for cell, run in self.pending
         ]

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from evenhand.configuration import Configuration, model_source
+from evenhand.configuration import Configuration, files_read, model_source
 from evenhand.progress import Progress
 from evenhand.run import Device, carry_out, torch_device
 from evenhand.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
 from evenhand.tasks import Task
+from evenhand.validation import UserError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Job:
         device: Where to train.
         threads: Threads of its process.
         keep_models: Whether the models stay on disk.
+        elsewhere: Whether another machine may carry it out, whose files may be others under the same path.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Job:
     device: Device
     threads: int
     keep_models: bool
+    elsewhere: bool = False
 
 
 def perform(job: Job, progress: Progress | None = None) -> Outcome:
@@ -63,6 +66,8 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
 def _carry_out(job: Job, progress: Progress | None) -> None:
     run = job.run
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
+    if job.elsewhere and files_read(run.task, run.model) != run.files:
+        raise UserError("The files on this machine aren't those that the study was started with.")
     source = model_source(run.model, task, run.adapters, run.fresh)
     device = torch_device(job.device)
     carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))

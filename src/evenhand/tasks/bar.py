@@ -69,6 +69,10 @@ class BAR(TaskSource):
             for split, counts in {"train": kept, "validation": held, "test": TEST}.items()
         }
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The pictures of train and test."""
+        return [folder / part / name for part in ("train", "test") for name in pictures_in(folder / part, FILES)]
+
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds hold out the same pictures.
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import datasets
@@ -22,6 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evenhand.batches import arrow_table
+from evenhand.files import Files, read_files
 from evenhand.models import ARCHITECTURES, BACKBONES, Kind
 from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import UserError, plain_fields
@@ -175,23 +177,73 @@ class TaskSource(ABC):
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
         return {}
 
+    def read_paths(self, folder: Path) -> Iterable[Path]:
+        """The files that are read of the folder given as `data_dir`; all below it unless a task knows better.
+
+        Raises:
+            UserError: If one is missing.
+        """
+        return (path for path in folder.rglob("*") if path.is_file())
+
+    def data_files(self) -> dict[str, Files | None]:
+        """What the task reads, by the option that says where it lies; {} for a task that reads no files.
+
+        None stands for files that are unknown: the hub's, or some that can't be read, as building the task will tell.
+        """
+        if "data_dir" not in {f.name for f in dataclasses.fields(self)}:  # type: ignore[arg-type]
+            return {}
+        folder = getattr(self, "data_dir", None)
+        try:
+            return {"data_dir": None if folder is None else read_files(self.read_paths(Path(folder)))}
+        except (UserError, OSError):
+            return {"data_dir": None}
+
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Self:
+    def from_settings(
+        cls,
+        settings: Mapping[str, Any],
+        given: Mapping[str, Any] | None = None,
+        files: Mapping[str, Any] | None = None,
+    ) -> Self:
         """The task that a record tells of, to be built again.
 
         Args:
             settings: As `settings()` gave them, perhaps read back from JSON.
             given: What they leave out, such as `data_dir`, or what is to be taken in their place.
+            files: What the record says of the files that were read: option → as `Files.as_dict()` gave it.
 
         Raises:
-            UserError: If the task has no such setting, or a setting is wrong.
+            UserError: If the task has no such setting, a setting is wrong, or the files aren't those of the record.
         """
         known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         for name in given or {}:
             if name not in known:
                 raise UserError(f"The task '{cls.name}' has no option '--{name.replace('_', '-')}'.")
         made_with = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items() if k in known}
+        places = {name: place for name, place in (given or {}).items() if name in (files or {})}
+        for option, told in (files or {}).items():
+            if told is not None and option in known:
+                cls._check_files(option, told, made_with, places)
         return cls(**(made_with | dict(given or {})))
+
+    @classmethod
+    def _check_files(
+        cls, option: str, told: Mapping[str, Any], made_with: Mapping[str, Any], places: Mapping[str, Any]
+    ) -> None:
+        """Refuse other files than the record's; whatever else is asked of the task, it is read with its settings."""
+        if option not in places:
+            more = f" and {told['count'] - 1:,} more files" if told["count"] > 1 else ""
+            raise UserError(
+                f"The data were '{made_with.get(option) or told['listed'][0]['name']}'{more}: say where they are with "
+                f"--{option.replace('_', '-')}."
+            )
+        found = cls(**{**made_with, **places}).data_files().get(option)
+        if found is not None and found.sha256 != told["sha256"]:
+            name = f"'{made_with[option]}'" if made_with.get(option) else "the folder"
+            raise UserError(
+                f"'{places[option]}' doesn't hold what {name} held when the run was trained"
+                f"{_first_difference(told, found.as_dict())}."
+            )
 
     @property
     def usual_model(self) -> str:
@@ -211,6 +263,11 @@ class TaskSource(ABC):
         """The construction's settings, without paths (which differ between machines)."""
         return {name: value for name, value in plain_fields(self).items() if name != "data_dir"}
 
+    def settings_beside(self, files: Mapping[str, Files]) -> dict[str, Any]:
+        """The construction's settings where a description of the files read stands beside them."""
+        del files  # the user's own data have a digest of theirs among the settings otherwise
+        return self.settings()
+
     def training_for(self, model: str, adapters: bool = False) -> Training:
         """The settings shipped for a model on this task, trained whole or with adapters; general ones for a checkpoint.
 
@@ -228,6 +285,16 @@ class TaskSource(ABC):
         if model in ARCHITECTURES:
             return FROM_SCRATCH
         return ADAPTER_TUNING if adapters else FINE_TUNING
+
+
+def _first_difference(told: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The first entry in which two descriptions of files differ, in brackets."""
+    ours = {entry["name"]: entry for entry in found["listed"]}
+    theirs = {entry["name"]: entry for entry in told["listed"]}
+    for name in [*theirs, *ours]:
+        if ours.get(name) != theirs.get(name):
+            return f" ('{name}' {'is missing' if name not in ours else 'is new' if name not in theirs else 'differs'})"
+    return ""
 
 
 def _check_split(task: str, kind: Kind, name: str, split: datasets.Dataset) -> None:

@@ -71,6 +71,10 @@ class BFFHQ(TaskSource):
         tests = {"unbiased": {"n": 1_000, "conflicting": 500}, "conflicting": {"n": 500}}
         return {**train, "validation": {"n": 1_000}, **tests}
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The pictures of train, valid and test."""
+        return [Path(path) for part in self._parts(folder).values() for path in part.paths]
+
     def build(self, data_seed: int) -> Task:
         """Build the splits, which no seed changes.
 
@@ -80,11 +84,7 @@ class BFFHQ(TaskSource):
         if self.data_dir is None:
             raise UserError(f"The task '{self.name}' needs a folder with --data-dir: {FILES}")
         root = data_folder(self.data_dir, FILES)
-        parts = {
-            "train": training_pictures(root / percent_folder(self.conflict), len(AGES), len(GENDERS), FILES),
-            "validation": named_pictures(root / "valid", len(AGES), len(GENDERS), FILES),
-            "unbiased": named_pictures(root / "test", len(AGES), len(GENDERS), FILES),
-        }
+        parts = self._parts(root)
         test = parts["unbiased"]
         parts["conflicting"] = test.take(np.flatnonzero(test.label_N != test.attribute_N))
         splits = {name: _split(root, part) for name, part in parts.items()}
@@ -105,6 +105,14 @@ class BFFHQ(TaskSource):
             image_side=64,
         )
         return with_deviations(task, self.expected_counts())
+
+    def _parts(self, root: Path) -> dict[str, NamedPictures]:
+        numbers = len(AGES), len(GENDERS), FILES
+        return {
+            "train": training_pictures(root / percent_folder(self.conflict), *numbers),
+            "validation": named_pictures(root / "valid", *numbers),
+            "unbiased": named_pictures(root / "test", *numbers),
+        }
 
 
 def _split(root: Path, pictures: NamedPictures) -> datasets.Dataset:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.pictures import data_folder
-from evenhand.tasks.two_by_two import TwoByTwo, read_table
+from evenhand.tasks.two_by_two import Table, TwoByTwo, read_table
 from evenhand.training import Training
 from evenhand.validation import UserError
 
@@ -65,6 +65,11 @@ class CelebA(TaskSource):
             }
         )
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The two tables and the pictures that they name."""
+        table, partition = _tables(folder)
+        return [table.path, partition.path, *(folder / name for name in _pictures(folder, table))]
+
     def build(self, data_seed: int) -> Task:
         """Build the splits, which no seed changes.
 
@@ -75,10 +80,7 @@ class CelebA(TaskSource):
             splits = TWO_BY_TWO.from_hub(HUB_NAME, HUB_CONFIG, ("train", "valid", "test"), FILES)
         else:
             root = data_folder(self.data_dir, FILES)
-            names_of = [f"list_attr_celeba{suffix}" for suffix in (".txt", ".csv")]
-            table = read_table(root, names_of, ("image_id", "Blond_Hair", "Male"), FILES)
-            partition_of = [f"list_eval_partition{suffix}" for suffix in (".txt", ".csv")]
-            partition = read_table(root, partition_of, ("image_id", "partition"), FILES)
+            table, partition = _tables(root)
             names = table.texts("image_id")
             if names != partition.texts("image_id"):
                 raise UserError(
@@ -87,10 +89,7 @@ class CelebA(TaskSource):
                 )
             # the tables hold −1 and 1, some copies 0 and 1
             blond, male = (table.numbers(column, (-1, 0, 1)).clip(0) for column in ("Blond_Hair", "Male"))
-            # Kaggle's copy has a folder in the folder
-            nested = root / "img_align_celeba" / "img_align_celeba"
-            folder = "img_align_celeba/img_align_celeba" if nested.is_dir() else "img_align_celeba"
-            paths = [f"{folder}/{name}" for name in names]
+            paths = _pictures(root, table)
             part = partition.numbers("partition", (0, 1, 2))
             splits = TWO_BY_TWO.from_files(root, paths, blond, male, part, table.path, FILES)
         task = Task(
@@ -103,3 +102,20 @@ class CelebA(TaskSource):
             image_side=64,
         )
         return with_deviations(task, self.expected_counts())
+
+
+def _tables(root: Path) -> tuple[Table, Table]:
+    """Attributes and splits."""
+    names_of = [f"list_attr_celeba{suffix}" for suffix in (".txt", ".csv")]
+    partition_of = [f"list_eval_partition{suffix}" for suffix in (".txt", ".csv")]
+    return (
+        read_table(root, names_of, ("image_id", "Blond_Hair", "Male"), FILES),
+        read_table(root, partition_of, ("image_id", "partition"), FILES),
+    )
+
+
+def _pictures(root: Path, table: Table) -> list[str]:
+    # Kaggle's copy has a folder in the folder
+    nested = root / "img_align_celeba" / "img_align_celeba"
+    folder = "img_align_celeba/img_align_celeba" if nested.is_dir() else "img_align_celeba"
+    return [f"{folder}/{name}" for name in table.texts("image_id")]

@@ -27,7 +27,7 @@ from evenhand.tasks.nli_files import (
     SNLI_TEST,
     SNLI_TRAIN,
 )
-from evenhand.tasks.parts import Labelled
+from evenhand.tasks.parts import Labelled, found_files
 from evenhand.tasks.text import MINILM, MINILM_ADAPTERS, PAIR_ADAPTERS, PAIR_TUNING, Classes, crossed, text_split
 from evenhand.training import Training
 from evenhand.validation import check_integer
@@ -77,6 +77,10 @@ class MNLIHANS(TaskSource):
         groups = {f"{heuristic}, {label}": 5_000 for heuristic in HEURISTICS for label in HANS_LABELS}
         train = {} if self.pairs is not None else {"train": {"n": 392_702}}
         return train | {"validation": {"n": 9_815}, "hans": {"n": 30_000} | groups, "mismatched": {"n": 9_832}}
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of MultiNLI and HANS that are there."""
+        return found_files(folder, MNLI_TRAIN, MNLI_MATCHED, MNLI_MISMATCHED, HANS)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which don't depend on the seed.
@@ -139,6 +143,10 @@ class SNLIHard(TaskSource):
         """The published sizes, without the pairs that have no label."""
         train = {} if self.pairs is not None else {"train": {"n": 549_367}}
         return train | {"validation": {"n": 9_842}, "hard": {"n": 3_261}, "test": {"n": 9_824}}
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of SNLI that are there."""
+        return found_files(folder, SNLI_TRAIN, SNLI_DEV, SNLI_TEST, SNLI_HARD)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which don't depend on the seed.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.parts import HubPart, Labelled, Part
+from evenhand.tasks.parts import HubPart, Labelled, Part, found_files
 from evenhand.tasks.reading import Columns
 from evenhand.tasks.text import MINILM, MINILM_ADAPTERS, PAIR_TUNING, Classes, text_split
 from evenhand.training import Training
@@ -137,6 +137,10 @@ class QQPPAWS(TaskSource):
         train = {} if self.pairs is not None else {"train": {"n": 363_846}}
         return train | {"validation": {"n": 40_430}, "paws": {"n": 677}}
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of QQP and PAWS that are there."""
+        return found_files(folder, QQP_TRAIN, QQP_DEV, PAWS)
+
     def build(self, data_seed: int) -> Task:
         """Build the splits, which don't depend on the seed.
 
@@ -203,6 +207,10 @@ class FEVERSymmetric(TaskSource):
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The symmetric sets' published sizes; those of the training files are not published."""
         return {"symmetric": {"n": 717}, "symmetric-v0.2": {"n": 712}, "symmetric-v0.2-dev": {"n": 708}}
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of FEVER and its symmetric sets that are there."""
+        return found_files(folder, FEVER_TRAIN, FEVER_DEV, *SYMMETRIC.values())
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which don't depend on the seed.

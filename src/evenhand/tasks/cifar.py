@@ -50,6 +50,16 @@ def read_cifar(folder: Path | str | None) -> dict[str, Labelled]:
     return parts
 
 
+def cifar_paths(folder: Path) -> list[Path]:
+    """The binary files of a folder.
+
+    Raises:
+        UserError: If it holds none.
+    """
+    files = _binary_folder(data_folder(folder, FILES))
+    return [files / name for names in _PARTS.values() for name in names]
+
+
 def read_batch(path: Path) -> Labelled:
     """One binary file: records of a label's byte and 3,072 bytes of pixels.
 

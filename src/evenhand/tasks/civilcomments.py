@@ -14,7 +14,7 @@ import numpy as np
 
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.parts import HubPart, Part
+from evenhand.tasks.parts import HubPart, Part, found_files
 from evenhand.tasks.reading import Columns, Table
 from evenhand.tasks.text import MINILM, MINILM_ADAPTERS, Classes, Overlapping, text_split
 from evenhand.training import FINE_TUNING, Training
@@ -90,6 +90,10 @@ class CivilComments(TaskSource):
         train = {} if self.comments is not None else {"train": {"n": 269_038}}
         others = {} if self.test_comments is not None else {"validation": {"n": 45_180}, "test": {"n": 133_782}}
         return train | others
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """WILDS's table."""
+        return found_files(folder, COMMENTS)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which don't depend on the seed.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.cifar import CLASSES, FILES, HUB_NAME, SIDE, Labelled, read_cifar
+from evenhand.tasks.cifar import CLASSES, FILES, HUB_NAME, SIDE, Labelled, cifar_paths, read_cifar
 from evenhand.tasks.columns import leaking_columns, pixel_column, split_of
 from evenhand.tasks.corruptions import CORRUPTIONS, corrupt
 from evenhand.tasks.counts import with_deviations
@@ -110,6 +110,12 @@ class CorruptedCIFAR10(TaskSource):
                 counts[split] |= {f"{name} aligned": aligned, f"{name} conflicting": size - aligned}
         return counts
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """CIFAR-10's binary files and perhaps photographs of ice, or the ready-made pictures."""
+        if self.recipe == "prepared":
+            return [Path(path) for part in self._ready_made(folder) if part is not None for path in part.paths]
+        return cifar_paths(folder) + (self._photo_paths(folder) if self.frost == "photos" else [])
+
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal images. Takes about half a minute.
 
@@ -151,28 +157,34 @@ class CorruptedCIFAR10(TaskSource):
 
     def _photos(self) -> list[NDArray[np.uint8]]:
         """The pictures of ice at a fifth of their size, as OpenCV's linear interpolation gives it: each fifth pixel."""
-        folder = data_folder(self.data_dir or "", FROST) / "frost"
         textures = []
-        for name in pictures_in(folder, FROST)[:5]:  # the authors' code draws from the first five
-            texture = read_picture(folder / name)[2::5, 2::5]
+        for path in self._photo_paths(data_folder(self.data_dir or "", FROST)):
+            texture = read_picture(path)[2::5, 2::5]
             if min(texture.shape[:2]) < SIDE:
-                raise UserError(f"The picture '{folder / name}' must have at least {5 * SIDE} pixels a side; {FROST}")
+                raise UserError(f"The picture '{path}' must have at least {5 * SIDE} pixels a side; {FROST}")
             textures.append(texture)
         return textures
 
-    def _prepared(self, data_seed: int) -> Task:
-        root = data_folder(self.data_dir or "", READY_MADE)
+    @staticmethod
+    def _photo_paths(root: Path) -> list[Path]:
+        folder = root / "frost"
+        return [folder / name for name in pictures_in(folder, FROST)[:5]]  # the authors' code draws from the first five
+
+    def _ready_made(self, root: Path) -> tuple[NamedPictures, NamedPictures | None, NamedPictures]:
+        """Train, validation where there is a folder of it, and test."""
+        numbers = len(CLASSES), len(CORRUPTIONS), READY_MADE
         folder = root / percent_folder(self.conflict)
-        train = training_pictures(folder, len(CLASSES), len(CORRUPTIONS), READY_MADE)
-        test = named_pictures(root / "test", len(CLASSES), len(CORRUPTIONS), READY_MADE)
-        notes = ["The images are ready-made ones: which share conflicts in test, and how ice was made, is theirs."]
+        train, test = training_pictures(folder, *numbers), named_pictures(root / "test", *numbers)
         valid = next((f / "valid" for f in (folder, root) if (f / "valid").is_dir()), None)
-        if valid is None:
+        return train, None if valid is None else named_pictures(valid, *numbers), test
+
+    def _prepared(self, data_seed: int) -> Task:
+        train, validation, test = self._ready_made(data_folder(self.data_dir or "", READY_MADE))
+        notes = ["The images are ready-made ones: which share conflicts in test, and how ice was made, is theirs."]
+        if validation is None:
             kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
             train, validation = train.take(kept), train.take(held)
             notes.append("There is no folder 'valid', so a tenth of each class of train is the validation split.")
-        else:
-            validation = named_pictures(valid, len(CLASSES), len(CORRUPTIONS), READY_MADE)
         parts = {"train": train, "validation": validation, "test": test}
         return self._task({name: _read(part) for name, part in parts.items()}, tuple(notes))
 

@@ -18,7 +18,7 @@ from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.held_out import held_out
 from evenhand.tasks.nli import LABELS
 from evenhand.tasks.nli_files import SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
-from evenhand.tasks.parts import Labelled
+from evenhand.tasks.parts import Labelled, found_files
 from evenhand.tasks.text import MINILM, MINILM_ADAPTERS, PAIR_ADAPTERS, PAIR_TUNING, Classes, crossed, text_split
 from evenhand.training import Training
 from evenhand.validation import check_choice, check_integer, check_number
@@ -79,6 +79,10 @@ class LeakedSNLI(TaskSource):
         for field in ("pairs", "test_pairs"):
             if getattr(self, field) is not None:
                 check_integer(self.name, field, getattr(self, field), 1)
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of SNLI that are there."""
+        return found_files(folder, SNLI_TRAIN, SNLI_DEV, SNLI_HOLDOUT)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits; equal seeds put equal names before the same hypotheses.

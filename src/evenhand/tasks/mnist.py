@@ -99,6 +99,10 @@ class ColoredMNIST(TaskSource):
         """Sizes of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split."""
         return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The four IDX files."""
+        return mnist_paths(folder)
+
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal splits and colours.
 
@@ -189,6 +193,24 @@ def read_idx_pair(folder: Path, image_name: str, label_name: str) -> tuple[NDArr
     if images.shape[1:] != (28, 28):
         raise UserError(f"The file '{image_path}' must hold images of 28×28 pixels. Got {images.shape[1:]}.")
     return images, labels.astype(np.int64)
+
+
+def mnist_paths(folder: Path) -> list[Path]:
+    """MNIST's four files in a folder.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    return [_find(folder, name) for names in _FILES.values() for name in names]
+
+
+def idx_pair_paths(folder: Path, image_name: str, label_name: str) -> list[Path]:
+    """The two files that `read_idx_pair` reads.
+
+    Raises:
+        UserError: If one is missing.
+    """
+    return [_find(folder, image_name), _find(folder, label_name)]
 
 
 def _from_files(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:

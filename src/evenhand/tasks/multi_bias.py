@@ -18,7 +18,15 @@ from evenhand.tasks.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, pai
 from evenhand.tasks.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
 from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.glyphs import LETTERS, SIDE, SIGNS, THINGS, drawn
-from evenhand.tasks.mnist import FILES, HUB_NAME, VALIDATION_SIZE, read_idx_pair, read_mnist
+from evenhand.tasks.mnist import (
+    FILES,
+    HUB_NAME,
+    VALIDATION_SIZE,
+    idx_pair_paths,
+    mnist_paths,
+    read_idx_pair,
+    read_mnist,
+)
 from evenhand.training import Training
 from evenhand.validation import UserError, check_choice, check_number
 
@@ -93,6 +101,15 @@ class MultiBiasMNIST(TaskSource):
         """Sizes of the splits; how many conflict is drawn."""
         return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """MNIST's files, and with real objects theirs."""
+        paths = mnist_paths(folder)
+        if self.objects == "real":
+            for kind in _FOLDERS:
+                for _, place, names in _object_files(folder, kind):
+                    paths += idx_pair_paths(place, *names)
+        return paths
+
     def build(self, data_seed: int) -> Task:
         """Build the three splits; equal seeds give equal images.
 
@@ -131,14 +148,11 @@ class MultiBiasMNIST(TaskSource):
     def _real_objects(self) -> dict[str, dict[str, Grays]]:
         """Part → object → its images and classes."""
         parts: dict[str, dict[str, Grays]] = {"train": {}, "test": {}}
-        for kind, (folder_name, prefix) in _FOLDERS.items():
-            folder = Path(self.data_dir or "") / folder_name
-            if not folder.is_dir():
-                raise UserError(f"The folder '{folder}' does not exist; {_REAL}")
-            for part, stem in (("train", "train"), ("test", "test" if prefix else "t10k")):
-                images, labels = read_idx_pair(
-                    folder, f"{prefix}{stem}-images-idx3-ubyte", f"{prefix}{stem}-labels-idx1-ubyte"
-                )
+        for kind, (_, prefix) in _FOLDERS.items():
+            for part, folder, names in _object_files(Path(self.data_dir or ""), kind):
+                if not folder.is_dir():
+                    raise UserError(f"The folder '{folder}' does not exist; {_REAL}")
+                images, labels = read_idx_pair(folder, *names)
                 if prefix:  # EMNIST's letters are 1–26, and its images lie on their side
                     wanted = (labels >= 1) & (labels <= 10)
                     images, labels = images[wanted].transpose(0, 2, 1), labels[wanted] - 1
@@ -147,6 +161,16 @@ class MultiBiasMNIST(TaskSource):
                     raise UserError(f"The folder '{folder}' holds no image of the class {absent[0]}; {_REAL}")
                 parts[part][kind] = images, labels
         return parts
+
+
+def _object_files(root: Path, kind: str) -> list[tuple[str, Path, tuple[str, str]]]:
+    """Part, folder, and names of images and labels of an object."""
+    folder_name, prefix = _FOLDERS[kind]
+    stems = (("train", "train"), ("test", "test" if prefix else "t10k"))
+    return [
+        (part, root / folder_name, (f"{prefix}{stem}-images-idx3-ubyte", f"{prefix}{stem}-labels-idx1-ubyte"))
+        for part, stem in stems
+    ]
 
 
 def _split(

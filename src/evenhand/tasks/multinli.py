@@ -21,7 +21,7 @@ from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.held_out import held_out
 from evenhand.tasks.nli import LABELS
 from evenhand.tasks.nli_files import MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
-from evenhand.tasks.parts import Labelled
+from evenhand.tasks.parts import Labelled, found_files
 from evenhand.tasks.reading import Columns, Table, read_table
 from evenhand.tasks.text import MINILM, MINILM_ADAPTERS, PAIR_ADAPTERS, PAIR_TUNING, Classes, crossed, text_split
 from evenhand.training import Training
@@ -107,6 +107,11 @@ class MultiNLI(TaskSource):
             }
         chosen = {"train": self.pairs, "test": self.test_pairs}
         return {split: sizes[split] for split in sizes if chosen.get(split) is None}
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of MultiNLI that are there, and of the split that the recipe needs."""
+        metadata = [folder / METADATA] if self.recipe == "group-dro" else []
+        return found_files(folder, MNLI_TRAIN, MNLI_MATCHED, MNLI_MISMATCHED) + metadata
 
     def build(self, data_seed: int) -> Task:
         """Build the splits; only a validation split that must be drawn depends on the seed.

@@ -28,6 +28,7 @@ HUB_NAME = "stanfordnlp/snli"
 NLILabel = Literal["entailment", "neutral", "contradiction"]
 LABELS: tuple[NLILabel, ...] = get_args(NLILabel)  # in the order of SNLI's numbers
 
+_NAMES = {"train": "train.tsv", "validation": "train_holdout.tsv", "dev": "dev.tsv"}
 _COLUMNS = ("premise", "hypothesis", "label")
 _UNLABELLED = ("-1", "-")  # annotators didn't agree
 _REACHED = 1.1  # the highest probability that is taken for 1
@@ -146,6 +147,10 @@ class BiasedSNLI(TaskSource):
         for field in ("pairs", "test_pairs"):
             if getattr(self, field) is not None:
                 check_integer(self.name, field, getattr(self, field), 1)
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The files of pairs that are there."""
+        return [path for name in _NAMES.values() if (path := folder / name).exists()]
 
     def build(self, data_seed: int) -> Task:
         """Build the splits; equal seeds put the token on the same pairs.
@@ -282,9 +287,8 @@ def read_pairs(path: Path) -> tuple[Pairs, int]:
 def _from_files(folder: Path) -> tuple[dict[str, Pairs], list[str]]:
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' given as --data-dir does not exist.")
-    names = {"train": "train.tsv", "validation": "train_holdout.tsv", "dev": "dev.tsv"}
     parts, notes = {}, []
-    for part, name in names.items():
+    for part, name in _NAMES.items():
         if part == "validation" and not (folder / name).exists():
             continue
         if not (folder / name).exists():

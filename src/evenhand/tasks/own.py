@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Self
 
 import datasets
 
+from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.own_images import has_pictures
-from evenhand.tasks.own_places import Columns, Place, is_local, place_digest, read_place
+from evenhand.tasks.own_places import Columns, Place, is_local, place_digest, place_files, read_place
 from evenhand.tasks.own_rows import Labelled, labelled, split_rows, task_rows
 from evenhand.tasks.summary import data_summary
 from evenhand.training import Training
@@ -113,22 +114,26 @@ class OwnData(TaskSource):
                 )
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Self:
+    def from_settings(
+        cls,
+        settings: Mapping[str, Any],
+        given: Mapping[str, Any] | None = None,
+        files: Mapping[str, Any] | None = None,
+    ) -> Self:
         """The data that a record tells of; where files lie must be given, since it doesn't say.
 
         Raises:
             UserError: If a file isn't given, or isn't the one that the record tells of.
         """
-        digests = settings.get("sha256", {})
+        digests = settings.get("sha256", {})  # of a record that was made before all tasks told their files
         for name in digests:
             if name not in (given or {}):
                 raise UserError(
                     f"The data were '{settings[name]}': say where they are with --{name.replace('_', '-')}."
                 )
-        source = super().from_settings(settings, given)
-        found = source.settings()["sha256"]
+        source = super().from_settings(settings, given, files)
         for name, digest in digests.items():
-            if found.get(name) != digest:
+            if source.settings()["sha256"].get(name) != digest:
                 raise UserError(
                     f"'{getattr(source, name)}' doesn't hold what '{settings[name]}' held when the run was trained."
                 )
@@ -174,8 +179,33 @@ class OwnData(TaskSource):
         data = self._labelled(self._places()[:1], label_names)
         return task_rows(data, {"all": data.kept})["all"]
 
+    def data_files(self) -> dict[str, Files | None]:
+        """The tables and pictures of each option; None for a name on the hub."""
+        found: dict[str, Files | None] = {}
+        for name in self._given_paths:
+            try:
+                found[name] = place_files(str(getattr(self, name)), self._columns)
+            except (UserError, OSError):
+                found[name] = None
+        return found
+
+    def settings_beside(self, files: Mapping[str, Files]) -> dict[str, Any]:
+        """The options that were given; what the files hold stands beside them."""
+        if not files:
+            return self.settings()
+        return {name: plain_name(value) if name in files else value for name, value in self.options().items()}
+
+    def same_content(self, option: str, record: Mapping[str, Any]) -> bool:
+        """Whether the files of an option are those that a record tells of."""
+        told = (record.get("files") or {}).get(option)
+        if told is not None:
+            found = self.data_files().get(option)
+            return found is not None and found.sha256 == told["sha256"]
+        former = record["task"]["settings"].get("sha256", {})
+        return option in former and former[option] == self.settings()["sha256"].get(option)
+
     def settings(self) -> dict[str, Any]:
-        """What makes the data: the options that were given, with the content of files in place of their folders."""
+        """The options that were given, with a digest of the files, as records had them before they told of files."""
         digests = {name: place_digest(str(getattr(self, name)), self._columns) for name in self._given_paths}
         return self.options() | {"sha256": {name: digest for name, digest in digests.items() if digest is not None}}
 

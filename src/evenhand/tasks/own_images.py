@@ -49,12 +49,26 @@ def has_pictures(folder: Path) -> bool:
     return any(name.lower().endswith(ENDINGS) for _, _, names in os.walk(folder) for name in names)
 
 
+def metadata_files(folder: Path) -> list[Path]:
+    """All metadata below a folder, sorted."""
+    return sorted(path for name in METADATA for path in folder.rglob(name))
+
+
+def named_pictures(table: Path, column: str) -> list[Path]:
+    """The pictures that a table names and that are there; none where it holds pictures itself."""
+    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
+    stored: Any = arrow_table(read_table(table, {column: "other"})).column(column)
+    if not (pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type)):
+        return []
+    return [path for name in stored.to_pylist() if name and (path := table.parent / name).is_file()]
+
+
 def folder_digest(folder: Path) -> str:
     """SHA-256 of the pictures' names and sizes and of the metadata."""
     digest = hashlib.sha256()
     for path in picture_files(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\t{path.stat().st_size}\n".encode())
-    for path in sorted(p for name in METADATA for p in folder.rglob(name)):
+    for path in metadata_files(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\t{file_digest(path)}\n".encode())
     return digest.hexdigest()
 

@@ -12,8 +12,18 @@ import datasets
 from datasets.exceptions import DatasetsError
 
 from evenhand.batches import silent_datasets
+from evenhand.files import Files, read_files
 from evenhand.tasks.own_columns import Part, split_named
-from evenhand.tasks.own_images import as_pictures, folder_digest, has_pictures, read_folder, table_pictures_digest
+from evenhand.tasks.own_images import (
+    as_pictures,
+    folder_digest,
+    has_pictures,
+    metadata_files,
+    named_pictures,
+    picture_files,
+    read_folder,
+    table_pictures_digest,
+)
 from evenhand.tasks.own_reading import (
     Role,
     check_columns,
@@ -103,6 +113,24 @@ def read_place(data: str, columns: Columns, hub_config: str | None, revision: st
         return Place((part,), label)
     _check_inputs(columns, f"The data '{data}'", None)
     return _from_hub(data, columns, hub_config, revision)
+
+
+def place_files(data: str, columns: Columns) -> Files | None:
+    """The tables and pictures that a file or folder stands for; None for the hub.
+
+    Raises:
+        UserError: If they aren't there, or are none that can be read.
+        OSError: If one can't be read.
+    """
+    path = Path(data).expanduser()
+    if path.is_dir():
+        if not columns.text and has_pictures(path):
+            return read_files([*picture_files(path), *metadata_files(path)], path)
+        return read_files([entry for entry in path.iterdir() if entry.is_file() and is_table(entry)], path)
+    if not path.is_file():
+        return None
+    pictures = [] if columns.image is None else named_pictures(path, columns.image)
+    return read_files([path, *pictures], path.parent)
 
 
 def place_digest(data: str, columns: Columns) -> str | None:

@@ -63,6 +63,15 @@ class Labelled:
         return self if count is None else self.take(np.arange(len(self))[:count])
 
 
+def found_files(folder: Path, *parts: Part) -> list[Path]:
+    """The files of a folder that hold some of these parts.
+
+    Raises:
+        UserError: If several files could be one part.
+    """
+    return [path for part in parts if (path := part.find(folder)) is not None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One part of a benchmark, as it is published.

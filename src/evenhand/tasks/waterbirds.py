@@ -9,7 +9,7 @@ from typing import ClassVar
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.pictures import data_folder
-from evenhand.tasks.two_by_two import TwoByTwo, read_table
+from evenhand.tasks.two_by_two import Table, TwoByTwo, read_table
 from evenhand.training import Training
 
 HUB_NAME = "grodino/waterbirds"
@@ -60,6 +60,11 @@ class Waterbirds(TaskSource):
             {"train": (3498, 184, 56, 1057), "validation": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}
         )
 
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The table and the pictures that it names."""
+        table = _table(folder)
+        return [table.path, *(folder / name for name in table.texts("img_filename"))]
+
     def build(self, data_seed: int) -> Task:
         """Build the splits, which no seed changes.
 
@@ -70,7 +75,7 @@ class Waterbirds(TaskSource):
             splits = TWO_BY_TWO.from_hub(HUB_NAME, None, ("train", "validation", "test"), FILES)
         else:
             root = data_folder(self.data_dir, FILES)
-            table = read_table(root, ("metadata.csv",), _COLUMNS, FILES)
+            table = _table(root)
             allowed = {"y": (0, 1), "place": (0, 1), "split": (0, 1, 2)}
             y, place, part = (table.numbers(column, values) for column, values in allowed.items())
             splits = TWO_BY_TWO.from_files(root, table.texts("img_filename"), y, place, part, table.path, FILES)
@@ -84,3 +89,7 @@ class Waterbirds(TaskSource):
             image_side=64,
         )
         return with_deviations(task, self.expected_counts())
+
+
+def _table(root: Path) -> Table:
+    return read_table(root, ("metadata.csv",), _COLUMNS, FILES)
