@@ -50,8 +50,6 @@ class AuditVerb(Train):
     def run(self, method: Method | None = None) -> int:
         """Audit, write, and say what was found."""
         del method
-        if self.fresh and self.run_folder is None:
-            raise UserError("An audit's biased models start from their checkpoint's weights: leave --fresh out.")
         if self.export is not None and self.export.suffix not in (".parquet", ".csv"):
             raise UserError(f"--export writes .parquet or .csv. Got '{self.export}'.")
         with RunDisplay(self.quiet) as display:
@@ -76,7 +74,9 @@ class AuditVerb(Train):
                     epochs=self.epochs,
                     lr=self.lr,
                     batch_size=self.batch_size,
+                    bf16=self.bf16,
                     peft=self.adapters(),
+                    fresh=self.fresh,
                     device=self.device,
                     progress=display,
                 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from evenhand.configuration import Configuration, model_source
+from evenhand.configuration import Configuration
 from evenhand.progress import Progress
 from evenhand.run import Device, carry_out, torch_device
 from evenhand.shared_stages import SharedStages
@@ -63,9 +63,8 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
 def _carry_out(job: Job, progress: Progress | None) -> None:
     run = job.run
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-    source = model_source(run.model, task, run.adapters, run.fresh)
     device = torch_device(job.device)
-    carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))
+    carry_out(run, task, run.source(task), job.folder, device, progress, SharedStages(job.stages))
 
 
 def _failure(job: Job, error: str) -> dict[str, object]:

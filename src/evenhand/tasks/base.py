@@ -14,6 +14,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import datasets
@@ -206,6 +207,14 @@ class TaskSource(ABC):
             if getattr(self, f.name) != f.default
         }
         return {name: value for name, value in changed.items() if name != "data_dir"}
+
+    def places(self) -> dict[str, str]:
+        """Where the task's files lie on this machine: the options that name them, with paths from the root."""
+        given = getattr(self, "data_dir", None)
+        if given is None:
+            return {}
+        folder = Path(given) if Path(given).exists() else Path(given).expanduser()
+        return {"data_dir": str(folder.absolute())}
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
