@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from evenhand.adapters import Adapters
 from evenhand.configuration import Configuration, check_parts, model_source, shipped_training

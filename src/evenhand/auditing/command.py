@@ -9,7 +9,6 @@ from typing import Any
 from evenhand.configuration import Configuration
 from evenhand.methods import Method
 from evenhand.run import Device
-from evenhand.tasks import TaskSource
 
 
 def command(method: Method, configuration: Configuration, device: Device = "auto") -> str:

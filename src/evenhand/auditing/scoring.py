@@ -179,8 +179,7 @@ def _scored(
     run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
     splits = scored_splits(task)
     norms = {name: np.zeros(len(split)) for name, split in splits.items()}
-    logit_shape = (len(task.train), len(task.label_names))
-    probabilities = {name: np.zeros((len(split), logit_shape[1])) for name, split in splits.items()}
+    probabilities = {name: np.zeros((len(split), len(task.label_names))) for name, split in splits.items()}
     for k, (model, asked_N) in enumerate(biased.models(run)):
         answers = _Asking(run, model, scoring, biased.folder / f"answers-{k + 1}.npz")
         for name, split in splits.items():
@@ -195,8 +194,8 @@ def _scored(
     total = norms["train"].sum()
     if not np.isfinite(norms["train"]).all() or norms["train"].min() < 0 or total <= 0:
         raise UserError(
-            f"The scores of the biased models in '{biased.folder}' are no numbers of at least 0 with a positive sum, so "
-            "samples can't be ranked by them."
+            f"The scores of the biased models in '{biased.folder}' are no numbers of at least 0 with a positive sum, "
+            "so samples can't be ranked by them."
         )
     return {name: (norms[name] / total, probabilities[name]) for name in splits}
 
