@@ -136,22 +136,33 @@ class Configuration:
         told = {option for option in self.files if option != "model" and "sha256" in record["task"]["settings"]}
         return "files" not in record and bool(set(self.files) - told)
 
-    def command(self) -> str | None:
-        """The command line that repeats the run, defaults left out; None where there is none."""
+    def source(self, task: Task) -> ModelSource:
+        """Where the run's models come from, for its task, built."""
+        return model_source(self.model, task, self.adapters, self.fresh)
+
+    def command(self, here: bool = False) -> str | None:
+        """The command line that repeats the run, defaults left out; None where there is none.
+
+        Args:
+            here: Whether files and folders are named as they lie on this machine, so that the line runs from any
+                working folder. A record names none, as a path means nothing on another machine. Settings that only a
+                study can change then follow as a comment; a record has no line in their place.
+        """
         if isinstance(self.task, Task):
             return None
         words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
-        words += [word for name, value in self.task.options().items() for word in _option(name, value)]
-        if getattr(self.task, "data_dir", None) is not None:
-            words += ["--data-dir", "DATA_DIR"]  # a path means nothing on another machine
+        options, places = self.task.options(), self.task.places()
+        # own data's options hold the names of its files
+        options |= places if here else {name: "DATA_DIR" for name in places if name not in options}
+        words += [word for name, value in options.items() for word in _option(name, value)]
         if self.model != self.task.usual_model:
-            words += ["--model", self.model]
+            words += ["--model", _local(self.model) if here else self.model]
         if self.adapters is not None:
             words += _SHORT.get(self.adapters.kind, ["--peft", self.adapters.kind])
             defaults = Adapters(kind=self.adapters.kind).settings()
             for name, value in self.adapters.settings().items():
                 if value != defaults.get(name):
-                    words += [_flag(name), str(value)]
+                    words += _option(name, value)
         if self.fresh:
             words += ["--fresh"]
         shipped = shipped_training(self.task, self.model, self.adapters, self.fresh)
@@ -159,12 +170,14 @@ class Configuration:
         for name, value in flagged.items():
             if value != getattr(shipped, name):
                 words += _option(name, value)
-        if shipped.replaced(**flagged) != self.training:
-            return None  # a study may change settings that have no flag
         words += ["--seed", str(self.seed)]
         if self.data_seed != self.seed:
             words += ["--data-seed", str(self.data_seed)]
-        return shlex.join(words)
+        flagless = _differences(shipped.replaced(**flagged), self.training)
+        if not flagless:
+            return shlex.join(words)
+        # a study may change settings that have no flag
+        return f"{shlex.join(words)}  # a study file alone can set {', '.join(flagless)}" if here else None
 
 
 def files_read(task: TaskSource | Task, model: str) -> dict[str, Files | None]:
@@ -282,7 +295,21 @@ def _changed_fields(settings: Any) -> list[str]:
 def _option(name: str, value: Any) -> list[str]:
     if value is True:
         return [_flag(name)]
-    return [_flag(name), *(map(str, value) if isinstance(value, (list, tuple)) else [str(value)])]
+    words = [str(word) for word in value] if isinstance(value, (list, tuple)) else [str(value)]
+    if len(words) == 1 and words[0].startswith("-"):  # no option of its own
+        return [f"{_flag(name)}={words[0]}"]
+    return [_flag(name), *words]
+
+
+def _local(name: str) -> str:
+    """A name, or where the folder lies that it stands for."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
+def _differences(shipped: Training, training: Training) -> list[str]:
+    fields = plain_fields(training)
+    return [f"training.{name}={value}" for name, value in fields.items() if value != getattr(shipped, name)]
 
 
 def _flag(name: str) -> str:

@@ -16,19 +16,20 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.configuration import FILES_UNKNOWN, Configuration, check_parts, model_source, shipped_training
+from evenhand.configuration import FILES_UNKNOWN, Configuration
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models import ModelSource
-from evenhand.progress import DataProgress, Progress
+from evenhand.preparing import Asked, prepare
+from evenhand.progress import Progress
 from evenhand.record import read_json
 from evenhand.saved_models import load_model
 from evenhand.shared_stages import SharedStages
 from evenhand.spread import Team, process_of, share_of
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import StoredRun, ready
-from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.tasks import Task, TaskSource
+from evenhand.validation import UserError, check_integer
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -111,36 +112,23 @@ def fit(
     if not isinstance(method, Method):
         raise UserError(f"The 'method' parameter of fit must be a method such as evenhand.PGD(). Got {method!r}.")
     check_integer("fit", "seed", seed, 0)
-    data_seed = seed if data_seed is None else data_seed
-    check_integer("fit", "data_seed", data_seed, 0)
-    adapters = adapters_of(peft)
+    if data_seed is not None:
+        check_integer("fit", "data_seed", data_seed, 0)
     place = torch_device(device)
-    recipe = _task_recipe(task)
-    built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
-    if model is None:
-        if isinstance(recipe, Task):
-            raise UserError("The 'model' parameter of fit must be given for a task of your own.")
-        model = recipe.usual_model
-    if isinstance(progress, DataProgress):
-        progress.data(built)
-    source = model_source(model, built, adapters, fresh)
-    source.config()  # an unknown or unfitting model is refused here
-    method.check_start(pretrained=not source.starts_random)
-    method.check_inputs(built.inputs)
-    check_parts(method, source)
-    shipped = shipped_training(recipe, model, adapters, fresh)
-    configuration = Configuration(
-        method=method,
-        task=recipe,
+    asked = Asked(
         model=model,
-        training=shipped.replaced(epochs, lr, batch_size, bf16),
         seed=seed,
         data_seed=data_seed,
-        adapters=adapters,
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        bf16=bf16,
+        adapters=adapters_of(peft),
         fresh=fresh,
     )
-    folder = Path(output_dir) if output_dir is not None else default_folder(configuration)
-    carry_out(configuration, built, source, folder, place, progress)
+    prepared = prepare("fit", method, task, asked, progress)
+    folder = Path(output_dir) if output_dir is not None else default_folder(prepared.configuration)
+    carry_out(prepared.configuration, prepared.task, prepared.source, folder, place, progress)
     with untouched_surroundings():
         return _result(folder, place, configuration)
 
@@ -207,16 +195,6 @@ def default_folder(configuration: Configuration) -> Path:
 
 
 # ---- checks before anything is written ------------------------------------------------------------------------------
-
-
-def _task_recipe(task: str | TaskSource | Task) -> TaskSource | Task:
-    if isinstance(task, str):
-        if task not in TASKS:
-            raise unknown_name("task", task, TASKS)
-        return TASKS[task]()
-    if not isinstance(task, (TaskSource, Task)):
-        raise UserError(f"The 'task' parameter of fit must be a task's name or a task. Got {task!r}.")
-    return task
 
 
 def torch_device(device: Device) -> torch.device:

@@ -84,9 +84,9 @@ class StoredRun:
         self.progress = progress
         self.shared = shared
         self.team = team or Team(0, 1, folder)
-        preprocess, self.processor = source.preprocessor(configuration.training.max_length)
-        self.collate = collator_for(preprocess)
-        self.rows = {name: model_rows(split, preprocess) for name, split in task.splits.items()}
+        self.preprocess, self.processor = source.preprocessor(configuration.training.max_length)
+        self.collate = collator_for(self.preprocess)
+        self.rows = {name: model_rows(split, self.preprocess) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
         self.memory: dict[str, Any] = {}

@@ -73,7 +73,7 @@ def _sample_line(split: datasets.Dataset, row: dict[str, Any]) -> str:
     else:
         picture = _picture(row)
         parts.append(f"{picture.width}×{picture.height} pixels")
-    return " · ".join([*parts, row["id"]] if row.get("id") is not None else parts)
+    return " · ".join([*parts, str(row["id"])] if row.get("id") is not None else parts)
 
 
 def _shortened(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from evenhand.auditing.command import in_python
 from evenhand.auditing.hints import Hint
-from evenhand.configuration import Configuration
 from evenhand.methods import ERM, Even, Method
 from evenhand.models import Kind
-from evenhand.tasks import TaskSource
 
 MANY = 0.03
 """From this share of conflicting samples on, plain training is worth a second look."""
@@ -34,25 +33,17 @@ class Advice:
     compare: str | None
 
 
-def advise(hint: Hint, configuration: Configuration, kind: Kind) -> Advice:
-    """Choose a method by the kind of inputs and the share of samples that go against the shortcut."""
+def advise(hint: Hint, command: Callable[[Method], str], kind: Kind) -> Advice:
+    """Choose a method by the kind of inputs and the share of samples that go against the shortcut.
+
+    Args:
+        hint: What was found.
+        command: Gives the command that trains a method on the audited data with the audited model.
+        kind: What the inputs are.
+    """
     method, text = _choice(hint, kind)
-    compare = None if isinstance(method, ERM) else command(ERM(), configuration)
-    return Advice(text, method.name, _python(method), command(method, configuration), compare)
-
-
-def command(method: Method, configuration: Configuration) -> str:
-    """A line that trains the method on the audited data with the audited model."""
-    asked = replace(configuration, method=method)
-    line = asked.command()
-    if line is None or not isinstance(asked.task, TaskSource):
-        return (
-            f"eh.fit(eh.{_python(method)}, task, model={asked.model!r}, seed={asked.seed}, "
-            f"data_seed={asked.data_seed}, epochs={asked.training.epochs}, lr={asked.training.lr!r}, "
-            f"batch_size={asked.training.batch_size})"
-        )
-    folder = getattr(asked.task, "data_dir", None)
-    return line if folder is None else line.replace("--data-dir DATA_DIR", f"--data-dir {shlex.quote(str(folder))}")
+    compare = None if isinstance(method, ERM) else command(ERM())
+    return Advice(text, method.name, in_python(method), command(method), compare)
 
 
 def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
@@ -80,10 +71,3 @@ def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
             "training loses by it: compare both before you choose."
         )
     return Even(), text
-
-
-def _python(method: Method) -> str:
-    """The constructor with what differs from the defaults."""
-    defaults = {f.name: f.default for f in type(method).__dataclass_fields__.values()}  # type: ignore[attr-defined]
-    changed = {name: value for name, value in method.settings().items() if value != defaults.get(name)}
-    return f"{type(method).__name__}({', '.join(f'{name}={value!r}' for name, value in changed.items())})"

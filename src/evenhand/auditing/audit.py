@@ -6,6 +6,7 @@ Legend: N training samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 
 from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.auditing.advice import advise
+from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, detection, order
 from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import find_suspects
 from evenhand.auditing.result import Audit
-from evenhand.auditing.scoring import Scored, score_all
-from evenhand.auditing.sources import Options, Subject, subject_of_data, subject_of_runs
+from evenhand.auditing.scoring import Answers, Scored, score_all
+from evenhand.auditing.sources import Subject, subject_of_data, subject_of_runs
 from evenhand.batches import arrow_table
+from evenhand.preparing import Asked
+from evenhand.progress import Progress
 from evenhand.record import now
 from evenhand.run import Device, torch_device
-from evenhand.stored_run import Progress
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.tasks.base import column_values, membership
 from evenhand.validation import UserError, check_integer
@@ -43,14 +46,19 @@ def audit(
     epochs: int | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
+    bf16: bool = False,
     peft: Adapters | AdapterKind | None = None,
+    fresh: bool = False,
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Audit:
-    """Score training samples by a biased model's gradient norms and look for what they have in common.
+    """Score samples by biased models' gradient norms and look for what those with high scores have in common.
 
-    The biased models are those of a run (PGD, Even, …), a saved classifier (`model`), or trained here with GCE. What
-    was trained and computed is kept in the audit's folder, so that an audit that was stopped goes on where it was.
+    No model is asked about what it may know by heart: two biased models a seed are each trained on one half of the
+    training samples and asked about the other half. They are those of a run of Even, or trained here with GCE; a saved
+    classifier (`model`) is taken as it is. Findings rest on the training samples; the rows of the other splits are
+    scored by both models and stand apart. What was trained and computed is kept in the audit's folder, so that an
+    audit that was stopped goes on where it was.
 
     Args:
         what: A run's folder, a folder of runs on the same data with different seeds, a task by name, a task with
@@ -60,14 +68,16 @@ def audit(
         task: For a run on data of your own: these data.
         places: For a run: where its task's files lie, which no record says, by the task's own option:
             `{"data_dir": folder}`, or `{"data": file}` for own data.
-        seeds: How many biased models are trained (seeds 0, 1, …), or their seeds; one by default. All see the same
-            data, so that their scores can be compared.
+        seeds: How many pairs of biased models are trained (seeds 0, 1, …), or their seeds; one by default. All see the
+            same data, so that their scores can be compared.
         data_seed: Drives the data's construction; the first seed if None.
         output_dir: The audit's folder; `audit` in the run's, or runs/<task>/audit-… .
         epochs: Epochs of a biased model, in place of those shipped with the task and model.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
+        bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
+        fresh: Take the checkpoint's architecture only: all weights are random at first.
         device: `auto` takes a GPU if there is one.
         progress: Is told how far each training is.
 
@@ -79,15 +89,17 @@ def audit(
         StageError: If a training diverged.
     """
     place = torch_device(device)
-    options = Options(
+    asked = Asked(
         model=None if model is None else str(model),
-        seeds=_seeds(seeds),
         data_seed=data_seed,
         epochs=epochs,
         lr=lr,
         batch_size=batch_size,
+        bf16=bf16,
         adapters=adapters_of(peft),
+        fresh=fresh,
     )
+    which = _seeds(seeds)
     if data_seed is not None:
         check_integer("audit", "data_seed", data_seed, 0)
     folder = None if output_dir is None else Path(output_dir)
@@ -96,9 +108,10 @@ def audit(
     if isinstance(what, TaskSource | Task) or (isinstance(what, str) and what in TASKS and not Path(what).exists()):
         if task is not None or places is not None:
             raise UserError("The 'task' and 'places' parameters of audit go with a run: give a task its own settings.")
-        subject = subject_of_data(what, folder, options)
+        subject = subject_of_data(what, folder, asked, which, progress)
     else:
-        subject = subject_of_runs(Path(what), task, places or {}, folder, options)
+        subject = subject_of_runs(Path(what), task, places or {}, folder, asked, which)
+    subject = replace(subject, device=device)
     return audited(subject, score_all(subject.models, subject.task, subject.scoring, place, progress))
 
 
@@ -109,7 +122,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
     label_N = column_values(task.train, "labels")
     hint = find_hints(task, score_N)
     suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
-    frame, id_notes = _frame(task, scored, label_N, hint, suspects.rows)
+    frame = _frame(task, scored, label_N, hint, suspects.rows)
     conflicting_N = membership(task.train, "alignment").get("conflicting")
     return Audit(
         task=task,
@@ -124,8 +137,8 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         detection=None if conflicting_N is None else detection(score_N, conflicting_N),
         classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
         suspects=suspects,
-        advice=advise(hint, subject.configuration, task.kind),
-        notes=(*task.notes, *subject.notes, *id_notes),
+        advice=advise(hint, lambda method: command(method, subject.configuration, subject.device), task.kind),
+        notes=(*task.notes, *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),
     )
@@ -133,46 +146,68 @@ def audited(subject: Subject, scored: Scored) -> Audit:
 
 def _frame(
     task: Task, scored: Scored, label_N: NDArray[np.int64], hint: Hint, suspect_rows: NDArray[np.int64]
-) -> tuple[pd.DataFrame, list[str]]:
-    rows = np.arange(len(label_N))
-    score_N, probability_NC = scored.mean, scored.probability_NC
-    predicted_N = probability_NC.argmax(axis=1)
+) -> pd.DataFrame:
+    """The training samples, and after them the rows of the other splits; what is tested and found is of the first."""
+    samples = len(label_N)
+    train = _of_split(task, "train", Answers(scored.score_SN, scored.probability_NC), scored.seeds, samples)
+    pointed = [task.label_names[label] if label >= 0 else None for label in hint.pointed(samples)]
+    place = train.columns.get_loc("rank") + 1  # type: ignore[operator]
+    train.insert(place, "shortcut_points_to", np.array(pointed, dtype=object))
+    train.insert(place + 1, "suspect_label", pd.array(np.isin(np.arange(samples), suspect_rows), dtype="boolean"))
+    others = [_of_split(task, name, of, scored.seeds, samples) for name, of in scored.elsewhere.items()]
+    return pd.concat([train, *others], ignore_index=True)
+
+
+def _of_split(task: Task, name: str, answers: Answers, seeds: tuple[int | None, ...], samples: int) -> pd.DataFrame:
+    """The rows of a split; `samples` are those of the training split, whose mean score is the unit."""
+    split = task.splits[name]
+    label_N, rows = column_values(split, "labels"), np.arange(len(split))
+    score_N, probability_NC = answers.mean, answers.probability_NC
     names = np.array(task.label_names, dtype=object)
     rank_N = np.empty(len(rows), dtype=np.int64)
     rank_N[order(score_N)] = rows + 1
-    pointed_N = hint.pointed(len(rows))
-    identity, notes = _ids(task.train)
     columns: dict[str, Any] = {
-        "id": identity,
-        "index": column_values(task.train, "index"),
+        "id": _ids(split),
+        "split": name,
+        "index": column_values(split, "index"),
         "label": names[label_N],
-        "prediction": names[predicted_N],
+        "prediction": names[probability_NC.argmax(axis=1)],
         "confidence": probability_NC.max(axis=1),
         "probability_of_label": probability_NC[rows, label_N],
         "score": score_N,
-        "times_uniform": score_N * len(rows),
+        "times_uniform": score_N * samples,
         "rank": rank_N,
-        "shortcut_points_to": [names[label] if label >= 0 else None for label in pointed_N],
-        "suspect_label": np.isin(rows, suspect_rows),
     }
-    if len(scored.seeds) > 1:
-        columns |= {f"score_seed{s}": of_N for s, of_N in zip(scored.seeds, scored.score_SN, strict=True)}
+    if len(seeds) > 1:
+        columns |= {f"score_seed{s}": of_N for s, of_N in zip(seeds, answers.score_SN, strict=True)}
     for column in ("group", "attribute", "alignment"):
-        known = membership(task.train, column)
+        known = membership(split, column)
         if known:
             columns[column] = _joined(known, len(rows))
-    return pd.DataFrame(columns), notes
+    return pd.DataFrame(columns)
 
 
-def _ids(split: datasets.Dataset) -> tuple[Any, list[str]]:
+def _ids(split: datasets.Dataset) -> Any:
     """The data's own ids, or each row's index."""
+    return arrow_table(split).column("id").to_pandas() if "id" in split.column_names else column_values(split, "index")
+
+
+def _id_notes(split: datasets.Dataset) -> list[str]:
     if "id" not in split.column_names:
-        return column_values(split, "index"), [
-            "The data have no column 'id', so samples are named by their index in the training split."
-        ]
-    ids = arrow_table(split).column("id").to_pandas()
-    twice = int(ids.duplicated().sum())
-    return ids, [f"Ids are not unique: {twice:,} of them stand on an earlier sample too."] if twice else []
+        return ["The data have no column 'id', so samples are named by their index in their split."]
+    twice = int(_ids(split).duplicated().sum())
+    return [f"Ids are not unique: {twice:,} of them stand on an earlier sample too."] if twice else []
+
+
+def _elsewhere_notes(scored: Scored) -> list[str]:
+    """What was scored beside the training samples."""
+    if not scored.elsewhere:
+        return []
+    told = ", ".join(f"{name} ({len(of.probability_NC):,} rows)" for name, of in scored.elsewhere.items())
+    return [
+        f"Scored too, and apart: {told}; they stand in the tables of scores by their split, and no test, finding or "
+        "suspicion rests on them."
+    ]
 
 
 def _joined(known: dict[str, NDArray[np.bool_]], samples: int) -> NDArray[Any]:

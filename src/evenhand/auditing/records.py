@@ -61,17 +61,42 @@ class RunRecord:
         return task["name"], json.dumps([task["settings"], read], sort_keys=True), self.data_seed
 
     @property
-    def biased_model(self) -> Path | None:
-        """Where the run's biased model lies: a GCE stage; None if it has none."""
-        name = {"gce": "gce"}.get(self.method["name"], "biased")
-        folder = self.folder / "stages" / name / "model"
-        return folder if folder.is_dir() and self.method["settings"].get("loss", "gce") == "gce" else None
+    def _settings(self) -> dict[str, Any]:
+        return self.method["settings"]
 
     @property
-    def scores(self) -> Path | None:
-        """Where the scores of its training samples lie, if it has some."""
-        path = self.folder / "stages" / "scores" / "scores.npy"
-        return path if path.exists() and self.biased_model is not None else None
+    def folds(self) -> int:
+        """How many biased models the run has that each were trained on all but one part of the rows, as Even's; or 0.
+
+        They are counted only where they lie in the run's folder.
+        """
+        count = self._settings.get("folds", 0) if self.method["name"] == "even" else 0
+        stages = self.folder / "stages"
+        there = all((stages / f"biased-{k + 1}" / "model").is_dir() for k in range(count))
+        return count if count > 1 and there else 0
+
+    @property
+    def biased_q(self) -> float | None:
+        """GCE's exponent of the run's biased models; None if its method trains none with GCE."""
+        if self._settings.get("loss", "gce") != "gce" or self._settings.get("signal", "biased") != "biased":
+            return None
+        return self._settings.get("q")
+
+    @property
+    def augments(self) -> bool:
+        """Whether the run's biased model was trained on augmented images."""
+        return bool(self._settings.get("augment", False))
+
+    @property
+    def scoring(self) -> tuple[Any, Any]:
+        """Which gradient's norm the run scores by: of the head, L2, unless its method says otherwise."""
+        source = self._settings.get("source", "head")
+        return tuple(source) if isinstance(source, list) else source, self._settings.get("norm", "l2")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the run took its checkpoint's architecture only."""
+        return bool(self.raw["model"].get("fresh", False))
 
     def task_source(self, given: Mapping[str, Any]) -> TaskSource:
         """The run's task, to be built again.

@@ -41,7 +41,7 @@ class Audit:
         seeds: Their seeds; None for a model given as it is.
         data_seed: The seed of the data.
         scored_by: Which gradient's norm scores.
-        frame: The samples, as `to_frame` gives them, in the data's order.
+        frame: The rows, as `to_frame` gives them.
         hint: What looks like a shortcut.
         agreement: How alike the models' scores are; None for one model.
         detection: How well scores find the samples known to conflict; None where that isn't known.
@@ -71,15 +71,22 @@ class Audit:
     made: str
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a training sample, in the data's order.
+        """One row a sample: the training samples in the data's order, and after them those of the other splits.
 
-        `id` is the data's own, or the index; `score` is the sample's sampling probability (they sum to 1) and
-        `times_uniform` the same as a multiple of the mean; `rank` 1 has the highest score; `prediction`, `confidence`
-        and `probability_of_label` are the biased models'; `shortcut_points_to` is the class that the strongest found
-        shortcut points to, if the sample has one; `suspect_label` marks labels that look wrong. With several models
-        their own scores follow. What the data know of groups comes last.
+        `id` is the data's own name of the row, or the index in its `split`; `score` is the sample's sampling
+        probability (those of the training samples sum to 1, the others are on the same scale) and `times_uniform` the
+        same as a multiple of the training samples' mean; `rank` 1 has the highest score of its split; `prediction`,
+        `confidence` and `probability_of_label` are the biased models'. `shortcut_points_to` is the class that the
+        strongest found shortcut points to, if the sample has one, and `suspect_label` marks labels that look wrong;
+        both are known of training samples only. With several seeds their own scores follow. What the data know of
+        groups comes last.
         """
         return self.frame.copy()
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """The rows of the training samples, on which all findings rest."""
+        return self.frame[self.frame["split"] == "train"]
 
     def summary(self) -> str:
         """The result in a few lines."""
@@ -112,7 +119,7 @@ class Audit:
     @property
     def masses(self) -> list[float]:
         """Share of the scores' sum of each tenth of the samples, from the highest scores down."""
-        return decile_masses(self.frame["score"].to_numpy())
+        return decile_masses(self.training["score"].to_numpy())
 
     @property
     def verdict(self) -> str:
@@ -137,8 +144,9 @@ class Audit:
 
     def as_dict(self) -> dict[str, Any]:
         """All that the page shows, as plain data; equal to `audit.json`."""
-        scores = self.frame["score"].to_numpy()
-        order = np.argsort(self.frame["rank"].to_numpy(), kind="stable")
+        training = self.training
+        scores = training["score"].to_numpy()
+        order = np.argsort(training["rank"].to_numpy(), kind="stable")
         high, low = SHOWN[self.task.kind]
         findings = [finding.as_dict() for finding in self.hint.findings[:SHOWN_FINDINGS]]
         samples = len(order)
@@ -169,10 +177,10 @@ class Audit:
                 "explained": self.suspects.explained,
                 "confident": CONFIDENT,
                 "right_when_confident": self.suspects.right_when_confident,
-                "shown": shown_samples(self.task, self.frame, self.suspects.rows[:SHOWN_SUSPECTS]),
+                "shown": shown_samples(self.task, training, self.suspects.rows[:SHOWN_SUSPECTS]),
             },
-            "highest": shown_samples(self.task, self.frame, order[:high]),
-            "lowest": shown_samples(self.task, self.frame, order[::-1][: min(low, max(0, samples - high))]),
+            "highest": shown_samples(self.task, training, order[:high]),
+            "lowest": shown_samples(self.task, training, order[::-1][: min(low, max(0, samples - high))]),
             "advice": dataclasses.asdict(self.advice),
             "notes": [*self.notes, *self.hint.notes],
             "made": self.made,

@@ -1,33 +1,39 @@
-"""Biased models → scores and predictions of every training sample.
+"""Biased models → scores and predictions of every row, each by models that haven't seen it.
 
-Legend: N samples, C classes, S seeds.
+Legend: N samples of a split, C classes, S seeds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from evenhand.batches import AnyRows
-from evenhand.configuration import Configuration, model_source
+from evenhand.batches import model_rows
+from evenhand.configuration import Configuration
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels
-from evenhand.methods import GCE
+from evenhand.methods.base import OneStage
+from evenhand.methods.folds import biased_folds
+from evenhand.progress import Progress
 from evenhand.record import read_json, write_json
+from evenhand.saved_models import load_model
 from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import Progress, StoredRun, ready
+from evenhand.stored_run import StoredRun, ready
 from evenhand.tasks import Task
+from evenhand.tasks.base import column_values
 from evenhand.validation import UserError
 
-_CHECKED = 32  # of the highest stored scores, and as many of all, are computed again
+FOLDS = 2
+"""Halves: each model is asked about the one it wasn't trained on, as in Even."""
 _TOLERANCE = 0.02  # other processors and threads round otherwise, other data are far off
 
 
@@ -45,18 +51,40 @@ class Scoring:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What the biased models make of one split.
+
+    Attributes:
+        score_SN: The scores under each seed's models, as shares of the training samples' sum, shape (S, N).
+        probability_NC: Mean of the models' class probabilities, shape (N, C).
+    """
+
+    score_SN: NDArray[np.float64]
+    probability_NC: NDArray[np.float64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean over the seeds, shape (N,)."""
+        return self.score_SN.mean(axis=0)
+
+
+@dataclass(frozen=True)
 class Scored:
-    """What the biased models make of the training samples.
+    """What the biased models make of the training samples, on which all findings rest, and of the other splits.
 
     Attributes:
         seeds: The models' seeds; None for a model given as it is.
-        score_SN: Each model's scores, of sum 1, shape (S, N).
-        probability_NC: Mean of the models' class probabilities, shape (N, C).
+        score_SN: The training samples' scores under each seed's models, of sum 1, shape (S, N).
+        probability_NC: Mean of the models' class probabilities of the training samples, shape (N, C).
+        held_out: Whether each training sample was scored by models that weren't trained on it.
+        elsewhere: The splits that no model is trained on, by name: their scores on the same scale.
     """
 
     seeds: tuple[int | None, ...]
     score_SN: NDArray[np.float64]
     probability_NC: NDArray[np.float64]
+    held_out: bool = True
+    elsewhere: Mapping[str, Answers] = field(default_factory=dict)
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -65,80 +93,198 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class BiasedModel:
-    """A biased model to take or to train.
+class BiasedModels:
+    """The biased models of one seed, to be trained or taken.
 
     Attributes:
-        configuration: As what it is trained, or was.
-        folder: Where the audit keeps it, and what it computes with it.
-        seed: Its seed; None for a model given as it is.
-        load: Loads it where it lies; None has it trained.
-        scores: A file of scores that were computed with it before.
-        origin: What it is, told apart from others by this.
+        configuration: How they are trained, or were; its method is what they minimise.
+        folder: Where the audit keeps them, and what it computes with them.
+        seed: Their seed; None for a model given as it is.
+        folds: How many there are: each is trained on all but one part, and asked about that one. At 1 the only model
+            is asked about every sample.
+        augment: Whether they are trained on augmented images.
+        stages: The stages of a run that trained them already; None has them trained.
+        given: A classifier's folder, taken as the only model.
+        origin: What they are, told apart from others by this.
     """
 
     configuration: Configuration
     folder: Path
     seed: int | None
-    load: Callable[[], nn.Module] | None = None
-    scores: Path | None = None
+    folds: int = FOLDS
+    augment: bool = False
+    stages: Path | None = None
+    given: Path | None = None
     origin: str = "trained"
+
+    def models(self, run: StoredRun) -> Iterator[tuple[nn.Module, NDArray[np.bool_]]]:
+        """Each model and the training samples that it is asked about, shape (N,)."""
+        if self.given is not None:
+            yield ready(load_model(self.given), run.device), np.ones(len(run.task.train), dtype=bool)
+        elif self.stages is None:
+            method = self.configuration.method
+            assert isinstance(method, OneStage)
+            yield from biased_folds(run, method, self.folds, augment=self.augment)
+        else:
+            part_N = run.parts(self.folds)
+            for k in range(self.folds):
+                folder = self.stages / f"biased-{k + 1}" / "model"
+                yield ready(run.source.load(folder), run.device), part_N == k
 
 
 def score_all(
-    models: list[BiasedModel], task: Task, scoring: Scoring, device: torch.device, progress: Progress | None = None
+    models: list[BiasedModels], task: Task, scoring: Scoring, device: torch.device, progress: Progress | None = None
 ) -> Scored:
-    """Score with each model, and take the mean; what a killed audit has finished is not done again.
+    """Score with the models of each seed, and take the mean; what a killed audit has finished is not done again.
 
     Raises:
-        UserError: If stored scores don't belong to the data, or can't be used.
+        UserError: If the models of a run weren't trained on the data, or scores can't be used.
         StageError: If a training diverged.
     """
-    score_SN, mean_NC = [], None
+    found = []
     for biased in models:
         with untouched_surroundings():
-            norm_N, logits_NC = _scored(biased, task, scoring, device, progress)
-        total = norm_N.sum()
-        if not np.isfinite(norm_N).all() or norm_N.min() < 0 or total <= 0:
-            raise UserError(
-                f"The scores of the biased model in '{biased.folder}' are no numbers of at least 0 with a positive "
-                "sum, so samples can't be ranked by them."
-            )
-        score_SN.append(norm_N / total)
-        probability_NC = softmax(logits_NC.astype(np.float64), axis=1) / len(models)
-        mean_NC = probability_NC if mean_NC is None else mean_NC + probability_NC
-    assert mean_NC is not None
-    return Scored(tuple(biased.seed for biased in models), np.stack(score_SN), mean_NC)
+            found.append(_scored(biased, task, scoring, device, progress))
+    joined = {
+        name: Answers(
+            np.stack([of_seed[name][0] for of_seed in found]),
+            np.mean([of_seed[name][1] for of_seed in found], axis=0),
+        )
+        for name in scored_splits(task)
+    }
+    train = joined.pop("train")
+    return Scored(
+        seeds=tuple(biased.seed for biased in models),
+        score_SN=train.score_SN,
+        probability_NC=train.probability_NC,
+        held_out=all(biased.folds > 1 for biased in models),
+        elsewhere=joined,
+    )
+
+
+def scored_splits(task: Task) -> dict[str, datasets.Dataset]:
+    """The splits whose labels are the model's classes, train first."""
+    same = task.label_names
+    return {name: split for name, split in task.splits.items() if tuple(split.features["labels"].names) == same}
+
+
+_OfSplit = tuple[NDArray[np.float64], NDArray[np.float64]]  # scores, shape (N,), and probabilities, shape (N, C)
 
 
 def _scored(
-    biased: BiasedModel, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """One model's scores and logits, from its folder where they are there."""
-    configuration = biased.configuration
+    biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
+) -> dict[str, _OfSplit]:
+    """The scores and class probabilities of one seed's models, split by split."""
     _claim(biased, scoring)
-    source = model_source(configuration.model, task, configuration.adapters)
-    run = StoredRun(configuration, task, source, biased.folder, device, progress)
-    model = run.train("biased", GCE()) if biased.load is None else ready(biased.load(), device)
-    logits_file = biased.folder / "logits.npy"
-    logits_NC = _kept(logits_file, lambda: logits_and_labels(model, run.rows["train"], collate_fn=run.collate)[0])
-    if logits_NC.shape != (len(task.train), len(task.label_names)):
+    run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
+    splits = scored_splits(task)
+    norms = {name: np.zeros(len(split)) for name, split in splits.items()}
+    probabilities = {name: np.zeros((len(split), len(task.label_names))) for name, split in splits.items()}
+    for k, (model, asked_N) in enumerate(biased.models(run)):
+        answers = _Asking(run, model, scoring, biased.folder / f"answers-{k + 1}.npz")
+        for name, split in splits.items():
+            rows = np.flatnonzero(asked_N) if name == "train" else np.arange(len(split))
+            share = 1.0 if name == "train" else 1 / biased.folds
+            norm_N, probability_NC = answers.of(name, split, rows)
+            if name == "train" and biased.stages is not None:
+                _check_data(biased.stages / f"probabilities-{k + 1}", probability_NC, rows, split)
+            norms[name][rows] += share * norm_N
+            probabilities[name][rows] += share * probability_NC
+        answers.keep()
+    total = norms["train"].sum()
+    if not np.isfinite(norms["train"]).all() or norms["train"].min() < 0 or total <= 0:
         raise UserError(
-            f"The model gives {logits_NC.shape[1]} classes for {logits_NC.shape[0]} samples, but the task "
-            f"'{task.name}' has {len(task.label_names)} classes and {len(task.train)} training samples."
+            f"The scores of the biased models in '{biased.folder}' are no numbers of at least 0 with a positive sum, "
+            "so samples can't be ranked by them."
         )
-    if biased.scores is None:
-        return run.gradient_norms(model, scoring.source, scoring.norm), logits_NC
-    norm_N = _read(biased.scores)
-    _check_scores(norm_N, biased.scores, model, run, scoring)
-    return norm_N, logits_NC
+    return {name: (norms[name] / total, probabilities[name]) for name in splits}
 
 
-def _claim(biased: BiasedModel, scoring: Scoring) -> None:
-    """The folder is this model's; one of another model is refused."""
+class _Asking:
+    """What one model says of rows: computed, or as an earlier audit computed it."""
+
+    def __init__(self, run: StoredRun, model: nn.Module, scoring: Scoring, path: Path) -> None:
+        self.run, self.model, self.scoring, self.path = run, model, scoring, path
+        self.kept: dict[str, NDArray[np.float64]] | None = None
+        if path.exists():
+            with np.load(path) as arrays:
+                self.kept = dict(arrays)
+        self.found: dict[str, NDArray[np.float64]] = {}
+
+    def of(self, name: str, split: datasets.Dataset, rows: NDArray[np.int64]) -> _OfSplit:
+        """Norms and class probabilities of some rows of a split, in their order."""
+        place = len(self.found) // 2
+        keys = f"norms{place}", f"logits{place}"  # a split's name may be none that a file can have
+        if self.kept is None:
+            whole = len(rows) == len(split)
+            asked = self.run.rows[name] if whole else model_rows(split.select(rows), self.run.preprocess)
+            logits_NC = logits_and_labels(self.model, asked, collate_fn=self.run.collate)[0]
+            self._check_classes(logits_NC)
+            source, norm = self.scoring.source, self.scoring.norm
+            norm_N = gradient_norms(self.model, asked, source, norm, collate_fn=self.run.collate)
+        else:
+            norm_N, logits_NC = (self.kept[key] for key in keys)
+        if len(norm_N) != len(rows):
+            raise UserError(
+                f"'{self.path}' holds scores of {len(norm_N):,} rows of the split '{name}', but {len(rows):,} were "
+                "asked for: choose another output folder."
+            )
+        self.found |= dict(zip(keys, (norm_N, logits_NC), strict=True))
+        return norm_N, softmax(logits_NC.astype(np.float64), axis=1)
+
+    def keep(self) -> None:
+        """Write what was computed; the file appears whole or not at all."""
+        if self.kept is not None:
+            return
+        partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
+        try:
+            np.savez(partial, **self.found)  # type: ignore[arg-type]
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _check_classes(self, logits_NC: NDArray[np.float32]) -> None:
+        names = self.run.task.label_names
+        if logits_NC.shape[1] != len(names):
+            raise UserError(
+                f"The model gives {logits_NC.shape[1]} classes, but the task '{self.run.task.name}' has {len(names)}."
+            )
+
+
+def _check_data(
+    stage: Path, probability_NC: NDArray[np.float64], rows: NDArray[np.int64], split: datasets.Dataset
+) -> None:
+    """The data are those of the run: its models give them the probabilities that the run stored."""
+    path = stage / "probabilities.npy"
+    if not path.exists():
+        return
+    wanted = "give the data that the run was trained on (the same --data-dir and settings)"
+    try:
+        told_N = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(
+            f"The probabilities in '{path}' can't be read ({error}): delete the file or repeat its run."
+        ) from error
+    if told_N.shape != (len(split),):
+        raise UserError(
+            f"The probabilities in '{path}' don't match the data: {told_N.size} of them, {len(split)} training "
+            f"samples; {wanted}."
+        )
+    again_N = probability_NC[np.arange(len(rows)), column_values(split, "labels")[rows]]
+    if np.mean(np.abs(again_N - told_N[rows]) > _TOLERANCE) > 0.1:
+        raise UserError(
+            f"The probabilities in '{path}' don't match the data: computed again, the samples have other ones; "
+            f"{wanted}."
+        )
+
+
+def _claim(biased: BiasedModels, scoring: Scoring) -> None:
+    """The folder is these models'; one of others is refused."""
     described = {
         "configuration": biased.configuration.run_hash,
         "origin": biased.origin,
+        "folds": biased.folds,
+        "augment": biased.augment,
         "source": scoring.source,
         "norm": scoring.norm,
     }
@@ -150,8 +296,8 @@ def _claim(biased: BiasedModel, scoring: Scoring) -> None:
             same = False
         if not same:
             raise UserError(
-                f"The folder '{biased.folder}' holds a biased model of another audit (data, model, training or "
-                "seed): choose another output folder."
+                f"The folder '{biased.folder}' holds a biased model of another audit (data, model, training or seed): "
+                "choose another output folder."
             )
         return
     try:
@@ -159,60 +305,3 @@ def _claim(biased: BiasedModel, scoring: Scoring) -> None:
         write_json(path, described)
     except OSError as error:
         raise UserError(f"The output folder '{biased.folder}' can't be written to ({error.strerror}).") from error
-
-
-def _kept(path: Path, compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """An array from its file, which appears whole or not at all."""
-    if not path.exists():
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-        try:
-            np.save(partial, compute())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return np.load(path)
-
-
-def _read(path: Path) -> NDArray[np.float64]:
-    try:
-        norm_N = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"The scores in '{path}' can't be read ({error}): delete the file or repeat its run."
-        ) from error
-    return norm_N.astype(np.float64)
-
-
-def _check_scores(norm_N: NDArray[np.float64], path: Path, model: nn.Module, run: StoredRun, scoring: Scoring) -> None:
-    """Scores are those of these very samples: as many, and equal where they are computed again."""
-    rows = run.rows["train"]
-    wanted = "give the data that the run was trained on (the same --data-dir and settings)"
-    if norm_N.shape != (len(rows),):
-        raise UserError(
-            f"The scores in '{path}' don't match the data: {norm_N.size} scores, {len(rows)} training samples; "
-            f"{wanted}."
-        )
-    spread = np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows))).astype(np.int64)
-    chosen = np.union1d(spread, np.argsort(-norm_N)[:_CHECKED])
-    again_N = gradient_norms(model, _Part(rows, chosen), scoring.source, scoring.norm, collate_fn=run.collate)
-    scale = np.maximum(again_N, norm_N[chosen]) + 1e-3 * norm_N.mean()
-    if np.mean(np.abs(again_N - norm_N[chosen]) / scale > _TOLERANCE) > 0.1:
-        raise UserError(
-            f"The scores in '{path}' don't match the data: computed again, the samples have other scores; {wanted}."
-        )
-
-
-class _Part:
-    """Some rows of a data set that is read by the batch."""
-
-    def __init__(self, rows: AnyRows, chosen: NDArray[np.int64]) -> None:
-        self.rows, self.chosen = rows, chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitems__(self, places: list[int]) -> dict[str, object]:
-        return self.rows.__getitems__([int(self.chosen[place]) for place in places])
-
-    def __getitem__(self, place: int) -> dict[str, object]:
-        return self.rows[int(self.chosen[place])]

@@ -18,6 +18,7 @@ from evenhand.gradients import Norm, Source, check_norm, check_source
 from evenhand.losses import cross_entropy, gce_weights
 from evenhand.methods.base import Init, Method, OneStage, Run, check_init, check_unprojected
 from evenhand.methods.edge import EDGE, EdgeProjection
+from evenhand.methods.folds import biased_folds
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
 from evenhand.validation import UserError, check_choice, check_integer, check_number
@@ -189,16 +190,13 @@ class Even(Method):
         if self.folds == 1:
             biased = run.train("biased", gce)
             return biased, run.probabilities(biased)
-        part_N = run.parts(self.folds)
-        if len(part_N) < self.folds:
-            raise UserError(f"Even with folds={self.folds} needs as many training samples. Got {len(part_N)}.")
-        # an epoch has N draws however few samples they are drawn from
-        epochs = math.ceil(run.epochs * (self.folds - 1) / self.folds)
-        probability_N = np.empty(len(part_N), dtype=np.float32)
+        samples = len(run.parts(self.folds))
+        if samples < self.folds:
+            raise UserError(f"Even with folds={self.folds} needs as many training samples. Got {samples}.")
+        probability_N = np.empty(samples, dtype=np.float32)
         model = None
-        for k in range(self.folds):
-            model = run.train(f"biased-{k + 1}", gce, only=part_N != k, epochs=epochs)
-            probability_N[part_N == k] = run.probabilities(model, f"probabilities-{k + 1}")[part_N == k]
+        for k, (model, unseen_N) in enumerate(biased_folds(run, gce, self.folds)):
+            probability_N[unseen_N] = run.probabilities(model, f"probabilities-{k + 1}")[unseen_N]
         assert model is not None
         return model, probability_N
 

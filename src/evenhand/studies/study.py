@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from evenhand.configuration import Configuration, check_parts, model_source
+from evenhand.configuration import Configuration, check_parts
 from evenhand.models import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.run import Device, torch_device
@@ -283,7 +283,7 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
         try:
             if key not in built:
                 built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-            source = model_source(run.model, built[key], run.adapters, run.fresh)
+            source = run.source(built[key])
             source.config()
             run.method.check_inputs(built[key].inputs)
             check_parts(run.method, source)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from evenhand.configuration import Configuration, files_read, model_source
+from evenhand.configuration import Configuration, files_read
 from evenhand.progress import Progress
 from evenhand.run import Device, carry_out, torch_device
 from evenhand.shared_stages import SharedStages
@@ -68,9 +68,8 @@ def _carry_out(job: Job, progress: Progress | None) -> None:
     task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
     if job.elsewhere and files_read(run.task, run.model) != run.files:
         raise UserError("The files on this machine aren't those that the study was started with.")
-    source = model_source(run.model, task, run.adapters, run.fresh)
     device = torch_device(job.device)
-    carry_out(run, task, source, job.folder, device, progress, SharedStages(job.stages))
+    carry_out(run, task, run.source(task), job.folder, device, progress, SharedStages(job.stages))
 
 
 def _failure(job: Job, error: str) -> dict[str, object]:

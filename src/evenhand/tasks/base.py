@@ -259,6 +259,14 @@ class TaskSource(ABC):
         }
         return {name: value for name, value in changed.items() if name != "data_dir"}
 
+    def places(self) -> dict[str, str]:
+        """Where the task's files lie on this machine: the options that name them, with paths from the root."""
+        given = getattr(self, "data_dir", None)
+        if given is None:
+            return {}
+        folder = Path(given) if Path(given).exists() else Path(given).expanduser()
+        return {"data_dir": str(folder.absolute())}
+
     def settings(self) -> dict[str, Any]:
         """The construction's settings, without paths (which differ between machines)."""
         return {name: value for name, value in plain_fields(self).items() if name != "data_dir"}

@@ -217,6 +217,11 @@ class OwnData(TaskSource):
             given[name] = Path(path).expanduser().absolute().name if is_local(path) else Path(path).as_posix()
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
+    def places(self) -> dict[str, str]:
+        """Files and folders by their paths from the root; a name on the hub is none."""
+        given = {name: str(getattr(self, name)) for name in self._given_paths}
+        return {name: str(Path(path).expanduser().absolute()) for name, path in given.items() if is_local(path)}
+
     @property
     def _given_paths(self) -> list[str]:
         return [name for name in _PATHS if getattr(self, name) is not None]

@@ -40,7 +40,7 @@ class Labelled:
     """All rows with what is known of them.
 
     Attributes:
-        inputs: `text` and perhaps `text_pair`, or `image`; perhaps `id`.
+        inputs: `text` and perhaps `text_pair`, or `image`; and `id`.
         names: Name of each class.
         label_N: Class of each row, −1 for rows that are left out.
         groups: Column → (its values, each row's place among them or −1).
@@ -96,7 +96,9 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
     else:
         _check_known(parts, label, found, names)
     return Labelled(
-        inputs=datasets.concatenate_datasets([_inputs(part, columns) for part in parts]),
+        inputs=datasets.concatenate_datasets(
+            [_inputs(part, columns, file) for part, file in zip(parts, _files(parts), strict=True)]
+        ),
         names=list(names),
         label_N=np.concatenate([cells.among(names) for cells in found]),
         groups={column: _group(parts, column) for column in columns.group},
@@ -116,7 +118,7 @@ def _check_known(parts: Sequence[Part], label: str, found: Sequence[Cells], name
                 )
 
 
-def _inputs(part: Part, columns: Columns) -> datasets.Dataset:
+def _inputs(part: Part, columns: Columns, file: str | None) -> datasets.Dataset:
     if columns.text:
         taken = dict(zip(columns.text, ("text", "text_pair"), strict=False))
     else:
@@ -125,12 +127,29 @@ def _inputs(part: Part, columns: Columns) -> datasets.Dataset:
     # by way of names that no column has: a pair may be called (text_pair, text)
     for rename in ({old: f"{new} of own" for old, new in taken.items()}, {f"{n} of own": n for n in taken.values()}):
         rows = rows.rename_columns(rename)
-    own = columns.id if columns.id is not None else ("id" if not columns.text and _is_listed(part) else None)
-    if own is None:
-        return rows
-    ids: Any = arrow_table(part.rows.select_columns(own)).column(own)
-    table = pa.table({"id": ids.cast(pa.string())})
+    table = pa.table({"id": _ids(part, columns, file)})
     return datasets.concatenate_datasets([rows, datasets.Dataset(table)], axis=1)
+
+
+def _ids(part: Part, columns: Columns, file: str | None) -> Any:
+    """The rows' own names: the user's, those of pictures' files, or each row's number in its file as errors count it.
+
+    Rows of several files are named FILE:ROW.
+    """
+    own = columns.id if columns.id is not None else ("id" if not columns.text and _is_listed(part) else None)
+    if own is not None:
+        column: Any = arrow_table(part.rows.select_columns(own)).column(own)
+        return column.cast(pa.string())
+    row_N = np.arange(1, len(part.rows) + 1)
+    return pa.array(row_N) if file is None else pa.array([f"{file}:{row}" for row in row_N], pa.string())
+
+
+def _files(parts: Sequence[Part]) -> list[str | None]:
+    """What tells the parts apart in their rows' ids; None where there is only one."""
+    if len(parts) == 1:
+        return [None]
+    names = [part.split if part.is_hub else part.where.strip("'") for part in parts]
+    return names if len(set(names)) == len(names) else [part.split or "data" for part in parts]
 
 
 def _is_listed(part: Part) -> bool:
