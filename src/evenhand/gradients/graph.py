@@ -12,6 +12,7 @@ Node = Any
 """A node of the graph: what `grad_fn` is, or a custom function's context."""
 
 _LEAF = "AccumulateGrad"
+_REENTRANT = "CheckpointFunctionBackward"
 # The same values under another node: who uses this uses the parameter below.
 _ALIASES = frozenset(
     f"{name}Backward0" for name in ("T", "Transpose", "Permute", "ToCopy", "View", "UnsafeView", "Alias", "Clone")
@@ -34,8 +35,9 @@ class Graph:
         tap: The name of the nodes of taps.
     """
 
-    def __init__(self, root: Node | None, watched: Collection[Node], tap: str) -> None:
+    def __init__(self, root: Node | None, watched: Collection[Node] = (), tap: str = "") -> None:
         self.taps: list[Node] = []
+        self.reentrant = False  # a part of it is made in the backward alone, by reentrant checkpointing
         self._users: dict[Node, list[Node]] = {}  # of leaves, aliases and watched nodes, one an edge
         kept = {_LEAF, *_ALIASES}
         watched = set(watched)
@@ -53,6 +55,8 @@ class Graph:
                     left.append(child)
                     if kind == tap:
                         self.taps.append(child)
+                    elif kind == _REENTRANT:
+                        self.reentrant = True
 
     def users(self, node: Node) -> list[Node]:
         """The nodes that use a watched one, once for each use."""
