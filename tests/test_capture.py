@@ -502,13 +502,19 @@ def test_a_layer_that_is_not_called(verify: bool) -> None:
     assert set(gradients_in(model)) == {"head.weight", "head.bias"}
 
 
-@pytest.mark.parametrize(("kind", "moved"), [(RawUse, ["layer.weight"]), (Shuffled, ["layer.weight", "layer.bias"])])
-def test_what_only_autograd_can_see_is_found_on_the_first_batch(
-    kind: type[Vectors], moved: list[str], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "moved", "reason"),
+    [
+        (RawUse, ["layer.weight"], "used without their layers"),
+        (Shuffled, ["layer.weight", "layer.bias"], "disagree with autograd"),
+    ],
+)
+def test_what_taps_do_not_see_is_found_on_the_first_batch(
+    kind: type[Vectors], moved: list[str], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, inputs = vectors(kind)
     assert second(check_model(model, inputs)) == moved
-    assert "disagree with autograd" in caplog.text
+    assert reason in caplog.text
     assert ", ".join(moved) in caplog.text
     with pytest.raises(UserError, match=r"route='single' can't be taken.*layer.weight"):
         check_model(model, inputs, route="single")
@@ -625,7 +631,7 @@ def test_a_wrong_rule_is_found_and_named(monkeypatch: pytest.MonkeyPatch, caplog
 
 
 def test_a_parameter_without_a_gradient_at_first_is_checked_when_it_has_one(caplog: pytest.LogCaptureFixture) -> None:
-    model, inputs = vectors(RawUse)
+    model, inputs = vectors(Shuffled)
     nn.init.zeros_(model.head.weight)  # type: ignore[arg-type]  # nothing reaches the layer, as with LoRA's A
     labels_B, weight_B = labels_and_weights()
     engine = WeightedGradients(model)
@@ -633,14 +639,17 @@ def test_a_parameter_without_a_gradient_at_first_is_checked_when_it_has_one(capl
     assert second(engine) == []
     nn.init.normal_(model.head.weight)  # type: ignore[arg-type]
     run_engine(engine, inputs, labels_B, weight_B)
-    assert second(engine) == ["layer.weight"]
+    assert second(engine) == ["layer.weight", "layer.bias"]
     assert "layer.weight" in caplog.text
 
 
 def test_unverified_a_gradient_that_no_rule_saw_is_an_error() -> None:
     class Bypassed(Vectors):
+        """In a part of the model that makes its graph in the backward."""
+
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(F.linear(x, self.layer.weight))
+            x = x.detach().requires_grad_()
+            return self.head(checkpoint(lambda y: F.linear(y, self.layer.weight), x, use_reentrant=True))  # type: ignore[arg-type]
 
     model, inputs = vectors(Bypassed)
     engine = WeightedGradients(model, verify=False)

@@ -2,10 +2,12 @@
 
 Legend: B samples, K weightings.
 
-A forward hook sends the output of each layer that has a rule through `Tap`, an identity that keeps the layer's input a
-and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. What rules don't cover
-comes from a second backward through the same graph, restricted to those parameters. The first batches are checked
-against plain autograd, which finds what can't be seen in a model's structure.
+A forward hook sends the output of each layer that has a rule through a tap (taps.py), an identity that keeps the layer's
+input a and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. An embedding that
+gives the same rows to all samples has no tap: δ is read where the graph adds its output to each of them. What rules don't
+cover comes from a second backward through the same graph, restricted to those parameters. Each batch's graph is compared
+with what the taps saw; the first batches, and later ones now and then, are checked against plain autograd, which finds
+what neither shows.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
+from evenhand.gradients.accumulation import Accumulated
 from evenhand.gradients.combination import combine_into_grad
-from evenhand.gradients.coverage import by_sample, layers_with_rules, seen_by_rules_only
+from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
+from evenhand.gradients.layer_taps import LayerTaps
 from evenhand.gradients.layers import sample_gradients
 from evenhand.gradients.patterns import Scope, parameters_in_scope
 from evenhand.gradients.processes import average_over_processes
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.statistics import GradientStatistics
 from evenhand.gradients.sums import Sums, add
+from evenhand.gradients.taps import Collect
 from evenhand.gradients.two_backwards import Backward, gradients_beside
 from evenhand.gradients.verification import Verification
 from evenhand.validation import UserError, check_choice
@@ -64,9 +68,9 @@ class WeightedGradients:
             from a forward of its own, whose loss `add_bias` takes.
         scope: Which trainable parameters have a b: "all", "adapters" (of peft), or name patterns. The others keep e.
         distributed: b is averaged over the processes before it is combined, as DistributedDataParallel averages e.
-        verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient, and again
-            on the first of more than one sample (two more backwards each time); what disagrees moves to the second
-            backward, with a warning.
+        verify: Check each parameter's b against plain autograd on the first batch that gives it a gradient, again on
+            the first of more than one sample, and all of them on every 200th batch (two more backwards each time);
+            what disagrees moves to the second backward, with a warning.
 
     Raises:
         UserError: If the route is unknown, a trainable parameter can't take it, or the scope is empty.
@@ -89,26 +93,23 @@ class WeightedGradients:
         self.names = parameters_in_scope(model, scope)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._refuse_hidden()
-        self._layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
-        self._single = seen_by_rules_only(model, self._layers)
+        layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
+        self._single = seen_by_rules_only(model, layers)
+        self._taps = LayerTaps(layers, self._single, self._collect, self._shown)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
         self._verification = Verification(self._single if verify else ())
-        self._bias: list[Sums] = [{}]  # one a weighting
+        self._bias = Accumulated()
         # the state of one batch
-        self._armed = False  # hooks tap what passes; also in the backward, where checkpointing runs forwards again
         self._captured = False  # the last forward was tapped
         self._met = False  # the backward passed a tap
-        self._batch: int | None = None
-        self._misfits: set[nn.Module] = set()
-        self._tapped: set[nn.Parameter] = set()  # their layers were called in the last forward
         self._weight_KB: Tensor | None = None
         self._sums: list[Sums] = []
         self._coarse = False
         if route == "single":
             self._refuse_uncovered(p for p in self.names if p not in self._single)
-        self._handles = [layer.register_forward_hook(self._tap, with_kwargs=True) for layer in self._layers]
-        self._handles.append(model.register_forward_pre_hook(self._see_batch, with_kwargs=True))
+        self._taps.attach()
+        self._handle = model.register_forward_pre_hook(self._see_batch, with_kwargs=True)
         logger.info(self.summary())
 
     # ---- what a step calls ------------------------------------------------------------------------------------------
@@ -116,15 +117,15 @@ class WeightedGradients:
     @contextmanager
     def forward(self) -> Iterator[None]:
         """Capture the model's forward pass inside; one call of the model, whose backward comes next."""
-        self._captured = self._armed = bool(self._single) and not self._mixes_samples()
-        self._batch = None
-        self._tapped = set()
+        self._captured = bool(self._single) and not self._mixes_samples()
+        self._taps.forget()
         if self.route == "single" and not self._captured:
             raise UserError("route='single' can't be taken: batch normalisation in train mode mixes the samples.")
+        self._taps.armed = self._captured
         try:
             yield
         finally:
-            self._armed = False
+            self._taps.armed = False
 
     def backward(
         self,
@@ -147,30 +148,41 @@ class WeightedGradients:
             reduce(l), detached.
         """
         weight_KB = self._checked_weights(loss_B, weight_B)
-        if all(p.grad is None for p in self.names):
-            self.reset()  # e was zeroed without a step, so b is forgotten too
-        self._bias += [{} for _ in range(len(weight_KB) - len(self._bias))]
-        self._uncover({p for m in self._misfits for p in self._layers[m].values()}, "samples are not in dim 0")
-        self._misfits.clear()
-        pending = self._verification.pending(self._single, self._tapped, len(loss_B)) if self._captured else set()
-        sums = [{} for _ in weight_KB] if pending else self._bias
-        loss = reduce(loss_B)
-        self._armed = self._captured
-        self._met = False
+        self._bias.drop_forgotten()
+        self._bias.widen(len(weight_KB))
         try:
-            with self._summing(weight_KB, sums):
-                backward(loss, retain_graph=bool(pending or self._second()))
-            if self._captured and self._single and not self._met and not pending:  # which finds it by itself
-                raise UserError("The losses don't come from the model's last call in train mode: call model.train().")
-            if pending:
-                if self._verification.due(pending):
-                    self._verify(loss, loss_B, reduce, backward)
-                for bias, found in zip(self._bias, sums, strict=False):
-                    for p in found.keys() & self._single:
-                        add(bias, p, found[p])
-            self._second_backward(loss_B, weight_KB, reduce, backward)
+            return self._backward(reduce(loss_B), loss_B, weight_KB, reduce, backward)
         finally:
-            self._armed = False
+            self._taps.forget()
+            self._bias.remember(self.names)
+
+    def _backward(
+        self,
+        loss: Tensor,
+        loss_B: Tensor,
+        weight_KB: Tensor,
+        reduce: Callable[[Tensor], Tensor],
+        backward: Backward,
+    ) -> Tensor:
+        pending: set[nn.Parameter] = set()
+        if self._captured:
+            for reason, parameters in self._taps.check(loss_B.grad_fn).items():
+                self._uncover(parameters, reason)
+            pending = self._verification.pending(self._single, self._taps.called, self._taps.renewed, len(loss_B))
+        sums = [{} for _ in weight_KB] if pending else self._bias.sums
+        self._taps.armed = self._captured
+        self._met = False
+        with self._summing(weight_KB, sums):
+            backward(loss, retain_graph=bool(pending or self._second()))
+        if self._captured and self._single and not self._met and not pending:  # which finds it by itself
+            raise UserError("The losses don't come from the model's last call in train mode: call model.train().")
+        if pending:
+            if self._verification.due(pending):
+                self._verify(loss, loss_B, reduce, backward)
+            for bias, found in zip(self._bias.sums, sums, strict=False):
+                for p in found.keys() & self._single:
+                    add(bias, p, found[p])
+        self._second_backward(loss_B, weight_KB, reduce, backward)
         return loss.detach()
 
     def _second_backward(
@@ -185,14 +197,14 @@ class WeightedGradients:
             )
             for p, gradient in zip(second, gradients, strict=True):
                 if gradient is not None:
-                    add(self._bias[k], p, gradient)
+                    add(self._bias.sums[k], p, gradient)
 
     def add_bias(self, loss: Tensor, backward: Backward = Tensor.backward) -> None:
         """Add the gradient of reduce(w·l) of a forward of its own to b (`route="double"`), leaving `.grad` as it is."""
         parameters = list(self.names)
         for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
             if gradient is not None:
-                add(self._bias[0], p, gradient)
+                add(self._bias.sums[0], p, gradient)
 
     def combine_into_grad(self, projection: Projection) -> None:
         """Replace the accumulated e in `.grad` by the update with b (of the first weighting), and forget b."""
@@ -200,7 +212,7 @@ class WeightedGradients:
         for name, p in self.model.named_parameters():
             if p.requires_grad and p.grad is not None and p not in known:
                 raise UserError(f"The parameter '{name}' became trainable after the method was attached: attach again.")
-        bias = self._bias[0]
+        bias = self._bias.sums[0]
         if self.distributed:
             bias = average_over_processes(self.names, bias)
         combine_into_grad(self.names, bias, self._transposed, projection, self.statistics)
@@ -208,17 +220,16 @@ class WeightedGradients:
 
     def bias_gradients(self, weighting: int = 0) -> dict[str, Tensor]:
         """The b of a weighting accumulated so far, by parameter name, dense."""
-        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias[weighting].items()}
+        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias.sums[weighting].items()}
 
     def reset(self) -> None:
         """Forget the b accumulated so far, as `optimizer.zero_grad()` forgets e."""
-        self._bias = [{}]
+        self._bias.clear()
 
     def detach(self) -> None:
         """Remove all hooks from the model and forget everything."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._taps.detach()
+        self._handle.remove()
         self._captured = False
         self.reset()
 
@@ -264,6 +275,7 @@ class WeightedGradients:
         if self.route == "single":
             self._refuse_uncovered(moved)
         self._single -= parameters
+        self._taps.prune()
         names = ", ".join(self.names[p] for p in moved)
         logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
 
@@ -294,29 +306,21 @@ class WeightedGradients:
 
     def _see_batch(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The batch size is dim 0 of the model's first tensor."""
-        if self._armed and self._batch is None:
-            self._batch = next((len(x) for x in _tensors((args, kwargs))), None)
+        if self._taps.armed and self._taps.batch is None:
+            self._taps.batch = next((len(x) for x in _tensors((args, kwargs))), None)
 
-    def _tap(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        if not self._armed:
-            return None
-        a: Tensor = args[0] if args else next(iter(kwargs.values()))
-        shown = None if self._batch is None else by_sample(layer, output, self._batch)
-        if shown is None:  # or the model was called without a tensor
-            self._misfits.add(layer)
-            return None
-        if not (torch.is_grad_enabled() and shown.requires_grad):
-            return shown
-        self._tapped.update(self._layers[layer].values())
-        return cast(Tensor, _Tap.apply(shown, a.detach(), layer, self))
+    def _shown(
+        self, _layer: nn.Module, _own: Mapping[str, nn.Parameter], a: Tensor, _output: Tensor
+    ) -> tuple[Tensor, Collect]:
+        return a, self._collect
 
-    def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
+    def _collect(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
         """Add what one use of a layer contributes to Σ w_i g_i."""
         if self._weight_KB is None:
             return
         self._met = True
         self._coarse |= delta.dtype in (torch.float16, torch.bfloat16)
-        covered = {name: p for name, p in self._layers[layer].items() if p in self._single}
+        covered = {name: p for name, p in own.items() if p in self._single}
         for name, gradients in sample_gradients(layer, covered, a, delta, self._weight_KB.shape[1]).items():
             for sums, weight_B in zip(self._sums, self._weight_KB, strict=False):
                 add(sums, covered[name], gradients.weighted(weight_B))
@@ -336,8 +340,8 @@ class WeightedGradients:
                 "The losses and their weights must have one value a sample. "
                 f"Got shapes {tuple(loss_B.shape)} and {tuple(weight_B.shape)}."
             )
-        if self._captured and self._batch not in (None, len(loss_B)):
-            raise UserError(f"The model saw {self._batch} samples, but there are {len(loss_B)} losses.")
+        if self._captured and self._taps.batch not in (None, len(loss_B)):
+            raise UserError(f"The model saw {self._taps.batch} samples, but there are {len(loss_B)} losses.")
         return weight_B.detach().to(loss_B.device).view(-1, len(loss_B))
 
     # ---- verification -----------------------------------------------------------------------------------------------
@@ -356,27 +360,6 @@ class WeightedGradients:
             ours, dict(zip(every, found, strict=True)), len(loss_B), on_gpu, self._coarse
         )
         self._uncover(wrong, "their rules disagree with autograd")
-
-
-class _Tap(torch.autograd.Function):
-    """Identity on a layer's output, which shows the engine δ and the layer's input in the backward.
-
-    The input is kept by `save_for_backward`, so that checkpointing and hooks that move saved tensors apply to it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, a: Tensor, layer: nn.Module, engine: WeightedGradients) -> Tensor:
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a)
-        ctx.layer, ctx.engine = layer, engine
-        return output.data  # neither a copy nor a view: what follows may work in place
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, delta: Tensor | None) -> tuple[Tensor | None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if delta is not None:
-            ctx.engine._collect(ctx.layer, *ctx.saved_tensors, delta)
-        return delta, None, None, None
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

@@ -13,20 +13,22 @@ gradient divided by its length, so that a sample the model is sure of doesn't un
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from evenhand.gradients.coverage import by_sample, layers_with_rules, seen_by_rules_only
+from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
 from evenhand.gradients.entrywise import entry_sums, power_sums
 from evenhand.gradients.forms import SampleGradients, gram, gram_is_cheaper, gram_product, joined
 from evenhand.gradients.head_norms import accurate, logit_gradients
+from evenhand.gradients.layer_taps import LayerTaps
 from evenhand.gradients.layers import is_affine, positions, sample_gradients
 from evenhand.gradients.norm_batches import Batch
+from evenhand.gradients.norm_check import NormCheck
+from evenhand.gradients.taps import Collect
 from evenhand.validation import UserError
 
 logger = logging.getLogger(__name__)
@@ -34,15 +36,12 @@ logger = logging.getLogger(__name__)
 Sums = dict[nn.Parameter, Tensor]
 """Σ |g_i|^p of each parameter, or max |g_i| where p is infinite, shape (B,)."""
 
-_VERIFIED_SAMPLES = 2
-
-
 class NormPass:
     """Norms of the gradients of some parameters, batch by batch.
 
     Parameters that rules don't reach (used without a layer, or by one without a rule) take a loop over samples, which
-    says so once in the log. On the first batch every parameter's norm is compared with the loop's on two samples, and
-    what disagrees takes the loop.
+    says so once in the log. Norms are compared with the loop's (norm_check.py), and what disagrees takes the loop, in
+    the batch that showed it and from then on.
 
     Args:
         model: The model, in eval mode; none of its parameters may require gradients (`frozen`).
@@ -54,48 +53,43 @@ class NormPass:
         self.model = model
         self.names = selected
         self.power = power
-        self._layers = layers_with_rules(model, selected)
-        self._ruled = seen_by_rules_only(model, self._layers)
+        layers = layers_with_rules(model, selected)
+        self._ruled = seen_by_rules_only(model, layers)
+        self._taps = LayerTaps(layers, self._ruled, self._collect, self._shown, starts=True)
         self._several: set[nn.Parameter] = set()  # met more than once in a forward: their uses have cross terms
-        self._verified = False
+        self._check = NormCheck(self._ruled)
         self._told = False
         # the state of one batch
         self._batch = 0
-        self._armed = False  # taps are set; in the backward too, where checkpointing runs forwards again
-        self._counting = False
+        self._counting = False  # not in the backward, where checkpointing runs forwards again
         self._calls: dict[nn.Parameter, int] = {}
         self._last_gram: tuple[Tensor, Tensor] | None = None
         self._uses: dict[nn.Parameter, list[SampleGradients]] = {}
         self._sums: Sums = {}
-        self._misfits: set[nn.Module] = set()
 
     def __call__(self, batch: Batch) -> Tensor:
         """The norms of a batch, shape (B,), float64."""
         with torch.inference_mode(False), torch.enable_grad():
-            if not self._verified:
-                self._verify(batch[: min(_VERIFIED_SAMPLES, len(batch))])
-                self._verified = True
             sums, scale_B = self._all_sums(batch)
             return scale_B * self._root(self._combined(sums, len(batch)))
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks on the selected layers; none stays behind."""
-        handles = [layer.register_forward_hook(self._tap, with_kwargs=True) for layer in self._layers]
+        self._taps.attach()
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self._taps.detach()
             self._forget()
 
     # ---- one batch --------------------------------------------------------------------------------------------------
 
     def _all_sums(self, batch: Batch) -> tuple[Sums, Tensor]:
         sums, scale_B = self._by_rules(batch)
-        if self._misfits:
-            self._move({p for layer in self._misfits for p in self._layers[layer].values()}, "samples not in dim 0")
-            sums, scale_B = self._by_rules(batch)
+        if wrong := self._verify(batch, sums, scale_B):
+            self._move(wrong, "their rules disagree with autograd")
+            sums = {p: sum_B for p, sum_B in sums.items() if p not in wrong}
         looped = [p for p in self.names if p not in self._ruled]
         if looped:
             self._tell(looped)
@@ -109,48 +103,50 @@ class NormPass:
             return {}, accurate(batch.label_B.new_zeros(len(batch)))
         self._forget()
         self._batch = len(batch)
-        self._armed = self._counting = True
+        self._taps.begin(len(batch))
+        self._counting = True
         met_again = len(self._several)
+        again = False
         try:
             logits_BC = batch.logits(self.model)
             self._counting = False
-            if len(self._several) > met_again:  # some may have been taken for used once
-                return self._by_rules(batch)
+            for reason, parameters in self._taps.check(logits_BC.grad_fn).items():
+                self._move(parameters, reason)
+                again = True
+            for p, uses in self._taps.shared_uses.items():
+                self._count(p, uses)
+            again |= len(self._several) > met_again  # some may have been taken for used once
             unit_BC, scale_B = _unit_gradients(logits_BC, batch.label_B)
-            if logits_BC.requires_grad and not self._misfits:
+            if logits_BC.requires_grad and not again:
                 with torch.autocast(logits_BC.device.type, enabled=False):  # its backward runs outside it as well
                     torch.autograd.backward(logits_BC, unit_BC)
                     for p in list(self._uses):
                         self._reduce(p)
-            return self._sums, scale_B
+            sums = self._sums
         finally:
-            self._armed = self._counting = False
-            self._uses, self._sums, self._last_gram = {}, {}, None
+            self._counting = False
+            self._check.see(self._taps.renewed, self._taps.uncertain)
+            self._taps.forget()
+            self._forget()
+        return self._by_rules(batch) if again else (sums, scale_B)
 
-    def _tap(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-        if not self._armed:
-            return None
-        own = [p for p in self._layers[layer].values() if p in self._ruled]
-        if self._counting:
-            for p in own:
-                self._calls[p] = self._calls.get(p, 0) + 1
-                if self._calls[p] > 1:
-                    self._several.add(p)
-        if not own or not torch.is_grad_enabled():
-            return None
-        a: Tensor = args[0] if args else next(iter(kwargs.values()))
-        shown = by_sample(layer, output, self._batch)
-        if shown is None:
-            self._misfits.add(layer)
-            return None
-        switch = torch.zeros((), requires_grad=True)  # the output needs a gradient, whatever it was made of
-        if self._from_gram(layer, a, shown):
-            return cast(Tensor, _Tap.apply(switch, shown, self._gram_of(a, shown.dtype), layer, self._collect_gram))
-        return cast(Tensor, _Tap.apply(switch, shown, a.detach(), layer, self._collect))
+    def _count(self, p: nn.Parameter, uses: int = 1) -> None:
+        self._calls[p] = self._calls.get(p, 0) + uses
+        if self._calls[p] > 1:
+            self._several.add(p)
 
-    def _from_gram(self, layer: nn.Module, a: Tensor, output: Tensor) -> bool:
-        weight = cast(nn.Parameter, layer.weight)
-        if self.power != 2 or not is_affine(layer) or weight not in self._ruled or weight in self._several:
+    def _shown(
+        self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, output: Tensor
+    ) -> tuple[Tensor, Collect]:
+        """What a tap keeps of a layer's input: its Gram matrices where they are enough."""
+        for p in own.values() if self._counting else ():
+            self._count(p)
+        if self._from_gram(layer, own, a, output):
+            return self._gram_of(a, output.dtype), self._collect_gram
+        return a, self._collect
+
+    def _from_gram(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, output: Tensor) -> bool:
+        if self.power != 2 or not is_affine(layer) or "weight" not in own or own["weight"] in self._several:
             return False
         return gram_is_cheaper(output[..., 0].numel() // self._batch, output.shape[-1], a.shape[-1])
 
@@ -161,19 +157,21 @@ class NormPass:
             self._last_gram = a, gram(positions(a.detach().to(dtype), self._batch))
         return self._last_gram[1]
 
-    def _collect_gram(self, layer: nn.Module, gram_BTT: Tensor, delta: Tensor) -> None:
+    def _collect_gram(
+        self, layer: nn.Module, own: Mapping[str, nn.Parameter], gram_BTT: Tensor, delta: Tensor
+    ) -> None:
         """‖Σ_t δ_t ⊗ a_t‖² of a linear layer's weight from a's Gram matrices, and the rest of the layer by its rule."""
-        weight = self._layers[layer]["weight"]
+        weight = own["weight"]
         assert weight not in self._sums, "a use that wasn't counted"
+        delta = _in_one_piece(delta)
         self._sums[weight] = accurate(gram_product(gram(positions(delta, self._batch)), gram_BTT))
-        self._keep(layer, [name for name in self._layers[layer] if name != "weight"], delta, delta)  # a is of no matter
+        self._keep(layer, {n: p for n, p in own.items() if n != "weight"}, delta, delta)  # a is of no matter
 
-    def _collect(self, layer: nn.Module, a: Tensor, delta: Tensor) -> None:
-        self._keep(layer, self._layers[layer], a, delta)
+    def _collect(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
+        self._keep(layer, own, a, _in_one_piece(delta))
 
-    def _keep(self, layer: nn.Module, names: Iterable[str], a: Tensor, delta: Tensor) -> None:
+    def _keep(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
         """Keep what one use of a layer adds to its parameters' gradients, until all their uses are there."""
-        own = {name: p for name, p in self._layers[layer].items() if p in self._ruled and name in names}
         for name, gradients in sample_gradients(layer, own, a, delta, self._batch).items():
             p = own[name]
             assert p not in self._sums, "a use that wasn't counted"
@@ -222,32 +220,27 @@ class NormPass:
 
     # ---- verification -----------------------------------------------------------------------------------------------
 
-    def _verify(self, batch: Batch) -> None:
-        """Compare each parameter's norms by rules and by the loop on a few samples."""
-        ours, scale_B = self._by_rules(batch)
-        if self._misfits:
-            self._move({p for layer in self._misfits for p in self._layers[layer].values()}, "samples not in dim 0")
-            ours, scale_B = self._by_rules(batch)
-        if not self._ruled:
-            return
+    def _verify(self, batch: Batch, sums: Sums, scale_B: Tensor) -> set[nn.Parameter]:
+        """The parameters whose norms by rules aren't those of the loop, on some of the batch's samples."""
         parameters = [p for p in self.names if p in self._ruled]
-        right, _ = self._by_loop(batch, parameters)
-        total_B = self._root(self._combined(right, len(batch)))
-        tolerance, floor = _tolerance(parameters, scale_B)
-        wrong = set()
-        for p in parameters:
-            expected_B = self._root(right[p])
-            error_B = (self._root(ours[p]) if p in ours else torch.zeros_like(expected_B)) - expected_B
-            allowed_B = tolerance * torch.maximum(expected_B, floor * total_B)
-            if bool((error_B.abs() > allowed_B).any()):
-                wrong.add(p)
-        self._move(wrong, "their rules disagree with autograd")
+        samples, due = self._check.due(parameters, sums, len(batch))
+        wrong: set[nn.Parameter] = set()
+        tolerance, floor = _tolerance(parameters, scale_B) if due else (0.0, 0.0)
+        for i in samples:
+            right, _ = self._by_loop(batch[i : i + 1], parameters)
+            total = self._root(self._combined(right, 1))
+            for p in due:
+                expected = self._root(right[p])
+                ours = self._root(sums[p][i : i + 1]) if p in sums else torch.zeros_like(expected)
+                if bool((ours - expected).abs() > tolerance * torch.maximum(expected, floor * total)):
+                    wrong.add(p)
+        return wrong
 
     def _move(self, parameters: set[nn.Parameter], reason: str) -> None:
         """Let these take the loop from now on."""
         moved = [self.names[p] for p in self.names if p in parameters & self._ruled]
         self._ruled -= parameters
-        self._misfits.clear()
+        self._taps.prune()
         if moved:
             logger.warning("These parameters' norms come from a loop over samples (%s): %s", reason, ", ".join(moved))
 
@@ -264,39 +257,11 @@ class NormPass:
 
     def _forget(self) -> None:
         self._calls, self._uses, self._sums, self._last_gram = {}, {}, {}, None
-        self._misfits.clear()
 
 
-class _Tap(torch.autograd.Function):
-    """Identity on a layer's output, which hands the layer's input (or its Gram matrices) and δ over in the backward.
-
-    What comes from the input is kept by `save_for_backward`, so that checkpointing and hooks that move saved tensors
-    apply to it.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        switch: Tensor,
-        output: Tensor,
-        a: Tensor,
-        layer: nn.Module,
-        collect: Callable[[nn.Module, Tensor, Tensor], None],
-    ) -> Tensor:
-        del switch
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a)
-        ctx.layer, ctx.collect = layer, collect
-        return output.data  # neither a copy nor a view: what follows may work in place
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, delta: Tensor | None) -> tuple[None, Tensor | None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if delta is not None:
-            if delta.ndim == 3:  # attention gives it permuted; one copy here saves one in each use of it
-                delta = delta.contiguous()
-            ctx.collect(ctx.layer, *ctx.saved_tensors, delta)
-        return None, delta, None, None, None
+def _in_one_piece(delta: Tensor) -> Tensor:
+    """Attention gives it permuted; one copy here saves one in each use of it."""
+    return delta.contiguous() if delta.ndim == 3 else delta
 
 
 @contextmanager

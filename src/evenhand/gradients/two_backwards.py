@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from evenhand.gradients.graph import Graph
+
 Backward = Callable[..., None]
 
 
@@ -45,23 +47,12 @@ def gradients_beside(
     for p in every:
         p.grad = None
     try:
-        if len(wanted) == len(every) or not _restricted(loss, wanted, backward):
+        # reentrant checkpointing refuses a backward to some parameters, or misses those that only its part uses
+        if len(wanted) == len(every) or Graph(loss.grad_fn).reentrant:
             backward(loss, retain_graph=retain_graph)
+        else:  # the graph goes with the loss
+            backward(loss, retain_graph=True, inputs=list(wanted))
         return [p.grad for p in wanted]
     finally:
         for p, gradient in zip(every, before, strict=True):
             p.grad = gradient
-
-
-def _restricted(loss: Tensor, wanted: Sequence[nn.Parameter], backward: Backward) -> bool:
-    """A backward to some of the parameters only; False where reentrant checkpointing can't do that."""
-    try:
-        # the graph must outlive a failure half-way; it goes with the loss
-        backward(loss, retain_graph=True, inputs=list(wanted))
-    except RuntimeError as error:
-        if "use_reentrant=True" not in str(error):
-            raise
-        for p in wanted:
-            p.grad = None
-        return False
-    return True

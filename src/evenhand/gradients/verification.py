@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from evenhand.gradients.sums import Sums, minus, norm_of
 
 _ALWAYS = 3  # the first batches are compared in any case: they find uses that no tap sees
-_ONE, _SEVERAL = 1, 2
+_AGAIN = 200  # batches from one comparison of everything to the next: two backwards, about 0.6 % of 200 steps
+_SEVERAL = 2
 
 
 class Verification:
     """Keeps count of what has been compared.
 
     A parameter counts as compared once its gradient wasn't 0 (LoRA's A has none in the first step), and is compared
-    again on the first batch of several samples, where a rule can also mix them up.
+    again on the first batch of several samples, where a rule can also mix them up. Every 200th batch compares them
+    all, which finds what a model begins to do later.
 
     Args:
         parameters: Those to compare.
@@ -26,21 +28,31 @@ class Verification:
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._compared = dict.fromkeys(parameters, 0)
         self._always = _ALWAYS
+        self._batches = 0
+        self._again = False
 
-    def pending(self, single: set[nn.Parameter], tapped: set[nn.Parameter], batch: int) -> set[nn.Parameter]:
+    def pending(
+        self, single: set[nn.Parameter], tapped: set[nn.Parameter], renewed: set[nn.Parameter], batch: int
+    ) -> set[nn.Parameter]:
         """Parameters to compare if this batch gives them a gradient.
 
         Args:
             single: Those whose b comes from rules.
             tapped: Those whose layers were called in this forward.
+            renewed: Those that were compared under other circumstances, so that it doesn't count.
             batch: B.
         """
+        self._batches += 1
+        self._again = self._batches % _AGAIN == 0
+        if self._again:
+            return single & self._compared.keys()
+        self._compared |= dict.fromkeys(renewed & self._compared.keys(), 0)
         left = {p for p, level in self._compared.items() if level < min(batch, _SEVERAL) and p in single}
         return left if self._always else left & tapped
 
     def due(self, pending: set[nn.Parameter]) -> bool:
         """Whether one of them has a gradient by now, for which the device is waited for while there are such."""
-        if self._always:
+        if self._always or self._again:
             return True
         norms = [norm_of(p.grad) for p in pending if p.grad is not None]
         return bool(norms) and bool(torch.stack([n.float().cpu() for n in norms]).any())
@@ -65,7 +77,7 @@ class Verification:
         tolerance, floor = (1e-1, 2e-3) if coarse else (1e-2, 1e-3) if on_gpu else (1e-4, 1e-3)
         wrong = set()
         for p, norm in norms.items():
-            if p not in self._compared or self._compared[p] >= _SEVERAL:
+            if p not in self._compared or (self._compared[p] >= _SEVERAL and not self._again):
                 continue
             if p not in ours:
                 wrong |= {p} if float(norm) > 1e-9 * total else set()
@@ -75,6 +87,6 @@ class Verification:
             if float(error) > tolerance * max(float(norm), floor * total):
                 wrong.add(p)
             elif float(norm) > 0:
-                self._compared[p] = min(batch, _SEVERAL)
+                self._compared[p] = max(self._compared[p], min(batch, _SEVERAL))
         self._always = max(self._always - 1, 0)
         return wrong

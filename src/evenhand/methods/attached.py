@@ -141,6 +141,14 @@ class Attached:
         """The route of each trainable parameter, by name; empty for a method with one ordinary gradient."""
         return {} if self.engine is None else self.engine.coverage()
 
+    def reset(self) -> None:
+        """Forget the b of micro-batches that weren't combined yet, as `optimizer.zero_grad()` forgets their e.
+
+        Zeroed gradients are noticed by themselves; call it where micro-batches are dropped in another way.
+        """
+        if self.engine is not None:
+            self.engine.reset()
+
     def detach(self) -> None:
         """Take every hook off the model; what is in `.grad` stays."""
         self._capture.close()
