@@ -553,7 +553,7 @@ def test_sharded_gradients_are_refused(flag: str, what: str, tmp_path: Path) -> 
     flags = {"is_deepspeed_enabled": False, "is_fsdp_enabled": False} | {flag: True}
     trainer: Any = SimpleNamespace(args=arguments(tmp_path), **flags)
     with pytest.raises(eh.UserError, match=f"can't be run under {what}"):
-        check_combination(trainer, eh.EDGE(), own_loss=False)
+        check_combination(trainer, eh.EDGE())
 
 
 @pytest.mark.parametrize(
