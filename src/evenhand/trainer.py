@@ -53,12 +53,12 @@ class Trainer(GroupEvaluation):
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
     gradient accumulation, a short last batch and several processes), so that accumulation equals the large batch, as it
-    doesn't in transformers 5.23 for most text classifiers (docs/gradients.md). The label −100 is that of a sample that
-    doesn't count. The model's own loss isn't used; where it isn't plain cross-entropy, a warning on the first batch
-    says so. Gradient methods combine their two gradients once
-    per optimizer step, on what has accumulated over micro-batches and processes, before clipping; the Trainer's logs
-    then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and `erm_bias_cosine`, means since the last log. Where an
-    evaluation set has a column `group` or `alignment`, its metrics hold accuracies by group (`GroupEvaluation`).
+    doesn't in transformers 5.23 for most text classifiers (docs/gradients.md). Samples with the label −100 don't count.
+    The model's own loss isn't used: where it isn't plain cross-entropy, a warning on the first batch says so. Gradient
+    methods combine their two gradients once per optimizer step, on what has accumulated over micro-batches and
+    processes, before clipping; the Trainer's logs then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and
+    `erm_bias_cosine`, means since the last log. Where an evaluation set has a column `group` or `alignment`, its
+    metrics hold accuracies by group (`GroupEvaluation`).
 
     Args:
         *args: As transformers.Trainer's.
@@ -97,8 +97,7 @@ class Trainer(GroupEvaluation):
             check_own_loss(self.method, class_weights)
         else:  # our loss is normalised over the optimizer step, so the number of samples in it is always needed
             self.model_accepts_loss_kwargs = True
-        # The model never sees the labels, so transformers can't find their name in its signature.
-        self.label_names = self.args.label_names or ["labels"]
+        self.label_names = self.args.label_names or ["labels"]  # which a model's signature may lack
         self.can_return_loss = True
         check_model(self)
         check_companion(self, self.method, companion)
@@ -352,7 +351,7 @@ class Trainer(GroupEvaluation):
         return self.class_weight_C[labels_B.clamp(min=0)] * loss_B  # 0 where the label is −100
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor, Tensor | None]:
-        """The model's output without its own loss, the labels, and the samples' indices if the batch has them."""
+        """The model's output, the labels, and the samples' indices if the batch has them."""
         inputs, labels_B, index_B = parted(inputs)
         return self._first_look.call(model, inputs, labels_B), labels_B, index_B
 
