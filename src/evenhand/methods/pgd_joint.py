@@ -83,9 +83,9 @@ class _JointObjective(Objective):
         norm_B = head_norms(error_BC, features_BF, head.bias is not None, norm_power(self.method.norm))
         return norm_B**2 if self.method.norm == "l2sq" else norm_B
 
-    def probabilities(self, score_B: Tensor, counts_B: Tensor) -> Tensor:
+    def probabilities(self, score_B: Tensor, counts_B: Tensor | None = None) -> Tensor:
         """λ·max(s_i / Σ s, floor) + (1 − λ)/n over the n samples that count, normalised; uniform for scores of 0."""
-        counts_B = counts_B.to(score_B)
+        counts_B = torch.ones_like(score_B) if counts_B is None else counts_B.to(score_B)
         counts_B = torch.where(counts_B.any(), counts_B, torch.ones_like(counts_B))
         score_B, uniform_B = score_B * counts_B, counts_B / counts_B.sum()
         total = score_B.sum()
