@@ -46,7 +46,7 @@ def load(driver: Any, page: Path, width: int) -> None:
     driver.get(page.as_uri())
     driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")  # draws what hasn't been seen yet
     drawn = "return [...document.querySelectorAll('.plot')].every(p => p.querySelector('.scatterlayer .point'))"
-    WebDriverWait(driver, 20).until(lambda d: d.execute_script(drawn))
+    WebDriverWait(driver, 300).until(lambda d: d.execute_script(drawn))
 
 
 def requests(driver: Any) -> list[str]:

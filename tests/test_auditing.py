@@ -120,7 +120,7 @@ def test_a_hard_class_makes_no_shortcut() -> None:
     assert [f.verdict for f in hint.findings] == ["association"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000))
 def test_nothing_is_named_where_labels_and_texts_are_unrelated(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def test_rows_are_those_of_datasets(view: str) -> None:
 
 
 @given(data=st.data(), n=st.integers(1, 12))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rows_are_those_of_datasets_after_any_selection(data: st.DataObject, n: int) -> None:
     kept = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=8))
     plain = mixed(n).select(kept)

@@ -34,7 +34,7 @@ def assert_close(ours: list[Tensor], expected: list[Tensor], tolerance: float) -
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 @given(seed=st.integers(0, 10_000), alpha=st.floats(0, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_projection_equals_its_definition(projection: Any, seed: int, alpha: float) -> None:
     erm, bias = random_gradients(seed)
     expected = reference.edge_update(erm, bias, projection, alpha)

@@ -130,7 +130,7 @@ def test_logits_of_a_dict_or_an_object(outputs: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("outputs", [{"loss": torch.ones(1)}, SimpleNamespace(hidden=1), torch.ones(2, 3), None])
+@pytest.mark.parametrize("outputs", [{"loss": torch.ones(1)}, SimpleNamespace(hidden=1), (torch.ones(1),), None])
 def test_an_output_without_logits(outputs: Any) -> None:
     with pytest.raises(UserError) as caught:
         logits_of(outputs, torch.tensor([0, 1]))

@@ -162,7 +162,7 @@ def check(forms: dict[str, SampleGradients], samples: list[dict[str, Tensor]], t
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", LAYERS)
 @given(draw=st.data(), seed=st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_rule_equals_the_per_sample_loop(
     kind: str, reduction: str, dtype: torch.dtype, draw: Any, seed: int
 ) -> None:
@@ -186,7 +186,7 @@ def test_both_ways_to_a_norm_agree(positions: int) -> None:
 
 @pytest.mark.parametrize("kind", ["linear", "convolution", "layer-norm", "group-norm"])
 @given(draw=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_samples_cut_in_windows(kind: str, draw: Any) -> None:
     # 3 samples of 2 neighbouring rows each, as Swin's windows
     layer, a = randomized(*LAYERS[kind](draw, 6), torch.float64)
@@ -198,7 +198,7 @@ def test_samples_cut_in_windows(kind: str, draw: Any) -> None:
 
 @pytest.mark.parametrize("kind", LAYERS)
 @given(draw=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_a_parameter_used_twice_has_its_cross_terms(kind: str, draw: Any) -> None:
     layer, a = randomized(*LAYERS[kind](draw, 3), torch.float64)
     second = a.roll(1, 0)
@@ -247,7 +247,7 @@ def test_an_embedding_sum_holds_only_the_rows_used() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["linear", "convolution", "embedding", "layer-norm", "group-norm"])
 @given(draw=st.data())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 def test_half_precision_is_as_close_as_its_rounding(kind: str, dtype: torch.dtype, draw: Any) -> None:
     layer, a = randomized(*LAYERS[kind](draw, 3), torch.float32)
     delta, loss = delta_of(layer, a, "mean")

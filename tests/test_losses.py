@@ -33,7 +33,7 @@ shapes = {"batch": st.integers(1, 9), "classes": st.integers(2, 7), "seed": st.i
 
 
 @given(**shapes)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_values_equal_their_definitions(batch: int, classes: int, seed: int) -> None:
     logits_BC, labels_B = draw(batch, classes, seed)
     p_B = probabilities(logits_BC, labels_B)
@@ -42,7 +42,7 @@ def test_values_equal_their_definitions(batch: int, classes: int, seed: int) -> 
 
 
 @given(**shapes, q=st.floats(0.05, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gce_gradient_is_the_weighted_ce_gradient(batch: int, classes: int, seed: int, q: float) -> None:
     logits_BC, labels_B = draw(batch, classes, seed)
     p_B = torch.from_numpy(probabilities(logits_BC, labels_B))
@@ -53,7 +53,7 @@ def test_gce_gradient_is_the_weighted_ce_gradient(batch: int, classes: int, seed
 
 
 @given(**shapes, q=st.floats(0.05, 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gce_gradient_is_q_times_that_of_the_papers_loss(batch: int, classes: int, seed: int, q: float) -> None:
     logits_BC, labels_B = draw(batch, classes, seed)
     logits_BC.requires_grad_()

@@ -127,7 +127,7 @@ def test_train_weighted_average_by_hand(shares: Any, expected: float | None) -> 
     seed=st.integers(0, 1000),
     number=st.integers(1, 4),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_group_equals_a_count(correct_N: list[bool], seed: int, number: int) -> None:
     group_N = np.random.default_rng(seed).integers(0, number, len(correct_N))
     groups = {str(g): group_N == g for g in range(number)}
@@ -145,7 +145,7 @@ def test_every_group_equals_a_count(correct_N: list[bool], seed: int, number: in
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_summary_equals_scipys(values: list[float]) -> None:
     summary = summarize(values)
     assert summary.n == len(values)
@@ -172,7 +172,7 @@ def test_no_seed_has_nothing(values: list[None]) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_paired_difference_equals_scipys_paired_test(pairs: list[tuple[float, float]]) -> None:
     difference_S = np.array([a - b for a, b in pairs])
     ours = paired_difference({s: a for s, (a, _) in enumerate(pairs)}, {s: b for s, (_, b) in enumerate(pairs)})

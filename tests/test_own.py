@@ -113,7 +113,7 @@ def test_parquet_in_three_lines(tmp_path: Path) -> None:
 @given(
     st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")).filter(str.strip), min_size=1)
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_text_of_a_csv_is_read_as_it_stands(tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "any.csv"
     with path.open("w", encoding="utf-8", newline="") as file:

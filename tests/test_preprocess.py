@@ -50,7 +50,7 @@ pair_lists = st.lists(st.tuples(sentences, sentences), min_size=1, max_size=8)
 
 
 @given(pair_lists, st.sampled_from(["left", "right"]), st.sampled_from([None, 8]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_tokens_made_once_are_the_batch_that_the_tokenizer_makes(
     pairs: list[tuple[str, str]], side: str, max_length: int | None
 ) -> None:

@@ -86,7 +86,7 @@ def test_parameter_counts_by_hand() -> None:
     classes=st.integers(2, 12),
     batch=st.integers(1, 3),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_output_is_one_row_of_classes_a_sample(
     architecture: str, channels: int, height: int, width: int, classes: int, batch: int
 ) -> None:

@@ -344,19 +344,15 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_tables(tmp_p
     for folder in (whole, killed):
         write_quick(folder, runs // 4)
     process = start(whole / "quick.yaml", whole, "--jobs", jobs)
-    clock = time.monotonic()
     assert (process.communicate(), process.returncode)[1] == 0
-    seconds = 0.9 * (time.monotonic() - clock)  # a start imports for some seconds first, so it is never all done
-    moments = random.Random(0)
-    for _ in range(kills):
-        before = (killed / "runs/quick/study.json").stat().st_mtime_ns if (killed / "runs").exists() else 0
+    # by the runs that are done, half of them at most, so that no machine is too quick or too slow
+    for done in sorted(random.Random(0).sample(range(1, runs // 2 + 1), kills)):
         process = start(killed / "quick.yaml", killed, "--jobs", jobs)
-        while _changed(killed / "runs/quick/study.json", before) and process.poll() is None:
+        while len(list(killed.glob("results/quick/*/record.json"))) < done and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, seconds / kills))
-        assert process.poll() is None, "all was done before the last kill"
+        assert process.poll() is None, "all was done before the kill"
         children = kill_9(process)
-        _, alive = psutil.wait_procs(children, timeout=20)
+        _, alive = psutil.wait_procs(children, timeout=300)
         assert not alive, "a run goes on without its study"
     process = start(killed / "quick.yaml", killed, "--jobs", jobs)
     assert (process.communicate(), process.returncode)[1] == 0
@@ -367,11 +363,6 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_tables(tmp_p
     assert not left
 
 
-def _changed(path: Path, before: int) -> bool:
-    """Whether the plan hasn't been written anew yet."""
-    return not path.exists() or path.stat().st_mtime_ns == before
-
-
 @pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     write_quick(tmp_path, 12)  # more than are done before the signal arrives
@@ -379,7 +370,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     while not list(tmp_path.glob("results/quick/*/record.json")) and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: every process of the terminal
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 130
     assert error.decode().splitlines()[-1].startswith("evenhand: interrupted; the same command goes on")
     assert {r["status"] for r in records(tmp_path / "runs/quick")} <= {"done", "running"}

@@ -264,7 +264,7 @@ def test_bad_conflict_shares(source: Any, value: Any, name: str) -> None:
     percent=st.sampled_from([0, 0.5, 1, 2, 5, 10, 30, 50, 90, 100]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_lff_conflicts_are_exact_in_every_class(counts: list[int], percent: float, seed: int) -> None:
     label_N = np.random.default_rng(seed).permutation(np.repeat(np.arange(10), counts))
     attribute_N = draw_attributes_exactly(label_N, percent / 100, np.random.default_rng(seed))
@@ -401,7 +401,7 @@ def test_a_file_that_is_too_long(tmp_path: Path) -> None:
 
 
 @given(share=st.floats(0, 0.999))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_truncated_gzip_file(share: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = write_mnist(tmp_path_factory.mktemp("mnist"), train=21, zipped=True) / f"{IMAGES}.gz"
     raw = path.read_bytes()

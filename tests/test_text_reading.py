@@ -43,7 +43,7 @@ CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n
 
 
 @given(cells=st.lists(st.tuples(CELL, CELL), min_size=1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_tab_separated_and_json_rows_are_read_as_they_stand(
     cells: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

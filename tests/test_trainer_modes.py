@@ -553,7 +553,7 @@ def test_sharded_gradients_are_refused(flag: str, what: str, tmp_path: Path) -> 
     flags = {"is_deepspeed_enabled": False, "is_fsdp_enabled": False} | {flag: True}
     trainer: Any = SimpleNamespace(args=arguments(tmp_path), **flags)
     with pytest.raises(eh.UserError, match=f"can't be run under {what}"):
-        check_combination(trainer, eh.EDGE(), own_loss=False)
+        check_combination(trainer, eh.EDGE())
 
 
 @pytest.mark.parametrize(
@@ -588,9 +588,11 @@ class Items(torch.utils.data.Dataset[Any]):
         return {"pixel_values": torch.rand(3, 8, 8, generator=generator), "labels": label, "index": row + self.shift}
 
 
-@pytest.mark.parametrize("label", [-100, -1, CLASSES])
+@pytest.mark.parametrize("label", [-99, -1, CLASSES])
 def test_labels_of_a_plain_data_set_are_checked_as_they_come(label: int, tmp_path: Path) -> None:
-    with pytest.raises(eh.UserError, match=rf"Labels must lie in 0…2 for this model. Got {label} in a training batch"):
+    with pytest.raises(
+        eh.UserError, match=rf"Labels must lie in 0…2 for this model, .*\. Got {label} in a training batch"
+    ):
         trained(tmp_path, image_model(), Items(label), trainer={"class_weights": [1.0, 1.0, 1.0]})
 
 

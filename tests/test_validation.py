@@ -55,7 +55,7 @@ def test_an_integer_beyond_all_floats_is_refused_like_infinity() -> None:
 
 
 @given(value=st.floats(), low=st.floats(-10, 10), width=st.floats(0, 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_numbers_are_accepted_exactly_inside(value: float, low: float, width: float) -> None:
     high = low + width
     if low <= value <= high:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from evenhand.losses import IGNORED
 from evenhand.preprocess import Preprocess, Tokenizing
 from evenhand.validation import UserError
 
@@ -244,6 +245,14 @@ def collator_for(preprocess: Callable[[dict[str, Any]], dict[str, Tensor]]) -> C
     return collate
 
 
+def parted(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor, Tensor | None]:
+    """The model's inputs of a batch, its labels, and its samples' indices if it has them."""
+    inputs = dict(batch)
+    if "labels" not in inputs:
+        raise UserError("The batches hold no 'labels', so there is nothing to learn.")
+    return inputs, inputs.pop("labels"), inputs.pop("index", None)
+
+
 class IndexedDataset(TorchDataset[Any]):
     """Any map-style dataset of dicts, each with its row number as `index`."""
 
@@ -300,7 +309,8 @@ class IndexKeeping:
 class LabelChecking:
     """A collator around another one, after which a label that is no class is an error that names it.
 
-    On the device the loss would only fail there, or ignore −100. Here the labels are on the CPU.
+    On the device the loss would only fail there. Here the labels are on the CPU. −100 is the label of a sample that
+    doesn't count.
 
     Args:
         collator: Any collator of transformers or of the user.
@@ -315,12 +325,17 @@ class LabelChecking:
         """Collate, and look at the labels."""
         batch = self.collator(features)
         label_B = batch.get("labels")
+        if isinstance(label_B, torch.Tensor) and label_B.is_floating_point():
+            raise UserError(
+                "evenhand trains single-label classifiers, whose labels are integers, one a sample; regression and "
+                f"multi-label data are refused. Got {label_B.dtype} in a training batch."
+            )
         if self.num_labels is None or not isinstance(label_B, torch.Tensor) or label_B.ndim != 1:
             return batch
-        outside = torch.nonzero((label_B < 0) | (label_B >= self.num_labels)).flatten()
+        outside = torch.nonzero(((label_B < 0) & (label_B != IGNORED)) | (label_B >= self.num_labels)).flatten()
         if len(outside):
             raise UserError(
-                f"Labels must lie in 0…{self.num_labels - 1} for this model. Got {label_B[outside[0]].item()} in a "
-                "training batch."
+                f"Labels must lie in 0…{self.num_labels - 1} for this model, or be {IGNORED} for a sample that doesn't "
+                f"count. Got {label_B[outside[0]].item()} in a training batch."
             )
         return batch

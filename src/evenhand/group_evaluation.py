@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from evenhand.batches import IndexedDataset, IndexKeeping
+from evenhand.losses import IGNORED
 from evenhand.metrics import group_metrics, group_shares
 from evenhand.tasks.base import membership
 
@@ -30,11 +31,12 @@ class GroupEvaluation(transformers.Trainer):
     `group` is a ClassLabel, or a List of ClassLabel where groups overlap, `alignment` a ClassLabel with the names
     aligned and conflicting. The metrics are `eval_accuracy`, `eval_worst_group`, `eval_aligned`, `eval_conflicting`,
     `eval_accuracy_GROUP` for each group, and `eval_average_train_weighted` where the training set has groups too;
-    undefined ones are left out. A metric of that name by `compute_metrics` stays. Rows are known by their number,
-    whatever order a sampler gives them, and on several processes.
+    undefined ones are left out. A metric of that name by `compute_metrics` stays. Rows with the label −100 don't count.
+    Rows are known by their number, whatever order a sampler gives them, and on several processes.
     """
 
     _tally: _Tally | None = None
+    _logits_BC: Tensor | None = None  # of the last evaluated batch, whatever place they have in the model's output
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """As transformers', with metrics by group."""
@@ -81,10 +83,16 @@ class GroupEvaluation(transformers.Trainer):
         inputs = dict(inputs)
         index_B = inputs.pop("index", None)
         if self._tally is None or index_B is None:
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if isinstance(logits, Tensor) and logits.ndim == 1 and labels is None:
+                logits = logits[None]  # of one sample: transformers took a tensor of one row for a tuple of one entry
+            return loss, logits, labels
+        self._logits_BC = None
         loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
-        if logits is not None and labels is not None:
-            self._tally.add(self.accelerator, index_B, logits[0] if isinstance(logits, tuple) else logits, labels)
+        logits_BC = logits[0] if self._logits_BC is None and isinstance(logits, tuple) else logits
+        logits_BC = logits_BC if self._logits_BC is None else self._logits_BC
+        if logits_BC is not None and labels is not None:
+            self._tally.add(self.accelerator, index_B, logits_BC, labels)
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
     def _evaluated(self, eval_dataset: Any) -> Any:
@@ -123,7 +131,8 @@ class _Tally:
     def add(self, accelerator: Accelerator, index_B: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
         """Note a batch of every process; a row that fills up the last one is noted twice alike."""
         correct_B = logits_BC.argmax(-1) == labels_B
-        pair_B2 = torch.stack([index_B.to(correct_B.device), correct_B.long()], dim=1)
+        index_B = torch.where(labels_B == IGNORED, -1, index_B.to(correct_B.device))
+        pair_B2 = torch.stack([index_B, correct_B.long()], dim=1)
         padded: Any = accelerator.pad_across_processes(pair_B2, dim=0, pad_index=-1)
         gathered: Any = accelerator.gather(padded)
         pair_B2 = gathered.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Which layer of a classifier is its head."""
+"""Which layer of a classifier is its head, and whether anything of it trains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from evenhand.validation import UserError
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Raise `UserError` for a model without a trainable parameter."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(
+            f"The model {type(model).__name__} has no trainable parameter, so there is nothing to train: set "
+            "requires_grad of some to True."
+        )
 
 
 def head_of(model: nn.Module) -> tuple[str, nn.Linear]:

@@ -5,7 +5,8 @@ Legend: N samples, B samples of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,10 +70,11 @@ def logits_and_labels(
     logits, labels = [], []
     # texts of like length together, longest first, so that little is padded
     order = np.argsort(-dataset.lengths, kind="stable") if isinstance(dataset, TokenRows) else None
+    call = Call()
     with evaluating(model):
         for batch in batches_on_device(dataset, batch_size, device, collate_fn, order):
             label_B = batch.pop("labels")
-            logits.append(logits_of(model(**batch), label_B).float().cpu())
+            logits.append(logits_of(call(model, batch, label_B), label_B).float().cpu())
             labels.append(label_B.cpu())
     logits_NC, label_N = torch.cat(logits).numpy(), torch.cat(labels).numpy()
     if order is None:
@@ -89,14 +91,59 @@ def true_class_probabilities(
     return true_class_probability(torch.from_numpy(logits_NC), torch.from_numpy(label_N)).numpy()
 
 
+class Call:
+    """Calls a classifier with the labels only where it gives no logits without them.
+
+    Attributes:
+        labelled: Whether the labels are handed over; None until the first call found out.
+    """
+
+    def __init__(self) -> None:
+        self.labelled: bool | None = None
+
+    def __call__(self, model: nn.Module, inputs: dict[str, Any], labels_B: Tensor) -> Any:
+        """The model's output."""
+        if self.labelled is not None:
+            return model(**inputs, labels=labels_B) if self.labelled else model(**inputs)
+        self.labelled = False
+        if not takes_labels(model):
+            return model(**inputs)
+        failure: Exception | None = None
+        try:
+            outputs = model(**inputs)
+            logits_of(outputs, labels_B)
+            return outputs
+        except Exception as error:  # a model may raise anything where it misses its labels
+            failure = error
+        # outside the handler, whose traceback would keep the failed pass's tensors
+        try:
+            outputs = model(**inputs, labels=labels_B)
+            logits_of(outputs, labels_B)
+        except Exception:
+            raise failure from None
+        self.labelled = True
+        return outputs
+
+
+def takes_labels(model: nn.Module) -> bool:
+    """Whether the model's forward has a place for labels."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(p.name == "labels" or p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
 def logits_of(outputs: Any, labels_B: Tensor) -> Tensor:
     """The logits of a classifier's output, shape (B, C).
+
+    Args:
+        outputs: The logits, a mapping or an object with `logits`, or a tuple as transformers' models give it: a loss if
+            there is one, then the logits.
+        labels_B: The labels.
 
     Raises:
         UserError: If the output has no logits or they are not one row a label.
     """
-    logits = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    if logits is None:
+    logits = _logits(outputs)
+    if not isinstance(logits, Tensor):
         raise UserError("The model's output has no 'logits', so a per-sample loss can't be computed from it.")
     if logits.ndim != 2 or labels_B.ndim != 1 or len(logits) != len(labels_B):
         raise UserError(
@@ -104,3 +151,41 @@ def logits_of(outputs: Any, labels_B: Tensor) -> Tensor:
             f"single-label classifiers. Got {tuple(logits.shape)} and {tuple(labels_B.shape)}."
         )
     return logits
+
+
+def with_loss(outputs: Any, loss: Tensor) -> Any:
+    """An output as transformers' evaluation reads it: where it isn't a mapping, a tuple that begins with the loss."""
+    if isinstance(outputs, Mapping):
+        return outputs
+    if isinstance(outputs, tuple):
+        return loss, *outputs[_place_of_logits(outputs) :]
+    return loss, _logits(outputs)
+
+
+def _logits(outputs: Any) -> Any:
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        return outputs.get("logits")
+    if hasattr(outputs, "logits"):
+        return outputs.logits
+    if not isinstance(outputs, tuple):
+        return None
+    return next(iter(outputs[_place_of_logits(outputs) :]), None)
+
+
+def _place_of_logits(outputs: tuple[Any, ...]) -> int:
+    """0, or 1 after a loss (a scalar, one value a sample, or None)."""
+    first = outputs[0] if outputs else None
+    return int(first is None or (isinstance(first, Tensor) and first.ndim < 2))
+
+
+def loss_of(outputs: Any) -> Tensor | None:
+    """The loss that a classifier computed itself, a scalar; None without one."""
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    elif isinstance(outputs, tuple) and not hasattr(outputs, "logits"):
+        loss = outputs[0] if _place_of_logits(outputs) else None
+    else:
+        loss = getattr(outputs, "loss", None)
+    return loss.mean() if isinstance(loss, Tensor) else None

@@ -12,14 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+IGNORED = -100
+"""The label of a sample that doesn't count, as in PyTorch and transformers."""
+
 
 def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """Cross-entropy of each sample, l_i = −log p_i; shape (B,), computed in at least float32."""
-    return F.cross_entropy(_at_least_float32(logits_BC), labels_B, reduction="none")
+    """Cross-entropy of each sample, l_i = −log p_i; shape (B,), computed in at least float32.
+
+    Of a sample with the label −100 it is 0, and so is its gradient.
+    """
+    return F.cross_entropy(_at_least_float32(logits_BC), labels_B, reduction="none", ignore_index=IGNORED)
+
+
+def counted(labels_B: Tensor) -> Tensor:
+    """How many samples count, those whose label isn't −100: a scalar tensor."""
+    return labels_B.ne(IGNORED).sum()
 
 
 def true_class_probability(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """p_i, the probability that the model gives to the true class; shape (B,), detached."""
+    """p_i, the probability that the model gives to the true class; shape (B,), detached. 1 for a label of −100."""
     return torch.exp(-cross_entropy(logits_BC.detach(), labels_B))
 
 

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from evenhand.batches import IndexedDataset, IndexKeeping, LabelChecking
+from evenhand.batches import IndexedDataset, IndexKeeping, LabelChecking, parted
 from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
 from evenhand.group_evaluation import GroupEvaluation
-from evenhand.inference import logits_of
-from evenhand.losses import cross_entropy, true_class_probability
+from evenhand.heads import check_trainable
+from evenhand.inference import logits_of, with_loss
+from evenhand.losses import counted, cross_entropy, true_class_probability
 from evenhand.methods.base import Method, OneStage
 from evenhand.methods.erm import ERM
 from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.own_loss import FirstLook
 from evenhand.sampling import ImportanceSampler, TellsEpoch
 from evenhand.signals import RunningProbabilities
 from evenhand.trainer_checks import (
@@ -34,6 +36,7 @@ from evenhand.trainer_checks import (
     check_combination,
     check_companion,
     check_model,
+    check_own_loss,
     check_train_dataset,
     checked_class_weights,
     checked_sampling,
@@ -49,10 +52,13 @@ class Trainer(GroupEvaluation):
     """transformers.Trainer that trains with `method`; everything else is as there.
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
-    gradient accumulation, a short last batch and several processes). Gradient methods combine their two gradients once
-    per optimizer step, on what has accumulated over micro-batches and processes, before clipping; the Trainer's logs
-    then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and `erm_bias_cosine`, means since the last log. Where an
-    evaluation set has a column `group` or `alignment`, its metrics hold accuracies by group (`GroupEvaluation`).
+    gradient accumulation, a short last batch and several processes), so that accumulation equals the large batch, as it
+    doesn't in transformers 5.23 for most text classifiers (docs/gradients.md). Samples with the label −100 don't count.
+    The model's own loss isn't used: where it isn't plain cross-entropy, a warning on the first batch says so. Gradient
+    methods combine their two gradients once per optimizer step, on what has accumulated over micro-batches and
+    processes, before clipping; the Trainer's logs then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and
+    `erm_bias_cosine`, means since the last log. Where an evaluation set has a column `group` or `alignment`, its
+    metrics hold accuracies by group (`GroupEvaluation`).
 
     Args:
         *args: As transformers.Trainer's.
@@ -86,15 +92,16 @@ class Trainer(GroupEvaluation):
         self.companion = companion
         self.objective: Objective | None = None
         super().__init__(*args, **kwargs)
-        # Our loss is normalised over the optimizer step, so the number of samples in it is always needed.
-        self.model_accepts_loss_kwargs = True
-        # The model never sees the labels, so transformers can't find their name in its signature.
-        self.label_names = self.args.label_names or ["labels"]
+        self._first_look = FirstLook(self.method.title)
+        if type(self).compute_loss is not Trainer.compute_loss:
+            check_own_loss(self.method, class_weights)
+        else:  # our loss is normalised over the optimizer step, so the number of samples in it is always needed
+            self.model_accepts_loss_kwargs = True
+        self.label_names = self.args.label_names or ["labels"]  # which a model's signature may lack
         self.can_return_loss = True
         check_model(self)
         check_companion(self, self.method, companion)
-        if self.method.combination() is not None:
-            check_combination(self, self.method, own_loss=type(self).compute_loss is not Trainer.compute_loss)
+        check_combination(self, self.method)
         self.num_labels: int | None = getattr(getattr(self.model, "config", None), "num_labels", None)
         self.class_weight_C = checked_class_weights(class_weights, self.num_labels)
         self.sampling = sampling
@@ -112,6 +119,7 @@ class Trainer(GroupEvaluation):
     def _check_data(self) -> None:
         """Refuse a training set that can't be trained on, and get its signal ready; again where it was replaced."""
         dataset = self.train_dataset
+        check_trainable(self._unwrapped())
         check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
         if self.sampling is not None:
             self.sampling = checked_sampling(self.sampling, dataset)
@@ -133,11 +141,8 @@ class Trainer(GroupEvaluation):
             self.train_dataset, self.data_collator = plain, collator
 
     def _remove_unused(self, dataset: Any) -> Any:
-        return (
-            self._remove_unused_columns(dataset, description="training")
-            if isinstance(dataset, datasets.Dataset)
-            else dataset
-        )
+        named = isinstance(dataset, datasets.Dataset)
+        return self._remove_unused_columns(dataset, description="training") if named else dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.sampling is None:
@@ -175,6 +180,8 @@ class Trainer(GroupEvaluation):
 
         Outside training it is plain cross-entropy, so that the evaluation losses of methods compare.
         """
+        if model.training:
+            self._first_look(self, model, inputs)
         if model.training and self.method.needs_companion:
             loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
@@ -184,9 +191,9 @@ class Trainer(GroupEvaluation):
             signal_B = self._signal(logits_BC, labels_B, index_B)
             loss_B = self._sample_losses(self._current_method(), logits_BC, labels_B, signal_B)
         else:
-            loss_B = cross_entropy(logits_BC, labels_B)
-        loss = self._step_mean(loss_B, num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+            loss_B, self._logits_BC = cross_entropy(logits_BC, labels_B), logits_BC.detach()
+        loss = self._step_mean(loss_B, labels_B, num_items_in_batch)
+        return (loss, with_loss(outputs, loss)) if return_outputs else loss
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -196,23 +203,24 @@ class Trainer(GroupEvaluation):
         projection = method.combination()
         if projection is None:
             return super().training_step(model, inputs, num_items_in_batch)
-        engine = self._engine()
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             cast(Any, self.optimizer).train()
         inputs = self._prepare_inputs(inputs)
+        self._first_look(self, model, inputs)
+        engine = self._engine()
         with self.compute_loss_context_manager():
             with engine.forward():
                 outputs, labels_B, index_B = self._forward(model, inputs)
             logits_BC = logits_of(outputs, labels_B)
             if num_items_in_batch is None:  # not called by the training loop, which always counts them
-                num_items_in_batch = len(labels_B) * self.args.gradient_accumulation_steps
+                num_items_in_batch = counted(labels_B) * self.args.gradient_accumulation_steps
             signal_B = self._signal(logits_BC, labels_B, index_B)
             loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
             weight_B = method.bias_weights(logits_BC, labels_B, signal_B)
 
         def mean(value_B: Tensor) -> Tensor:
-            return self._step_mean(value_B, num_items_in_batch)
+            return self._step_mean(value_B, labels_B, num_items_in_batch)
 
         if method.gradient_route() == "double":
             loss = mean(loss_B)
@@ -279,8 +287,7 @@ class Trainer(GroupEvaluation):
             leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
             second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
             self.objective = self.method.objective(second, index_bound(self.train_dataset))
-        inputs = dict(inputs)
-        labels_B, index_B = inputs.pop("labels"), inputs.pop("index", None)
+        inputs, labels_B, index_B = parted(inputs)
         if self.method.needs_index and index_B is None:
             raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
         batch = self.objective.prepare(
@@ -288,13 +295,14 @@ class Trainer(GroupEvaluation):
                 inputs,
                 labels_B,
                 index_B,
-                mean=lambda value_B: self._step_mean(value_B, num_items_in_batch),
+                mean=lambda value_B: self._step_mean(value_B, labels_B, num_items_in_batch),
                 last=self.accelerator.sync_gradients,
+                call=self._first_look.call,
             )
         )
-        outputs = model(**batch.inputs)
+        outputs = self._first_look.call(model, batch.inputs, batch.label_B)
         loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
-        return self._step_mean(loss_B, num_items_in_batch), outputs
+        return self._step_mean(loss_B, labels_B, num_items_in_batch), outputs
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
@@ -303,6 +311,7 @@ class Trainer(GroupEvaluation):
         if self.running is not None:
             self.running.reset()
         self._micro_batch = 0
+        self._first_look = FirstLook(self.method.title)
         if self.method.needs_companion:
             if (args and args[0]) or kwargs.get("resume_from_checkpoint"):
                 raise UserError(
@@ -339,16 +348,12 @@ class Trainer(GroupEvaluation):
         if self.class_weight_C is None:
             return loss_B
         self.class_weight_C = self.class_weight_C.to(loss_B.device)
-        return self.class_weight_C[labels_B] * loss_B
+        return self.class_weight_C[labels_B.clamp(min=0)] * loss_B  # 0 where the label is −100
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor, Tensor | None]:
-        """The model's output without its own loss, the labels, and the samples' indices if the batch has them."""
-        inputs = dict(inputs)
-        if "labels" not in inputs:
-            raise UserError("The batches hold no 'labels', so there is nothing to learn.")
-        labels_B = inputs.pop("labels")
-        index_B = inputs.pop("index", None)
-        return model(**inputs), labels_B, index_B
+        """The model's output, the labels, and the samples' indices if the batch has them."""
+        inputs, labels_B, index_B = parted(inputs)
+        return self._first_look.call(model, inputs, labels_B), labels_B, index_B
 
     def _signal(self, logits_BC: Tensor, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
         """p_i of the bias signal where it isn't the model's own of now, shape (B,). In training only.
@@ -371,10 +376,12 @@ class Trainer(GroupEvaluation):
         self.running.update(*visited)
         return self.running.value_N[index_B]
 
-    def _step_mean(self, value_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        """Mean over the samples of the optimizer step, of which `value_B` are this micro-batch's; its own without."""
+    def _step_mean(self, value_B: Tensor, labels_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Mean over the samples of the optimizer step that count, of which this micro-batch's are; its own without."""
         if num_items_in_batch is None:
-            return value_B.mean()
+            return value_B.sum() / counted(labels_B)
+        if torch.is_grad_enabled():  # a step in which no sample counts adds nothing
+            num_items_in_batch = torch.as_tensor(num_items_in_batch, device=value_B.device).clamp(min=1)
         total = value_B.sum() / num_items_in_batch
         # DDP averages gradients over processes, while the samples were counted over all of them.
         return total * self.accelerator.num_processes if self.args.average_tokens_across_devices else total

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from evenhand.gradients import parameters_in_scope
+from evenhand.losses import IGNORED
 from evenhand.methods.base import Method, OneStage
 from evenhand.sampling import normalized
 from evenhand.validation import UserError
@@ -36,6 +37,8 @@ def check_model(trainer: transformers.Trainer) -> None:
     """Refuse other problems than single-label classification, and other losses than the method's."""
     config = getattr(trainer.model, "config", None)
     problem = getattr(config, "problem_type", None)
+    if problem is None and getattr(config, "num_labels", None) == 1:
+        problem = "regression"  # as transformers takes it
     if problem in ("regression", "multi_label_classification"):
         raise UserError(f"evenhand trains single-label classifiers; {problem.replace('_', ' ')} is not supported.")
     if type(trainer.model).__name__.endswith("ForTokenClassification"):
@@ -51,20 +54,29 @@ def check_model(trainer: transformers.Trainer) -> None:
         )
 
 
-def check_combination(trainer: transformers.Trainer, method: OneStage, own_loss: bool) -> None:
-    """Refuse what hides per-sample gradients from a method that combines two gradients.
+def check_own_loss(method: OneStage, class_weights: Sequence[float] | None) -> None:
+    """Refuse a subclass whose `compute_loss` takes the place of a loss that was asked for.
 
-    Args:
-        trainer: The trainer.
-        method: Its method.
-        own_loss: Whether a subclass overrides `compute_loss`.
+    Only ERM can do with it: its loss is what the subclass makes it.
     """
-    title, args, route = method.title, trainer.args, method.gradient_route()
-    if own_loss:
+    own = method.combination() is not None or method.needs_companion
+    if own or type(method).sample_losses is not OneStage.sample_losses:
         raise UserError(
-            f"{title} needs a loss for each sample, so compute_loss can't be overridden: override the method's "
-            "sample_losses."
+            f"{method.title} needs its own loss for each sample, so compute_loss can't be overridden: override the "
+            "method's sample_losses."
         )
+    if class_weights is not None:
+        raise UserError(
+            "The class_weights of evenhand.Trainer weigh its own loss, which this trainer's compute_loss overrides: "
+            "weigh the classes there."
+        )
+
+
+def check_combination(trainer: transformers.Trainer, method: OneStage) -> None:
+    """Refuse what hides per-sample gradients from a method that combines two gradients; nothing for others."""
+    if method.combination() is None:
+        return
+    title, args, route = method.title, trainer.args, method.gradient_route()
     if trainer.is_deepspeed_enabled:
         raise UserError(f"{title} can't be run under DeepSpeed, which keeps the gradients to itself.")
     if trainer.is_fsdp_enabled:
@@ -125,7 +137,7 @@ def check_train_dataset(dataset: Any, num_labels: int | None, custom: bool) -> N
 
 
 def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
-    """Raise `UserError` unless the labels are classes 0 … num_labels − 1, one a sample."""
+    """Raise `UserError` unless the labels are classes 0 … num_labels − 1 or −100, one a sample."""
     if label_N.ndim != 1:
         raise UserError("evenhand trains single-label classifiers; multi-label data (lists of labels) are refused.")
     if label_N.dtype.kind in "OUS":
@@ -134,10 +146,13 @@ def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
         raise UserError(
             f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}."
         )
-    outside = np.flatnonzero((label_N < 0) | (label_N >= num_labels))
+    counts_N = label_N != IGNORED
+    if not counts_N.any():
+        raise UserError(f"All {len(label_N)} labels of the training data set are {IGNORED}: there is nothing to learn.")
+    outside = np.flatnonzero(counts_N & ((label_N < 0) | (label_N >= num_labels)))
     if len(outside):
         raise UserError(
-            f"Labels must lie in 0…{num_labels - 1} for this model. "
+            f"Labels must lie in 0…{num_labels - 1} for this model, or be {IGNORED} for a sample that doesn't count. "
             f"Got {label_N[outside[0]]} for sample {outside[0]} ({len(outside)} such samples)."
         )
 

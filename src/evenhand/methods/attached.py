@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.gradients import WeightedGradients
-from evenhand.losses import cross_entropy, true_class_probability
+from evenhand.heads import check_trainable
+from evenhand.losses import IGNORED, counted, cross_entropy, true_class_probability
 from evenhand.signals import RunningProbabilities
 from evenhand.validation import UserError, check_integer
 
@@ -36,6 +37,9 @@ class Attached:
 
     A model in DistributedDataParallel is taken as it is: every process attaches the method to its own. b is averaged
     over them before the combination, as e is by DistributedDataParallel.
+
+    The loss is cross-entropy of the logits, weighed by the method: a loss that the model computes itself, with class
+    weights or an auxiliary term, has no part in it. Samples with the label −100 don't count.
 
     Args:
         method: The method.
@@ -63,6 +67,7 @@ class Attached:
                 "The route 'double' runs the model a second time, for which a loop of one's own gives no inputs: use "
                 "route='retain', or evenhand.Trainer."
             )
+        check_trainable(model)
         self.method = method
         self.model = model
         self.scaler = scaler
@@ -98,15 +103,15 @@ class Attached:
 
         Args:
             logits: Output of the model for this batch, shape (B, C).
-            labels: True classes, shape (B,).
+            labels: True classes, shape (B,), or −100 for a sample that doesn't count.
             combine: False on all but the last micro-batch of an optimizer step.
             bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,).
             index: For `signal="ema"`: which sample of the data set each is, shape (B,).
-            num_items: Samples of the whole optimizer step, by which every micro-batch's sum is divided. By default
-                each batch is averaged over its own samples.
+            num_items: Samples of the whole optimizer step that count, by which every micro-batch's sum is divided. By
+                default each batch is averaged over its own. A batch in which no sample counts adds nothing.
 
         Returns:
-            The mean cross-entropy of this batch, detached and not scaled.
+            The mean cross-entropy of this batch's samples that count, detached and not scaled; NaN if none does.
 
         Raises:
             UserError: If the labels, the logits or the probabilities can't be trained with, or it is detached.
@@ -120,7 +125,7 @@ class Attached:
             check_integer("backward", "num_items", num_items, 1)
 
         def reduce(value_B: Tensor) -> Tensor:
-            return value_B.mean() if num_items is None else value_B.sum() / num_items
+            return value_B.sum() / (counted(labels).clamp(min=1) if num_items is None else num_items)
 
         if self.running is not None and index_B is not None:
             signal_B = self.running.update(index_B, true_class_probability(logits, labels))
@@ -135,7 +140,7 @@ class Attached:
             if combine:
                 self.engine.combine_into_grad(projection)
         self.steps += combine
-        return cross_entropy(logits.detach(), labels).mean()
+        return cross_entropy(logits.detach(), labels).sum() / counted(labels)
 
     def coverage(self) -> dict[str, str]:
         """The route of each trainable parameter, by name; empty for a method with one ordinary gradient."""
@@ -198,11 +203,12 @@ class Attached:
             )
         if labels.device.type != "cpu":
             return  # looking at values would wait for the device at every step
-        outside = torch.nonzero((labels < 0) | (labels >= logits.shape[1])).flatten()
+        outside = torch.nonzero(((labels < 0) & (labels != IGNORED)) | (labels >= logits.shape[1])).flatten()
         if len(outside):
             row = int(outside[0])
             raise UserError(
-                f"Labels must lie in 0…{logits.shape[1] - 1}. Got {int(labels[row])} for sample {row} of the batch."
+                f"Labels must lie in 0…{logits.shape[1] - 1}, or be {IGNORED} for a sample that doesn't count. Got "
+                f"{int(labels[row])} for sample {row} of the batch."
             )
         if self.scaler is None:  # with a scaler an overflow is a step that it skips
             bad = torch.nonzero(~torch.isfinite(logits.detach()).all(dim=1)).flatten()

@@ -102,8 +102,9 @@ class ClassScaledAverage:
             seen_B, self.ema * self.average_N[index_B] + (1 - self.ema) * loss_B, loss_B
         )
         self.label_N[index_B] = label_B
-        largest_C = loss_B.new_zeros(1 + int(torch.maximum(self.label_N.max(), label_B.max())))
+        class_B = label_B.clamp(min=0)  # a sample that doesn't count has a loss of 0, and no class
+        largest_C = loss_B.new_zeros(1 + int(torch.maximum(self.label_N.max(), class_B.max())))
         seen_N = self.label_N >= 0
         largest_C.scatter_reduce_(0, self.label_N[seen_N], self.average_N[seen_N], "amax")
         # where a class has no loss at all its averages are 0, and stay so
-        return self.average_N[index_B] / largest_C[label_B].clamp(min=torch.finfo(loss_B.dtype).tiny)
+        return self.average_N[index_B] / largest_C[class_B].clamp(min=torch.finfo(loss_B.dtype).tiny)

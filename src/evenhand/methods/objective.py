@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from evenhand.inference import logits_of
+from evenhand.inference import Call, logits_of
 
 SampleLosses = Callable[[Tensor, Tensor], Tensor]
 """Logits of shape (B, C) and labels of shape (B,) to the loss of each sample, shape (B,)."""
@@ -30,6 +30,7 @@ class TrainingBatch:
         index_B: Each sample's index; None unless the method's `needs_index` asks for it.
         mean: Turns per-sample values into their share of the optimizer step's mean.
         last: Whether the optimizer steps after this micro-batch.
+        call: How the model is called.
     """
 
     inputs: dict[str, Any]
@@ -37,9 +38,14 @@ class TrainingBatch:
     index_B: Tensor | None
     mean: Callable[[Tensor], Tensor]
     last: bool
+    call: Call = field(default_factory=Call)
 
     def __len__(self) -> int:
         return len(self.label_B)
+
+    def logits(self, model: nn.Module) -> Tensor:
+        """A model's logits of this batch, shape (B, C)."""
+        return logits_of(self.call(model, self.inputs, self.label_B), self.label_B)
 
     def taken(self, row_B: Tensor) -> dict[str, Any]:
         """The inputs of some samples; what isn't one row a sample stays as it is."""
@@ -86,7 +92,7 @@ class Companion:
 
     def learn(self, batch: TrainingBatch, losses: SampleLosses) -> Tensor:
         """One micro-batch: forward, backward, and a step where the step's last is; its logits, detached, (B, C)."""
-        logits_BC = logits_of(self.model(**batch.inputs), batch.label_B)
+        logits_BC = batch.logits(self.model)
         batch.mean(losses(logits_BC, batch.label_B)).backward()
         if batch.last:
             if self.max_grad_norm > 0:
