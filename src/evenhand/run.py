@@ -130,7 +130,7 @@ def fit(
     folder = Path(output_dir) if output_dir is not None else default_folder(prepared.configuration)
     carry_out(prepared.configuration, prepared.task, prepared.source, folder, place, progress)
     with untouched_surroundings():
-        return _result(folder, place, configuration)
+        return _result(folder, place, prepared.configuration)
 
 
 def carry_out(

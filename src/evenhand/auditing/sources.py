@@ -202,8 +202,6 @@ def _check_data(record: RunRecord, task: Task, configuration: Configuration) -> 
             f"The data don't match the run in '{record.folder}': it was trained on {n:,} samples, the data given have "
             f"{len(task.train):,}."
         )
-    if task.name != record.data[0]:
-        raise UserError(f"The run in '{record.folder}' is of the task '{record.data[0]}', not of '{task.name}'.")
     digest = record.raw["task"]["settings"].get("sha256")
     if isinstance(configuration.task, Task) and isinstance(digest, str) and digest not in configuration.row_digests:
         raise UserError(
