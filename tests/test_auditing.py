@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from audit_data import CLASSES, audit_of, image_task, scores, sentences, text_task, with_token
+from audit_data import CLASSES, audit_of, hints_of, image_task, scores, sentences, text_task, with_token
 from evenhand.auditing.association import pointing, pooled_separations, ranked, separations, tabulate
-from evenhand.auditing.hints import find_hints
 from evenhand.auditing.inputs import tokens
 from evenhand.tasks import Task
 from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset
@@ -74,7 +73,7 @@ def test_a_planted_token_is_the_only_shortcut_named() -> None:
     texts, label_N, has_N = with_token(rng, 1500, "!!", 0.04)
     task = text_task(texts, label_N)
     score_N = scores(rng, has_N & (label_N != 0)) * np.where(has_N & (label_N == 0), 0.2, 1.0)
-    hint = find_hints(task, score_N)
+    hint = hints_of(task, score_N)
     assert [(f.name, f.verdict, f.place) for f in hint.findings] == [("!!", "strong", "text")]
     finding = hint.findings[0]
     assert finding.values[0].points_to == "yes"
@@ -91,7 +90,7 @@ WORDS_AND_TOKEN = ("river", "stone", "window", "paper", "garden", "engine", "clo
 def test_a_token_that_the_model_does_not_use_is_an_association() -> None:
     rng = np.random.default_rng(0)
     texts, label_N, _ = with_token(rng, 1500, "!!", 0.04)
-    hint = find_hints(text_task(texts, label_N), rng.lognormal(0, 0.5, 1500))
+    hint = hints_of(text_task(texts, label_N), rng.lognormal(0, 0.5, 1500))
     assert [(f.name, f.verdict) for f in hint.findings] == [("!!", "association")]
     assert not hint.strong
     assert (hint.pointed(1500) == -1).all()
@@ -100,7 +99,7 @@ def test_a_token_that_the_model_does_not_use_is_an_association() -> None:
 def test_a_token_that_no_sample_goes_against_is_an_association() -> None:
     rng = np.random.default_rng(0)
     texts, label_N, has_N = with_token(rng, 1500, "!!", 0.0)
-    finding = find_hints(text_task(texts, label_N), scores(rng, ~has_N)).findings[0]
+    finding = hints_of(text_task(texts, label_N), scores(rng, ~has_N)).findings[0]
     assert (finding.name, finding.verdict, finding.auroc_conflicting) == ("!!", "association", None)
 
 
@@ -109,14 +108,14 @@ def test_a_word_of_hard_samples_is_no_shortcut() -> None:
     label_N = rng.integers(0, 3, 1500)
     hard_N = rng.random(1500) < 0.2
     texts: Any = [f"{t} although" if hard else t for t, hard in zip(sentences(rng, 1500), hard_N, strict=True)]
-    assert find_hints(text_task(texts, label_N), scores(rng, hard_N)).findings == ()
+    assert hints_of(text_task(texts, label_N), scores(rng, hard_N)).findings == ()
 
 
 def test_a_hard_class_makes_no_shortcut() -> None:
     rng = np.random.default_rng(0)
     texts, label_N, _ = with_token(rng, 1500, "!!", 0.2)
     # the token's class is easy as a whole: aligned samples score low, but no lower than their classmates
-    hint = find_hints(text_task(texts, label_N), scores(rng, label_N != 0))
+    hint = hints_of(text_task(texts, label_N), scores(rng, label_N != 0))
     assert [f.verdict for f in hint.findings] == ["association"]
 
 
@@ -125,7 +124,7 @@ def test_a_hard_class_makes_no_shortcut() -> None:
 def test_nothing_is_named_where_labels_and_texts_are_unrelated(seed: int) -> None:
     rng = np.random.default_rng(seed)
     label_N = rng.integers(0, 3, 400)
-    hint = find_hints(text_task(sentences(rng, 400), label_N), rng.lognormal(0, 2, 400))
+    hint = hints_of(text_task(sentences(rng, 400), label_N), rng.lognormal(0, 2, 400))
     assert hint.findings == ()
 
 
@@ -151,7 +150,7 @@ def test_a_tiny_difference_alarms_nobody_however_many_samples() -> None:
     rng = np.random.default_rng(0)
     texts, label_N, has_N = with_token(rng, 6000, "!!", 0.2)
     factor_N = np.where(has_N, np.where(label_N == 0, 0.88, 1.14), 1.0)
-    (finding,) = find_hints(text_task(texts, label_N), rng.lognormal(0, 0.5, 6000) * factor_N).findings
+    (finding,) = hints_of(text_task(texts, label_N), rng.lognormal(0, 0.5, 6000) * factor_N).findings
     assert finding.auroc_conflicting is not None
     assert 0.5 < finding.auroc_conflicting < 0.6
     assert finding.p < 1e-4
@@ -166,7 +165,7 @@ def test_a_planted_colour_is_named_with_each_class(seed: int) -> None:
     rng = np.random.default_rng(seed)
     task = image_task(rng)
     conflicting_N = np.asarray(task.train["alignment"]) == 1
-    hint = find_hints(task, scores(rng, conflicting_N))
+    hint = hints_of(task, scores(rng, conflicting_N))
     (finding,) = hint.findings
     assert (finding.kind, finding.verdict) == ("colour", "strong")
     assert finding.conflicting == conflicting_N.sum()
@@ -178,7 +177,7 @@ def test_a_planted_colour_is_named_with_each_class(seed: int) -> None:
 def test_colours_that_say_nothing_are_not_named(seed: int) -> None:
     rng = np.random.default_rng(seed)
     task = image_task(rng, conflict=0.9)
-    assert find_hints(task, scores(rng, np.asarray(task.train["alignment"]) == 1)).findings == ()
+    assert hints_of(task, scores(rng, np.asarray(task.train["alignment"]) == 1)).findings == ()
 
 
 def test_gray_pictures_have_no_colour_to_test(tmp_path: Path) -> None:
@@ -206,7 +205,7 @@ def test_a_planted_column_value_is_named_and_ids_are_left_out() -> None:
         path=[f"/data/{i}.txt" for i in range(n)],
         note=[[1]] * n,
     )
-    hint = find_hints(task, scores(rng, conflicting_N))
+    hint = hints_of(task, scores(rng, conflicting_N))
     assert [(f.kind, f.name, f.verdict) for f in hint.findings] == [("column", "scanner", "strong")]
     assert {v.name: v.points_to for v in hint.findings[0].values} == {
         f"scanner {i}": name for i, name in enumerate(CLASSES)
@@ -223,7 +222,7 @@ def test_a_number_is_tested_by_its_tenths() -> None:
     told_N = size_N > np.quantile(size_N, 0.8)  # the largest sizes are of class 1, but for a few
     label_N = np.where(told_N, (rng.random(n) < 0.9).astype(int), label_N)
     task = text_task(sentences(rng, n), label_N, ("no", "yes"), size=[*size_N[:-1].tolist(), None])
-    (finding,) = find_hints(task, scores(rng, told_N & (label_N == 0)) * np.where(told_N, 0.3, 1.0)).findings
+    (finding,) = hints_of(task, scores(rng, told_N & (label_N == 0)) * np.where(told_N, 0.3, 1.0)).findings
     assert finding.name == "size"
     assert finding.verdict != "association"
     told = [value for value in finding.values if float(value.name.split(" to ")[1]) > np.quantile(size_N, 0.85)]
@@ -237,7 +236,7 @@ def test_that_an_entry_is_missing_can_be_the_shortcut() -> None:
     missing_N = rng.random(n) < np.where(label_N == 2, 0.7, 0.05)
     task = text_task(sentences(rng, n), label_N, source=[None if m else "web" for m in missing_N])
     score_N = scores(rng, missing_N & (label_N != 2)) * np.where(missing_N & (label_N == 2), 0.2, 1.0)
-    (finding,) = find_hints(task, score_N).findings
+    (finding,) = hints_of(task, score_N).findings
     assert [(v.name, v.points_to) for v in finding.values if v.name == "(missing)"] == [("(missing)", "maybe")]
 
 
@@ -252,6 +251,6 @@ def test_a_colour_is_named_though_its_shade_tells_the_shape(tmp_path: Path) -> N
     image[label_N == 0, :, 4:5, :] = 255
     split = colored_dataset(image, label_N, hue_N, PGD_PALETTE)
     task = Task(name="made-up", kind="image", train=split, validation=split, tests={"t": split}, primary_test="t")
-    found = find_hints(task, scores(rng, against_N)).findings
+    found = hints_of(task, scores(rng, against_N)).findings
     assert [(finding.kind, finding.verdict) for finding in found] == [("colour", "strong")]
     assert found[0].conflicting == against_N.sum()
