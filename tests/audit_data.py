@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evenhand.auditing import Audit
 from evenhand.auditing.audit import audited
 from evenhand.auditing.hints import Hint, find_hints
+from evenhand.auditing.labels import Opposites
 from evenhand.auditing.scoring import Scored, Scoring
 from evenhand.auditing.sources import Subject
 from evenhand.configuration import Configuration
@@ -22,6 +23,7 @@ from evenhand.training import FINE_TUNING
 
 WORDS = ("river", "stone", "window", "paper", "garden", "engine", "cloud", "music")
 CLASSES = ("yes", "no", "maybe")
+ORDINARY = Opposites(np.array([], dtype=np.int64), 0.0, None, False)
 
 
 def text_task(

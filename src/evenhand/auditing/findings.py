@@ -17,10 +17,13 @@ from evenhand.auditing.association import (
     LEAST_EXCESS,
     SIGNIFICANCE,
     Pointing,
+    Ranked,
     Separation,
     Table,
     pointing,
     pooled_separations,
+    ranked,
+    separation,
     separations,
 )
 from evenhand.metrics import holm
@@ -104,7 +107,7 @@ class Finding:
         p: Largest p of the three tests (association; scores of conflicting; of aligned samples), after Holm's
             correction for everything that was tested.
         followed: Share of the conflicting samples that the biased model takes for the class that their value points to.
-        also: What else is on the same samples, or nearly: as in "token “3000” in text".
+        also: What goes with it and says nothing beside it: kind, name and place of each.
         match_N: The class that a sample's value points to, −1 for none, shape (N,); not part of the data written.
     """
 
@@ -149,8 +152,12 @@ class Candidate:
     finding: Finding | None
 
 
-def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
-    """The findings that stand after Holm's correction for all candidates: leaks first, then by verdict and gain."""
+def corrected(candidates: Sequence[Candidate], scores: Ranked) -> list[Finding]:
+    """The findings that stand after Holm's correction for all candidates: leaks first, then by verdict and gain.
+
+    One that says nothing beside another is named with that one: it is on the same samples, or its scores separate only
+    because of the samples that go against the other.
+    """
     p_all = holm([candidate.p for candidate in candidates])
     p_association = holm([candidate.p_association for candidate in candidates])
     found = []
@@ -160,7 +167,9 @@ def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
             continue
         found.append(replace(finding, verdict=_verdict(finding, p), p=p))
     order = {"leak": 0, "strong": 1, "weak": 2, "association": 3}
-    return _joined(sorted(found, key=lambda finding: (order[finding.verdict], -finding.gain, finding.name)))
+    # a colour changes brightness and contrast too, so measures come last
+    found.sort(key=lambda f: (order[f.verdict], f.kind == "measure", -f.gain, f.name))
+    return _joined(found, scores)
 
 
 def _verdict(finding: Finding, p: float) -> Verdict:
@@ -174,12 +183,11 @@ def _verdict(finding: Finding, p: float) -> Verdict:
     return "strong" if _is_strong(finding) else "weak"
 
 
-def _joined(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings on the same samples, or nearly, as one: the first of them, which names the others."""
+def _joined(findings: Sequence[Finding], scores: Ranked) -> list[Finding]:
     kept: list[Finding] = []
     for finding in findings:
         for i, first in enumerate(kept):
-            if _is_same(first.match_N, finding.match_N):
+            if _is_same(first, finding, scores.label_N) or _is_carried(first, finding, scores):
                 kept[i] = replace(first, also=(*first.also, (finding.kind, finding.name, finding.place)))
                 break
         else:
@@ -187,9 +195,31 @@ def _joined(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _is_same(first_N: NDArray[np.int64], second_N: NDArray[np.int64]) -> bool:
-    either = np.count_nonzero((first_N >= 0) | (second_N >= 0))
-    return np.count_nonzero((first_N == second_N) & (first_N >= 0)) >= ALIKE * either
+def _is_same(first: Finding, second: Finding, label_N: NDArray[np.int64]) -> bool:
+    """Whether both are on the same samples, or nearly, and the same ones go against both."""
+    either_N = (first.match_N >= 0) | (second.match_N >= 0)
+    both_N = (first.match_N == second.match_N) & (first.match_N >= 0)
+    if both_N.sum() < ALIKE * either_N.sum():
+        return False
+    against_N = either_N & ((first.match_N != label_N) | (second.match_N != label_N))
+    return 2 * (both_N & against_N).sum() >= against_N.sum()
+
+
+def _is_carried(first: Finding, second: Finding, scores: Ranked) -> bool:
+    """Whether the scores separate the second only by the samples that go against the first."""
+    if first.verdict == "association" or second.verdict not in ("strong", "weak"):
+        return False
+    against_N = (second.match_N >= 0) & (second.match_N != scores.label_N)
+    rest_N = (first.match_N < 0) | (first.match_N == scores.label_N)
+    if 2 * (against_N & ~rest_N).sum() < min(against_N.sum(), (~rest_N).sum()):
+        return False  # they are misled by different samples
+    classes = len(scores.size_C)
+    label_N = scores.label_N[rest_N]
+    left = ranked(scores.rank_N[rest_N], label_N, classes)
+    count_C = np.bincount(label_N[against_N[rest_N]], minlength=classes).astype(np.float64)
+    ranks_C = np.bincount(label_N, weights=left.rank_N * against_N[rest_N], minlength=classes)
+    apart = separation(count_C[None], ranks_C[None], left.size_C, higher=True)
+    return not (apart.p_V[0] <= SIGNIFICANCE and apart.auroc_V[0] >= LEAST_SEPARATION)
 
 
 def first_that_separates(candidates: Sequence[Candidate]) -> Candidate:

@@ -43,7 +43,7 @@ class Hint:
 
     Attributes:
         findings: Leaks first, then strong shortcuts, weak ones, and mere associations; each by its gain.
-        tested: How many tokens and attributes were tested, by kind.
+        tested: How many tokens and columns were tested; the colour and each measure by its name.
         notes: What couldn't be tested.
     """
 
@@ -101,7 +101,7 @@ def find_hints(task: Task, score_N: NDArray[np.float64], predicted_N: NDArray[np
     elif any(column in task.train.column_names for column in PICTURE_COLUMNS):
         _test_pictures(tests, task.train)
     _test_columns(tests, task)
-    return Hint(tuple(corrected(tests.candidates)), tests.counts, tuple(tests.notes))
+    return Hint(tuple(corrected(tests.candidates, tests.scores)), tests.counts, tuple(tests.notes))
 
 
 @dataclass
@@ -114,8 +114,8 @@ class _Tests:
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def count(self, kind: Kind, number: int = 1) -> None:
-        self.counts[kind] = self.counts.get(kind, 0) + number
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + number
 
     def add(self, kind: Kind, views: Views, place: str | None = None) -> None:
         """Test an attribute, in one of its views."""
@@ -165,7 +165,7 @@ def _test_measures(tests: _Tests, measures: dict[str, NDArray[np.float64]], plac
             constant.append(name)
         else:
             tests.add("measure", [attribute], place)
-            tests.count("measure")
+            tests.count(name)
     if constant:
         tests.notes.append(f"Not tested, since all inputs have the same: {listed(constant)}.")
 

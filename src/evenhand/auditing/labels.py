@@ -20,13 +20,14 @@ RELIABLE = 0.9
 """And be right on this share of the samples that it predicts so confidently, among those with a shortcut or without."""
 LOOKED_AT = 10
 """Among the highest scores: one sample of so many."""
-SURE_ERRORS = 0.6
-"""An ordinary task's errors are unsure. Where this share of them is confident, and nothing found explains them …"""
+SURE_ERRORS = 0.7
+"""An ordinary task's errors are less often confident than its right predictions. Where they are so at this ratio or
+more, and nothing found explains them …"""
 SURE_MASS = 0.45
-"""… and they hold this share of the scores' sum …"""
+"""… and the confident ones hold this share of the scores' sum …"""
 FEW = 0.2
 """… and are no more than this share of the samples, they are of a shortcut without a name, or wrong labels."""
-LEAST = 5
+LEAST = 10
 """Fewer samples than these say nothing."""
 
 
@@ -37,13 +38,14 @@ class Opposites:
     Attributes:
         rows: Their rows, the highest scores first, shape (n,).
         mass: Their share of the scores' sum.
-        of_errors: Their share of all wrong predictions that nothing found explains; None if there are none.
+        ratio: How often such wrong predictions are confident, as a multiple of how often right ones are; None if there
+            are none.
         unnamed: Whether they are so few, sure and heavy that a shortcut without a name, or wrong labels, are likely.
     """
 
     rows: NDArray[np.int64]
     mass: float
-    of_errors: float | None
+    ratio: float | None
     unnamed: bool
 
 
@@ -68,21 +70,16 @@ def find_opposites(
     score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
 ) -> Opposites:
     """Whether scores concentrate on few samples with sure opposite predictions that nothing found explains."""
-    wrong_N = (probability_NC.argmax(axis=1) != label_N) & ~hint.explained(label_N)
-    sure_N = wrong_N & (probability_NC.max(axis=1) >= CONFIDENT)
-    rows = order(score_N)
-    rows = rows[sure_N[rows]]
+    right_N = probability_NC.argmax(axis=1) == label_N
+    confident_N = probability_NC.max(axis=1) >= CONFIDENT
+    wrong_N = ~right_N & ~hint.explained(label_N)
+    ranking = order(score_N)
+    rows = ranking[(wrong_N & confident_N)[ranking]]
     mass = float(score_N[rows].sum() / score_N.sum())
-    of_errors = len(rows) / wrong_N.sum() if wrong_N.any() else None
-    return Opposites(
-        rows=rows,
-        mass=mass,
-        of_errors=of_errors,
-        unnamed=len(rows) >= LEAST
-        and len(rows) <= FEW * len(score_N)
-        and mass >= SURE_MASS
-        and (of_errors or 0.0) >= SURE_ERRORS,
-    )
+    confident_right = float(confident_N[right_N].mean()) if right_N.any() else 0.0
+    ratio = len(rows) / wrong_N.sum() / confident_right if wrong_N.any() and confident_right else None
+    few = LEAST <= len(rows) <= FEW * len(score_N)
+    return Opposites(rows, mass, ratio, few and mass >= SURE_MASS and ratio is not None and ratio >= SURE_ERRORS)
 
 
 def find_suspects(

@@ -71,7 +71,7 @@ def named(finding: Finding) -> str:
         return name
     others = [_named(*also) for also in finding.also[:3]]
     left = len(finding.also) - len(others)
-    return f"{name} (on the same samples as {listed([*others, *([f'{left} more'] if left else [])])})"
+    return f"{name} (and what goes with it: {listed([*others, *([f'{left} more'] if left else [])])})"
 
 
 def _named(kind: Kind, name: str, place: str | None) -> str:

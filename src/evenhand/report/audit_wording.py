@@ -15,7 +15,7 @@ LEVELS = {
     "association": "association only",
 }
 _SMALLEST_P = 1e-300
-_NAMED = 5  # of several things on the same samples
+_NAMED = 5  # of what goes with a finding
 
 
 def times(value: float | None) -> str:
@@ -60,13 +60,13 @@ def visible(text: Any) -> str:
 
 
 def finding_name(finding: Mapping[str, Any]) -> str:
-    """As in "token “!!” in text", "colour", "length of text", "column source", with what is on the same samples."""
+    """As in "token “!!” in text", "colour", "length of text", "column source", with what goes with it."""
     name = _thing(finding["kind"], finding["name"], finding["place"])
     if not finding["also"]:
         return name
     others = [_thing(*also) for also in finding["also"][:_NAMED]]
     left = len(finding["also"]) - len(others)
-    return f"{name}, on the same samples as {listed([*others, *([f'{left} more'] if left else [])])}"
+    return f"{name}, with {listed([*others, *([f'{left} more'] if left else [])])}"
 
 
 def _thing(kind: str, name: str, place: str | None) -> str:
