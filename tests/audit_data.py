@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from evenhand.auditing import Audit
 from evenhand.auditing.audit import audited
+from evenhand.auditing.hints import Hint, find_hints
+from evenhand.auditing.labels import Opposites
 from evenhand.auditing.scoring import Scored, Scoring
 from evenhand.auditing.sources import Subject
 from evenhand.configuration import Configuration
@@ -21,6 +23,7 @@ from evenhand.training import FINE_TUNING
 
 WORDS = ("river", "stone", "window", "paper", "garden", "engine", "cloud", "music")
 CLASSES = ("yes", "no", "maybe")
+ORDINARY = Opposites(np.array([], dtype=np.int64), 0.0, None, False)
 
 
 def text_task(
@@ -74,6 +77,11 @@ def certain(predicted_N: NDArray[np.int64], classes: int, confidence: float = 0.
     probability_NC = np.full((len(predicted_N), classes), (1 - confidence) / (classes - 1))
     probability_NC[np.arange(len(predicted_N)), predicted_N] = confidence
     return probability_NC
+
+
+def hints_of(task: Task, score_N: NDArray[np.float64], predicted_N: NDArray[np.int64] | None = None) -> Hint:
+    """What is found in given scores; the model is right on all samples unless it is told otherwise."""
+    return find_hints(task, score_N, labels(task) if predicted_N is None else predicted_N)
 
 
 def audit_of(

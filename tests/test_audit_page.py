@@ -128,7 +128,7 @@ def broken_images() -> Task:
 def test_numbers_on_the_page_equal_the_data(found: Audit, tmp_path: Path) -> None:
     page = eh.report(found, tmp_path / "a.html").read_text(encoding="utf-8")
     cells, content, frame = Cells(page), found.as_dict(), found.to_frame()
-    shortcut, colours, tenths, agreement, known, classes = cells.tables
+    shortcut, colours, _associations, tenths, agreement, known, classes = cells.tables
     finding = found.hint.findings[0]
     assert shortcut[1] == [
         "colour",
@@ -231,8 +231,8 @@ def test_report_renders_runs_too(tiny_task: Task, tmp_path: Path) -> None:
     [
         ("{", "can't be read"),
         ("[]", "has format None, but"),
-        ('{"format": 9}', "has format 9, but this version of evenhand reads format 1"),
-        ('{"format": 1}', "isn't whole (KeyError: 'histogram')"),
+        ('{"format": 9}', "has format 9, but this version of evenhand reads format 2"),
+        ('{"format": 2}', "isn't whole (KeyError: 'histogram')"),
     ],
 )
 def test_an_audit_that_can_not_be_read(content: str, said: str, tmp_path: Path) -> None:

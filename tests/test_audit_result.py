@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from audit_data import audit_of, certain, image_task, labels, scores, sentences, text_task, with_token
+from audit_data import ORDINARY, audit_of, certain, hints_of, image_task, labels, scores, sentences, text_task, with_token
 from evenhand.auditing.advice import advise
 from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, decile_masses, detection, histogram
-from evenhand.auditing.hints import Hint, find_hints
+from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import find_suspects
 from evenhand.cli import _parse
 from evenhand.configuration import Configuration
@@ -64,7 +64,7 @@ def test_the_least_likely_labels_are_suspected_first(tmp_path: Path) -> None:
     probability_NC = certain(label_N, 3)
     for row, confidence in ((0, 0.92), (1, 0.999), (2, 0.95)):
         probability_NC[row] = certain((label_N[row : row + 1] + 1) % 3, 3, confidence)[0]
-    found = find_suspects(score_N, probability_NC, label_N, find_hints(task, score_N))
+    found = find_suspects(score_N, probability_NC, label_N, hints_of(task, score_N))
     assert found.rows.tolist() == [1, 2, 0]
 
 
@@ -153,12 +153,12 @@ def test_what_is_advised(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     nothing = Hint((), {"token": 3}, ())
     asked = functools.partial(command, configuration=configuration(ColoredDigits(), "mlp"))
-    plain = advise(nothing, asked, "image")
+    plain = advise(nothing, ORDINARY, asked, "image")
     assert (plain.method, plain.compare) == ("erm", None)
     for conflict, many in ((0.01, False), (0.08, True)):
         task = image_task(rng, 2000, conflict)
-        hint = find_hints(task, scores(rng, np.asarray(task.train["alignment"]) == 1))
-        advice = advise(hint, asked, "image")
+        hint = hints_of(task, scores(rng, np.asarray(task.train["alignment"]) == 1))
+        advice = advise(hint, ORDINARY, asked, "image")
         assert advice.settings == "Even()"
         assert ("compare both before you choose" in advice.text) == many
         assert advice.compare is not None
@@ -214,4 +214,4 @@ def test_groups_that_are_known_stand_in_the_frame_and_are_no_hint(tmp_path: Path
     found = audit_of(task, scores(rng, labels(task) == 0), tmp_path)
     names = task.train.features["group"].names
     assert found.to_frame()["group"].tolist() == [names[i] for i in task.train["group"]]
-    assert found.hint.tested == {"colour": 1}
+    assert found.hint.tested == {"colour": 1, "brightness": 1, "contrast": 1, "sharpness": 1}

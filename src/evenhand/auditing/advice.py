@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from evenhand.auditing.command import in_python
+from evenhand.auditing.findings import Finding
 from evenhand.auditing.hints import Hint
+from evenhand.auditing.labels import Opposites
+from evenhand.auditing.verdict import named, tested_text
 from evenhand.methods import ERM, Even, Method
 from evenhand.models import Kind
+from evenhand.validation import count
 
 MANY = 0.03
 """From this share of conflicting samples on, plain training is worth a second look."""
@@ -33,27 +37,68 @@ class Advice:
     compare: str | None
 
 
-def advise(hint: Hint, command: Callable[[Method], str], kind: Kind) -> Advice:
-    """Choose a method by the kind of inputs and the share of samples that go against the shortcut.
+def advise(hint: Hint, opposites: Opposites, command: Callable[[Method], str], kind: Kind) -> Advice:
+    """Choose a method by what was found; plain training only where something was tested and nothing speaks against it.
 
     Args:
         hint: What was found.
+        opposites: What nothing found explains.
         command: Gives the command that trains a method on the audited data with the audited model.
         kind: What the inputs are.
     """
-    method, text = _choice(hint, kind)
+    method, text = _choice(hint, opposites, kind)
     compare = None if isinstance(method, ERM) else command(ERM())
     return Advice(text, method.name, in_python(method), command(method), compare)
 
 
-def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
-    if not hint.strong:
-        text = "Train plainly (ERM): there is no strong shortcut to correct for, and correcting costs accuracy."
-        if hint.weak:
-            text += " If the weak ones matter to you, compare with a method that corrects, seed by seed."
-        return ERM(), text
-    if kind == "text":
+def _choice(hint: Hint, opposites: Opposites, kind: Kind) -> tuple[Method, str]:
+    if hint.leaks:
+        return Even(), _collect(hint)
+    if hint.strong:
+        return Even(), _correct(hint.strong[0], kind)
+    if opposites.unnamed:
         return Even(), (
+            "First look at the highest scores: are their labels right? If they are, the samples go against a shortcut "
+            "that no test has a name for: keep every one, since they are the cure, and train Even. If their labels are "
+            "wrong, correct them and audit again. Compare with ERM on data from elsewhere before you choose."
+        )
+    if hint.large:
+        return Even(), (
+            f"First look at {named(hint.large[0])}: would it tell the class of new data too? If not, other models may "
+            "follow it though the biased one doesn't show it: compare Even with ERM on data where it doesn't tell."
+        )
+    if not hint.tested:
+        return Even(), (
+            "Nothing could be tested, so there is nothing to say for or against plain training: compare Even with ERM "
+            "on data from elsewhere."
+        )
+    text = (
+        f"Train plainly (ERM): nothing tested ({tested_text(hint.tested)}) is a strong shortcut, the scores are those "
+        "of an ordinary task, and correcting costs accuracy."
+    )
+    if hint.weak:
+        text += " If the weak ones matter to you, compare with a method that corrects, seed by seed."
+    return ERM(), text
+
+
+def _collect(hint: Hint) -> str:
+    first = hint.leaks[0]
+    value = first.values[0]
+    example = value.name if len(first.values) > 1 else first.name
+    few = first.conflicting
+    against = "no sample goes" if not few else f"only {count(few, 'sample')} {'goes' if few == 1 else 'go'}"
+    return (
+        f"Collect samples before you train: {against} against {named(first)}, and no method can correct what no sample "
+        f"contradicts. What is needed: samples with “{example}” of other classes than '{value.points_to}', and samples "
+        f"of '{value.points_to}' without it, from a hundred on. Or take it out of the inputs, if you can. If it is what "
+        "makes the class, and not a habit of these data, nothing needs correcting. With such samples, compare Even with "
+        "ERM:"
+    )
+
+
+def _correct(strongest: Finding, kind: Kind) -> str:
+    if kind == "text":
+        return (
             "Train Even: what the biased model gets wrong counts as much as all the rest, and it finds by itself how "
             "far to go for that. Fine-tuning on biased-snli it gained 31 points where the token says nothing, and 5 on "
             "texts without it (three seeds); on MNLI, a hard task with a weaker shortcut, nothing (2 points of average "
@@ -63,11 +108,10 @@ def _choice(hint: Hint, kind: Kind) -> tuple[Method, str]:
         "Train Even: it weighs down what the biased model gets right until its errors weigh as much, and finds by "
         "itself how far."
     )
-    strongest = hint.strong[0]
-    share = strongest.conflicting / max(1, strongest.conflicting + strongest.aligned)
+    share = 1 - strongest.right
     if share >= MANY:
         text += (
             f" But {100 * share:.1f} % of the samples go against the shortcut, and the more do, the less plain "
             "training loses by it: compare both before you choose."
         )
-    return Even(), text
+    return text

@@ -20,7 +20,7 @@ from evenhand.auditing.advice import advise
 from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, detection, order
 from evenhand.auditing.hints import Hint, find_hints
-from evenhand.auditing.labels import find_suspects
+from evenhand.auditing.labels import find_opposites, find_suspects
 from evenhand.auditing.result import Audit
 from evenhand.auditing.scoring import Answers, Scored, score_all
 from evenhand.auditing.sources import Subject, subject_of_data, subject_of_runs
@@ -120,7 +120,8 @@ def audited(subject: Subject, scored: Scored) -> Audit:
     task = subject.task
     score_N = scored.mean
     label_N = column_values(task.train, "labels")
-    hint = find_hints(task, score_N)
+    hint = find_hints(task, score_N, scored.probability_NC.argmax(axis=1))
+    opposites = find_opposites(score_N, scored.probability_NC, label_N, hint)
     suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
     frame = _frame(task, scored, label_N, hint, suspects.rows)
     conflicting_N = membership(task.train, "alignment").get("conflicting")
@@ -136,8 +137,9 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         agreement=agreement(scored.score_SN),
         detection=None if conflicting_N is None else detection(score_N, conflicting_N),
         classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
+        opposites=opposites,
         suspects=suspects,
-        advice=advise(hint, lambda method: command(method, subject.configuration, subject.device), task.kind),
+        advice=advise(hint, opposites, lambda method: command(method, subject.configuration, subject.device), task.kind),
         notes=(*task.notes, *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),

@@ -1,4 +1,4 @@
-"""What the tests of tokens, colours and columns are made into: findings, with a verdict each.
+"""What the tests of tokens, colours, measures and columns are made into: findings, with a verdict each.
 
 Legend: N samples, V values, C classes.
 """
@@ -17,10 +17,13 @@ from evenhand.auditing.association import (
     LEAST_EXCESS,
     SIGNIFICANCE,
     Pointing,
+    Ranked,
     Separation,
     Table,
     pointing,
     pooled_separations,
+    ranked,
+    separation,
     separations,
 )
 from evenhand.metrics import holm
@@ -31,8 +34,35 @@ STRONG_GAIN = 0.02
 STRONG_SEPARATION = 0.75
 """From this gain and separation of conflicting samples on, a shortcut is called strong."""
 
-Kind = Literal["token", "colour", "column"]
-Verdict = Literal["strong", "weak", "association"]
+FEW_AGAINST = 10
+"""Where fewer samples than these go against a value, no method has anything to learn from."""
+NEARLY_ALL = 0.95
+"""And where it tells the class of this share of its samples, it is a leak."""
+LARGE_GAIN = 0.05
+TELLING = 0.8
+"""From this gain on, and where it is right on this share of its samples, an association stands among the findings."""
+FOLLOWED = 0.5
+"""How bright or long inputs are often belongs to what they show: the model must follow it on half of what it misleads."""
+ALIKE = 0.9
+"""Two findings that tell the same class of this share of the samples that either is on are one."""
+
+Kind = Literal["token", "colour", "measure", "column"]
+Verdict = Literal["leak", "strong", "weak", "association"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The samples as the data and the biased model see them.
+
+    Attributes:
+        classes: Names of the classes.
+        label_N: Their classes, shape (N,).
+        predicted_N: What the model takes them for, shape (N,).
+    """
+
+    classes: Sequence[str]
+    label_N: NDArray[np.int64]
+    predicted_N: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -58,14 +88,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Finding:
-    """A token, the colour, or a column whose values point to classes.
+    """A token, the colour, a measure, or a column whose values point to classes.
 
     Attributes:
-        kind: `token`, `colour` or `column`.
-        name: The token, "colour", or the column's name.
-        place: The column that a token stands in.
-        verdict: `strong` and `weak` shortcuts: labels and scores say so. `association`: the values point to classes,
-            but the scores don't show that the biased model uses them (or no sample goes against them).
+        kind: `token`, `colour`, `measure` (how bright, large, long, … inputs are) or `column`.
+        name: The token, "colour", the measure, or the column's name.
+        place: The column that a token stands in, or a text that is measured.
+        verdict: `leak`: nearly no sample goes against the values, so neither scores nor a method have anything to go
+            by. `strong` and `weak` shortcuts: labels and scores say so. `association`: the values point to classes, but
+            the scores don't show that the biased model uses them.
         values: The values that point to a class, those with the most samples first.
         covered: Share of samples with such a value.
         gain: Share of all samples whose class the values tell beyond what the classes' shares tell.
@@ -75,6 +106,8 @@ class Finding:
         auroc_aligned: The same of aligned samples; low.
         p: Largest p of the three tests (association; scores of conflicting; of aligned samples), after Holm's
             correction for everything that was tested.
+        followed: Share of the conflicting samples that the biased model takes for the class that their value points to.
+        also: What goes with it and says nothing beside it: kind, name and place of each.
         match_N: The class that a sample's value points to, −1 for none, shape (N,); not part of the data written.
     """
 
@@ -90,12 +123,24 @@ class Finding:
     auroc_conflicting: float | None
     auroc_aligned: float | None
     p: float
+    followed: float | None
     match_N: NDArray[np.int64]
+    also: tuple[tuple[Kind, str, str | None], ...] = ()
+
+    @property
+    def right(self) -> float:
+        """Share of the samples with a value that have the class it points to."""
+        return self.aligned / max(1, self.aligned + self.conflicting)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it tells so much that it must be looked at, whatever the scores say."""
+        return self.gain >= LARGE_GAIN and self.right >= TELLING
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without the samples."""
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("match_N", "values")}
-        return kept | {"values": [vars(value) for value in self.values]}
+        return kept | {"large": self.is_large, "values": [vars(value) for value in self.values]}
 
 
 @dataclass(frozen=True)
@@ -107,8 +152,12 @@ class Candidate:
     finding: Finding | None
 
 
-def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
-    """The findings that stand after Holm's correction for all candidates, the largest gain first."""
+def corrected(candidates: Sequence[Candidate], scores: Ranked) -> list[Finding]:
+    """The findings that stand after Holm's correction for all candidates: leaks first, then by verdict and gain.
+
+    One that says nothing beside another is named with that one: it is on the same samples, or its scores separate only
+    because of the samples that go against the other.
+    """
     p_all = holm([candidate.p for candidate in candidates])
     p_association = holm([candidate.p_association for candidate in candidates])
     found = []
@@ -116,23 +165,77 @@ def corrected(candidates: Sequence[Candidate]) -> list[Finding]:
         finding = candidate.finding
         if finding is None or p is None or p_points is None or p_points > SIGNIFICANCE:
             continue
-        if p <= SIGNIFICANCE and _separates(finding):
-            found.append(replace(finding, verdict="strong" if _is_strong(finding) else "weak", p=p))
+        found.append(replace(finding, verdict=_verdict(finding, p), p=p))
+    order = {"leak": 0, "strong": 1, "weak": 2, "association": 3}
+    # a colour changes brightness and contrast too, so measures come last
+    found.sort(key=lambda f: (order[f.verdict], f.kind == "measure", -f.gain, f.name))
+    return _joined(found, scores)
+
+
+def _verdict(finding: Finding, p: float) -> Verdict:
+    nearly_all = finding.conflicting < FEW_AGAINST and finding.right >= NEARLY_ALL
+    if nearly_all and finding.gain >= LARGE_GAIN:
+        return "leak"
+    if p > SIGNIFICANCE or not _separates(finding):
+        return "association"
+    if finding.kind == "measure" and (finding.followed or 0.0) < FOLLOWED:
+        return "association"
+    return "strong" if _is_strong(finding) else "weak"
+
+
+def _joined(findings: Sequence[Finding], scores: Ranked) -> list[Finding]:
+    kept: list[Finding] = []
+    for finding in findings:
+        for i, first in enumerate(kept):
+            if _is_same(first, finding, scores.label_N) or _is_carried(first, finding, scores):
+                kept[i] = replace(first, also=(*first.also, (finding.kind, finding.name, finding.place)))
+                break
         else:
-            found.append(replace(finding, p=p))
-    order = {"strong": 0, "weak": 1, "association": 2}
-    return sorted(found, key=lambda finding: (order[finding.verdict], -finding.gain, finding.name))
+            kept.append(finding)
+    return kept
+
+
+def _is_same(first: Finding, second: Finding, label_N: NDArray[np.int64]) -> bool:
+    """Whether both are on the same samples, or nearly, and the same ones go against both."""
+    either_N = (first.match_N >= 0) | (second.match_N >= 0)
+    both_N = (first.match_N == second.match_N) & (first.match_N >= 0)
+    if both_N.sum() < ALIKE * either_N.sum():
+        return False
+    against_N = either_N & ((first.match_N != label_N) | (second.match_N != label_N))
+    return 2 * (both_N & against_N).sum() >= against_N.sum()
+
+
+def _is_carried(first: Finding, second: Finding, scores: Ranked) -> bool:
+    """Whether the scores separate the second only by the samples that go against the first."""
+    if first.verdict == "association" or second.verdict not in ("strong", "weak"):
+        return False
+    against_N = (second.match_N >= 0) & (second.match_N != scores.label_N)
+    rest_N = (first.match_N < 0) | (first.match_N == scores.label_N)
+    if 2 * (against_N & ~rest_N).sum() < min(against_N.sum(), (~rest_N).sum()):
+        return False  # they are misled by different samples
+    classes = len(scores.size_C)
+    label_N = scores.label_N[rest_N]
+    left = ranked(scores.rank_N[rest_N], label_N, classes)
+    count_C = np.bincount(label_N[against_N[rest_N]], minlength=classes).astype(np.float64)
+    ranks_C = np.bincount(label_N, weights=left.rank_N * against_N[rest_N], minlength=classes)
+    apart = separation(count_C[None], ranks_C[None], left.size_C, higher=True)
+    return not (apart.p_V[0] <= SIGNIFICANCE and apart.auroc_V[0] >= LEAST_SEPARATION)
 
 
 def first_that_separates(candidates: Sequence[Candidate]) -> Candidate:
-    """One of several views of the same attribute: the first whose scores separate, with p times their number."""
-    chosen = next((c for c in candidates if c.finding is not None and _separates(c.finding)), candidates[0])
+    """One of several views of the same attribute: the first whose scores separate, with p times their number.
+
+    Where none does, it is the one that tells most.
+    """
+    found = [c for c in candidates if c.finding is not None]
+    telling = max(found, key=lambda c: c.finding.gain if c.finding else 0.0, default=candidates[0])
+    chosen = next((c for c in found if c.finding is not None and _separates(c.finding)), telling)
     views = len(candidates)
     return replace(chosen, p_association=min(1.0, views * chosen.p_association), p=min(1.0, views * chosen.p))
 
 
 def value_candidates(
-    kind: Kind, names: Sequence[tuple[str, str | None]], member_NV: Any, table: Table, classes: Sequence[str]
+    kind: Kind, names: Sequence[tuple[str, str | None]], member_NV: Any, table: Table, seen: Seen
 ) -> list[Candidate]:
     """Each value tested by itself: tokens.
 
@@ -141,7 +244,7 @@ def value_candidates(
         names: Name and place of each value.
         member_NV: Which samples have which value, a sparse CSC matrix.
         table: Their table.
-        classes: Names of the classes.
+        seen: The samples.
     """
     points = pointing(table)
     conflicting, aligned = separations(table, points.class_V)
@@ -156,14 +259,19 @@ def value_candidates(
         if pointing_V[v]:
             match_N = np.full(member_NV.shape[0], -1)
             match_N[member_NV.indices[member_NV.indptr[v] : member_NV.indptr[v + 1]]] = points.class_V[v]
-            value = _value(name, v, table, points, classes)
-            finding = _finding(kind, name, place, (value,), match_N, conflicting, aligned, v)
+            value = _value(name, v, table, points, seen.classes)
+            finding = _finding(kind, (name, place), (value,), match_N, (conflicting, aligned), v, seen)
         candidates.append(Candidate(float(points.p_V[v]), float(p_V[v]) if finding else 1.0, finding))
     return candidates
 
 
 def attribute_candidate(
-    kind: Kind, name: str, names: Sequence[str], value_N: NDArray[np.int64], table: Table, classes: Sequence[str]
+    kind: Kind,
+    name: tuple[str, str | None],
+    names: Sequence[str],
+    value_N: NDArray[np.int64],
+    table: Table,
+    seen: Seen,
 ) -> Candidate:
     """Several values that exclude each other, tested as one: the colour, a column.
 
@@ -172,11 +280,11 @@ def attribute_candidate(
 
     Args:
         kind: What it is.
-        name: The attribute's name.
+        name: The attribute's name and place.
         names: Name of each value.
         value_N: Which value each sample has, −1 for none, shape (N,).
         table: The values' table.
-        classes: Names of the classes.
+        seen: The samples.
     """
     points = pointing(table)
     p_values = np.array([1.0 if p is None else p for p in holm([float(p) for p in points.p_V])])
@@ -190,9 +298,9 @@ def attribute_candidate(
     class_of = np.full(len(names) + 1, -1)  # the last one is that of samples without a value
     class_of[chosen] = points.class_V[chosen]
     values = tuple(
-        sorted((_value(names[v], v, table, points, classes) for v in chosen), key=lambda v: (-v.count, v.name))
+        sorted((_value(names[v], v, table, points, seen.classes) for v in chosen), key=lambda v: (-v.count, v.name))
     )
-    finding = _finding(kind, name, None, values, class_of[value_N], conflicting, aligned, 0)
+    finding = _finding(kind, name, values, class_of[value_N], (conflicting, aligned), 0, seen)
     return Candidate(p_association, float(max(p_association, *p_scores)), finding)
 
 
@@ -215,31 +323,32 @@ def _value(name: str, v: int, table: Table, points: Pointing, classes: Sequence[
 
 def _finding(
     kind: Kind,
-    name: str,
-    place: str | None,
+    name: tuple[str, str | None],
     values: tuple[Value, ...],
     match_N: NDArray[np.int64],
-    conflicting: Separation,
-    aligned: Separation,
+    apart: tuple[Separation, Separation],
     v: int,
+    seen: Seen,
 ) -> Finding:
     samples = len(match_N)
     count = sum(value.count for value in values)
     against = sum(value.conflicting for value in values)
     told = sum(value.count * (value.share - value.base) for value in values)
+    against_N = (match_N >= 0) & (match_N != seen.label_N)
     return Finding(
         kind=kind,
-        name=name,
-        place=place,
+        name=name[0],
+        place=name[1],
         verdict="association",
         values=values,
         covered=count / samples,
         gain=told / samples,
         aligned=count - against,
         conflicting=against,
-        auroc_conflicting=_defined(conflicting.auroc_V[v]),
-        auroc_aligned=_defined(aligned.auroc_V[v]),
+        auroc_conflicting=_defined(apart[0].auroc_V[v]),
+        auroc_aligned=_defined(apart[1].auroc_V[v]),
         p=1.0,
+        followed=float((seen.predicted_N == match_N)[against_N].mean()) if against_N.any() else None,
         match_N=match_N,
     )
 

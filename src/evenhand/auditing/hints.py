@@ -1,29 +1,40 @@
-"""Which tokens, colours or column entries are likely shortcuts.
+"""Which tokens, colours, measures or column entries are likely shortcuts.
 
 Legend: N samples.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
 from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
+from evenhand.auditing.attributes import Attribute, Views, by_tenths, column_attributes
 from evenhand.auditing.findings import (
     Candidate,
     Finding,
+    Kind,
+    Seen,
     attribute_candidate,
     corrected,
     first_that_separates,
     value_candidates,
 )
-from evenhand.auditing.inputs import TEXT_COLUMNS, Attribute, colours, columns, token_members
+from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, colours, looks, text_measures, token_members
+from evenhand.batches import arrow_table
 from evenhand.tasks import Task
 from evenhand.tasks.base import column_values
+from evenhand.report.wording import listed
+
+_KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
+_NAMED = 8  # columns that weren't tested, in a note
 
 
 @dataclass(frozen=True)
@@ -31,14 +42,19 @@ class Hint:
     """What looks like a shortcut.
 
     Attributes:
-        findings: Strong shortcuts first, then weak ones, then mere associations; each by its gain.
-        tested: How many tokens and attributes were tested, by kind.
+        findings: Leaks first, then strong shortcuts, weak ones, and mere associations; each by its gain.
+        tested: How many tokens and columns were tested; the colour and each measure by its name.
         notes: What couldn't be tested.
     """
 
     findings: tuple[Finding, ...]
     tested: dict[str, int]
     notes: tuple[str, ...]
+
+    @property
+    def leaks(self) -> list[Finding]:
+        """What tells the class of nearly every sample that has it."""
+        return [finding for finding in self.findings if finding.verdict == "leak"]
 
     @property
     def strong(self) -> list[Finding]:
@@ -50,61 +66,146 @@ class Hint:
         """Shortcuts that tell the class of few samples only."""
         return [finding for finding in self.findings if finding.verdict == "weak"]
 
+    @property
+    def large(self) -> list[Finding]:
+        """Associations that tell the class of many samples."""
+        return [finding for finding in self.findings if finding.verdict == "association" and finding.is_large]
+
     def pointed(self, samples: int) -> NDArray[np.int64]:
-        """The class that the strongest shortcut on each sample points to, −1 for none, shape (N,)."""
+        """The class that the strongest leak or shortcut on each sample points to, −1 for none, shape (N,)."""
         pointed_N = np.full(samples, -1)
-        for finding in reversed(self.strong):
+        for finding in reversed([*self.leaks, *self.strong]):
             pointed_N = np.where(finding.match_N >= 0, finding.match_N, pointed_N)
         return pointed_N
 
+    def explained(self, label_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which samples go against anything that was found, be it an association only, shape (N,)."""
+        explained_N = np.zeros(len(label_N), dtype=bool)
+        for finding in self.findings:
+            explained_N |= (finding.match_N >= 0) & (finding.match_N != label_N)
+        return explained_N
 
-def find_hints(task: Task, score_N: NDArray[np.float64]) -> Hint:
-    """Test every token, the colour and every other column of the training split.
+
+def find_hints(task: Task, score_N: NDArray[np.float64], predicted_N: NDArray[np.int64]) -> Hint:
+    """Test every token, the colour, what is measured and every other column of the training split.
 
     Args:
         task: The task.
         score_N: Each training sample's score, shape (N,).
+        predicted_N: The class that the biased model takes it for, shape (N,).
     """
-    split = task.train
-    label_N = column_values(split, "labels")
-    scores = ranked(score_N, label_N, len(task.label_names))
-    notes: list[str] = []
-    candidates: list[Candidate] = []
-    tested: dict[str, int] = {}
+    label_N = column_values(task.train, "labels")
+    tests = _Tests(ranked(score_N, label_N, len(task.label_names)), Seen(task.label_names, label_N, predicted_N))
+    if task.kind == "text":
+        _test_texts(tests, task.train)
+    elif any(column in task.train.column_names for column in PICTURE_COLUMNS):
+        _test_pictures(tests, task.train)
+    _test_columns(tests, task)
+    return Hint(tuple(corrected(tests.candidates, tests.scores)), tests.counts, tuple(tests.notes))
 
-    def add(kind: str, found: list[Candidate]) -> None:
-        candidates.extend(found)
-        tested[kind] = tested.get(kind, 0) + len(found)
 
+@dataclass
+class _Tests:
+    """What was tested so far."""
+
+    scores: Ranked
+    seen: Seen
+    candidates: list[Candidate] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def add(self, kind: Kind, views: Views, place: str | None = None) -> None:
+        """Test an attribute, in one of its views."""
+        self.candidates.append(first_that_separates([self._of(kind, view, place) for view in views]))
+
+    def _of(self, kind: Kind, attribute: Attribute, place: str | None) -> Candidate:
+        value_N, names = _frequent(attribute)
+        present = np.flatnonzero(value_N >= 0)
+        member_NV = sparse.csr_array(
+            (np.ones(len(present)), (present, value_N[present])), shape=(len(value_N), max(1, len(names)))
+        )
+        table = tabulate(member_NV, self.scores)
+        return attribute_candidate(kind, (attribute.name, place), names, value_N, table, self.seen)
+
+
+def _test_texts(tests: _Tests, split: datasets.Dataset) -> None:
     for column in TEXT_COLUMNS:
-        if task.kind == "text" and column in split.column_names:
-            names, member_NV = token_members(split, column)
-            if names:
-                places: list[tuple[str, str | None]] = [(name, column) for name in names]
-                table = tabulate(member_NV, scores)
-                add("token", value_candidates("token", places, member_NV, table, task.label_names))
-            else:
-                notes.append(f"No token of '{column}' is on {LEAST_COUNT} samples, so none was tested.")
-    if task.kind == "image":
-        views = colours(split)
-        if not views:
-            notes.append("The images have no colour, so it was not tested.")
+        if column not in split.column_names:
+            continue
+        names, member_NV = token_members(split, column)
+        if names:
+            places: list[tuple[str, str | None]] = [(name, column) for name in names]
+            found = value_candidates("token", places, member_NV, tabulate(member_NV, tests.scores), tests.seen)
+            tests.candidates.extend(found)
+            tests.count("token", len(found))
         else:
-            add("colour", [first_that_separates([_tested("colour", view, scores, task) for view in views])])
-    others, left_out = columns(split)
-    add("column", [_tested("column", attribute, scores, task) for attribute in others])
-    if left_out:
-        notes.append(f"Not tested, since they have one value, too many, or no plain ones: {', '.join(left_out)}.")
-    return Hint(tuple(corrected(candidates)), {kind: n for kind, n in tested.items() if n}, tuple(notes))
+            tests.notes.append(f"No token of '{column}' is on {LEAST_COUNT} samples, so none was tested.")
+        _test_measures(tests, text_measures(split, column), column)
 
 
-def _tested(kind: Any, attribute: Attribute, scores: Ranked, task: Task) -> Candidate:
-    value_N, names = _frequent(attribute)
-    present = np.flatnonzero(value_N >= 0)
-    member_NV = sparse.csr_array(
-        (np.ones(len(present)), (present, value_N[present])), shape=(len(value_N), max(1, len(names)))
-    )
-    return attribute_candidate(kind, attribute.name, names, value_N, tabulate(member_NV, scores), task.label_names)
+def _test_pictures(tests: _Tests, split: datasets.Dataset) -> None:
+    seen = looks(split)
+    views = colours(seen.color_N3)
+    if views:
+        tests.add("colour", views)
+        tests.count("colour")
+    else:
+        tests.notes.append("The images have no colour, so it was not tested.")
+    _test_measures(tests, seen.measures, None)
+
+
+def _test_measures(tests: _Tests, measures: dict[str, NDArray[np.float64]], place: str | None) -> None:
+    constant = []
+    for name, number_N in measures.items():
+        attribute = by_tenths(name, number_N)
+        if attribute is None:
+            constant.append(name)
+        else:
+            tests.add("measure", [attribute], place)
+            tests.count(name)
+    if constant:
+        tests.notes.append(f"Not tested, since all inputs have the same: {listed(constant)}.")
+
+
+def _test_columns(tests: _Tests, task: Task) -> None:
+    left_out: dict[str, list[str]] = {}
+    for name, entries in _columns(task):
+        found = column_attributes(name, entries, task.label_names) if entries is not None else "lists, objects or bytes"
+        if isinstance(found, str):
+            left_out.setdefault(found, []).append(name)
+            continue
+        for views in found:
+            tests.add("column", views)
+        tests.count("column")
+    for why, names in left_out.items():
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        tests.notes.append(f"Columns not tested, as they hold {why}: {', '.join(names[:_NAMED])}{more}.")
+
+
+def _columns(task: Task) -> Iterator[tuple[str, pa.ChunkedArray | None]]:
+    """What the rows hold beside inputs, labels and known groups, and what the user's files hold beside the rows."""
+    split = task.train
+    for name in split.column_names:
+        if name not in _KNOWN:
+            yield name, _entries(split, name)
+    if task.beside is not None:
+        beside = task.beside("train")
+        for name in beside.names:
+            yield name, beside.column(name)
+        for name in beside.nested:
+            yield name, None
+
+
+def _entries(split: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    entries: Any = arrow_table(split.select_columns(name)).column(name)
+    feature: Any = split.features[name]
+    if not isinstance(feature, datasets.ClassLabel):
+        return entries
+    names = [None if code is None or code < 0 else feature.names[code] for code in entries.to_pylist()]
+    return pa.chunked_array([pa.array(names, pa.string())])
 
 
 def _frequent(attribute: Attribute) -> tuple[NDArray[np.int64], list[str]]:

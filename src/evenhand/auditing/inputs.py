@@ -1,6 +1,6 @@
-"""What a task's inputs hold that may be a shortcut: tokens, colours, entries of other columns.
+"""What a task's inputs hold that may be a shortcut: tokens, colours, and how bright, large or long they are.
 
-Legend: N samples, V values. A picture is (channels, height, width) or one of PIL's.
+Legend: N samples, V values, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -14,40 +14,29 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from evenhand.auditing.association import LEAST_COUNT
+from evenhand.auditing.attributes import Attribute
 from evenhand.batches import Rows, arrow_table
+from evenhand.measures import OF_PICTURES, OF_TEXTS, Picture
 
 TEXT_COLUMNS = ("text", "text_pair")
 PICTURE_COLUMNS = ("image", "pixel_values")
-_KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 _LONGEST_TOKEN = 80
-_MOST_ENTRIES = 50  # a column of words with more is no attribute but a text or an id
-_BINS = 10
 _SHADES = 24  # more than a palette has; what looks alike is joined
 _ALIKE = 0.03  # in units of chromaticity, whose sum over red, green and blue is 1
 _READ = 2048  # pictures at a time
 _LEAST_CHROMA = 0.02  # of a picture's brightness; what has less is grey
-_SMALL = 64  # pixels; enough for a mean colour
+_SMALL = 256  # pixels of the longer side at which files are looked at
 
 
-@dataclass(frozen=True)
-class Attribute:
-    """Values that exclude each other.
-
-    Attributes:
-        name: What it is called.
-        names: Name of each value; of a colour its code, as in "#dc143c".
-        value_N: Which value each sample has, −1 for none, shape (N,).
-    """
-
-    name: str
-    names: list[str]
-    value_N: NDArray[np.int64]
+def text_measures(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.float64]]:
+    """Measure → its value for each text of a column, shape (N,)."""
+    texts = arrow_table(split.select_columns(column)).column(column).to_pylist()
+    return {name: np.array([measure(text or "") for text in texts]) for name, measure in OF_TEXTS.items()}
 
 
 def tokens(text: str | None) -> list[str]:
@@ -74,14 +63,36 @@ def token_members(split: datasets.Dataset, column: str) -> tuple[list[str], Any]
 # ---- colours --------------------------------------------------------------------------------------------------------
 
 
-def colours(split: datasets.Dataset) -> list[Attribute]:
+@dataclass(frozen=True)
+class Looks:
+    """What is measured of each picture; NaN where one can't be read.
+
+    Attributes:
+        color_N3: Mean red, green and blue, shape (N, 3).
+        measures: Measure → its value for each picture, shape (N,).
+    """
+
+    color_N3: NDArray[np.float64]
+    measures: dict[str, NDArray[np.float64]]
+
+
+def looks(split: datasets.Dataset) -> Looks:
+    """Measure every picture."""
+    colors, rows = [], []
+    for batch in pictures(split):
+        for picture in batch:
+            colors.append(_mean_colour(picture))
+            rows.append([np.nan if picture is None else measure(picture) for measure in OF_PICTURES.values()])
+    measured_NM = np.array(rows, dtype=np.float64)
+    return Looks(np.stack(colors), dict(zip(OF_PICTURES, measured_NM.T, strict=True)))
+
+
+def colours(color_N3: NDArray[np.float64]) -> list[Attribute]:
     """The mean colour of each picture, in two views; none for pictures without colour.
 
     The first groups pictures by hue and saturation, which tells shades of a hue apart but may hold the shape too (a
-    white object pales its picture); the second by hue alone. Brightness is left out: how much ink a digit has, or how
-    bright a photograph is, belongs to what is shown.
+    white object pales its picture); the second by hue alone. Brightness is a measure of its own.
     """
-    color_N3 = mean_colours(split)
     shades = _shades(color_N3)
     return [] if shades is None else [shades, _hues(color_N3)]
 
@@ -127,13 +138,8 @@ def _hues(color_N3: NDArray[np.float64]) -> Attribute:
     return Attribute("colour", names, value_N)
 
 
-def mean_colours(split: datasets.Dataset) -> NDArray[np.float64]:
-    """Mean red, green and blue of each picture, shape (N, 3); NaN where a picture can't be read."""
-    return np.stack([_mean_colour(picture) for batch in pictures(split) for picture in batch])
-
-
-def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> Iterator[list[Any]]:
-    """Pictures of all rows or some, batch by batch: arrays, PIL's images, or None where one can't be read."""
+def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> Iterator[list[Picture | None]]:
+    """Pictures of all rows or some, batch by batch; None where one can't be read."""
     column = next(name for name in PICTURE_COLUMNS if name in split.column_names)
     chosen = split.select_columns([column])
     if rows is not None:
@@ -146,30 +152,34 @@ def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> 
         return
     arrays = Rows(chosen, [column])
     for start in range(0, len(chosen), _READ):
-        yield list(np.asarray(arrays.__getitems__(range(start, min(start + _READ, len(chosen))))[column]))
+        read = np.asarray(arrays.__getitems__(range(start, min(start + _READ, len(chosen))))[column])
+        yield [Picture(pixels_CHW, pixels_CHW.shape[2], pixels_CHW.shape[1]) for pixels_CHW in read]
 
 
-def _opened(entry: Any) -> Image.Image | None:
-    """A small RGB picture of a file or its bytes; None if it is none."""
+def _opened(entry: Any) -> Picture | None:
+    """A picture of a file or its bytes, made small; None if it is none."""
     if isinstance(entry, Image.Image):
-        return entry.convert("RGB")
+        return _small(entry)
     source = entry if isinstance(entry, dict) else {}
     try:
         with Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]) as picture:
-            picture.draft("RGB", (2 * _SMALL, 2 * _SMALL))  # JPEGs are read at a fraction of their size
-            small = picture.convert("RGB")
-            small.thumbnail((2 * _SMALL, 2 * _SMALL))
-            return small
+            return _small(picture)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, AttributeError, Image.DecompressionBombError):
         return None
 
 
-def _mean_colour(picture: Any) -> NDArray[np.float64]:
+def _small(picture: Image.Image) -> Picture:
+    width, height = picture.size
+    picture.draft("RGB", (_SMALL, _SMALL))  # JPEGs are read at a fraction of their size
+    small = picture.convert("RGB")
+    small.thumbnail((_SMALL, _SMALL))
+    return Picture(np.asarray(small).transpose(2, 0, 1), width, height)
+
+
+def _mean_colour(picture: Picture | None) -> NDArray[np.float64]:
     if picture is None:
         return np.full(3, np.nan)
-    if isinstance(picture, Image.Image):
-        return np.asarray(picture, dtype=np.float64).mean(axis=(0, 1))
-    mean_C = picture.mean(axis=(1, 2), dtype=np.float64)
+    mean_C = picture.pixels_CHW.mean(axis=(1, 2), dtype=np.float64)
     return mean_C[:3] if len(mean_C) >= 3 else np.full(3, mean_C[0])
 
 
@@ -177,43 +187,3 @@ def _code(color_3: NDArray[np.float64]) -> str:
     """The code of a colour whose parts are fractions of 1."""
     red, green, blue = (round(255 * part) for part in color_3)
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-# ---- other columns --------------------------------------------------------------------------------------------------
-
-
-def columns(split: datasets.Dataset) -> tuple[list[Attribute], list[str]]:
-    """The columns that are neither inputs nor labels, as attributes, and the names of those that can't be one."""
-    found, left_out = [], []
-    for name in split.column_names:
-        if name in _KNOWN:
-            continue
-        attribute = _attribute(name, split)
-        if attribute is None:
-            left_out.append(name)
-        else:
-            found.append(attribute)
-    return found, left_out
-
-
-def _attribute(name: str, split: datasets.Dataset) -> Attribute | None:
-    feature = split.features[name]
-    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
-        return None
-    entries: Any = arrow_table(split).column(name).to_pandas()
-    missing = entries.isna()
-    numeric = pd.api.types.is_numeric_dtype(entries) and not isinstance(feature, datasets.ClassLabel)
-    if numeric and not pd.api.types.is_bool_dtype(entries) and entries.nunique() > _BINS:
-        binned: Any = pd.qcut(entries.astype(float).replace([np.inf, -np.inf], np.nan), _BINS, duplicates="drop")
-        text = binned.map(lambda bin_: f"{bin_.left:.4g} to {bin_.right:.4g}", na_action="ignore").astype(object)
-        missing = binned.isna()
-    elif isinstance(feature, datasets.ClassLabel):
-        names = feature.names
-        text = entries.map(lambda number: names[int(number)], na_action="ignore").astype(object)
-    else:
-        text = entries.astype(str).astype(object)
-    text = text.where(~missing, "(missing)")  # that an entry is missing may be the shortcut
-    codes, names_V = pd.factorize(text)
-    if not 2 <= len(names_V) <= _MOST_ENTRIES:
-        return None
-    return Attribute(name, [str(value) for value in names_V], codes.astype(np.int64))

@@ -1,4 +1,4 @@
-"""Samples whose label may be wrong: high scores mark those too.
+"""Samples that go against what the model is sure of: of a shortcut without a name, or with a wrong label.
 
 Legend: N samples, C classes.
 """
@@ -20,6 +20,33 @@ RELIABLE = 0.9
 """And be right on this share of the samples that it predicts so confidently, among those with a shortcut or without."""
 LOOKED_AT = 10
 """Among the highest scores: one sample of so many."""
+SURE_ERRORS = 0.7
+"""An ordinary task's errors are less often confident than its right predictions. Where they are so at this ratio or
+more, and nothing found explains them …"""
+SURE_MASS = 0.45
+"""… and the confident ones hold this share of the scores' sum …"""
+FEW = 0.2
+"""… and are no more than this share of the samples, they are of a shortcut without a name, or wrong labels."""
+LEAST = 10
+"""Fewer samples than these say nothing."""
+
+
+@dataclass(frozen=True)
+class Opposites:
+    """Samples that nothing found explains and that the models surely take for another class.
+
+    Attributes:
+        rows: Their rows, the highest scores first, shape (n,).
+        mass: Their share of the scores' sum.
+        ratio: How often such wrong predictions are confident, as a multiple of how often right ones are; None if there
+            are none.
+        unnamed: Whether they are so few, sure and heavy that a shortcut without a name, or wrong labels, are likely.
+    """
+
+    rows: NDArray[np.int64]
+    mass: float
+    ratio: float | None
+    unnamed: bool
 
 
 @dataclass(frozen=True)
@@ -29,7 +56,7 @@ class Suspects:
     Attributes:
         rows: Their rows, those whose label the biased model finds least likely first, shape (n,).
         looked_at: How many samples of the highest scores were looked at.
-        explained: Confident other predictions among these that a found shortcut points to, and are none therefore.
+        explained: Confident other predictions among these that something found explains, so that they are none.
         right_when_confident: Share of the biased model's confident predictions that are right; None if there are none.
     """
 
@@ -39,17 +66,31 @@ class Suspects:
     right_when_confident: float | None
 
 
+def find_opposites(
+    score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
+) -> Opposites:
+    """Whether scores concentrate on few samples with sure opposite predictions that nothing found explains."""
+    right_N = probability_NC.argmax(axis=1) == label_N
+    confident_N = probability_NC.max(axis=1) >= CONFIDENT
+    wrong_N = ~right_N & ~hint.explained(label_N)
+    ranking = order(score_N)
+    rows = ranking[(wrong_N & confident_N)[ranking]]
+    mass = float(score_N[rows].sum() / score_N.sum())
+    confident_right = float(confident_N[right_N].mean()) if right_N.any() else 0.0
+    ratio = len(rows) / wrong_N.sum() / confident_right if wrong_N.any() and confident_right else None
+    few = LEAST <= len(rows) <= FEW * len(score_N)
+    return Opposites(rows, mass, ratio, few and mass >= SURE_MASS and ratio is not None and ratio >= SURE_ERRORS)
+
+
 def find_suspects(
     score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
 ) -> Suspects:
-    """Among the highest scores: confident predictions of another class that no found shortcut explains."""
+    """Among the highest scores: confident predictions of another class, of samples that nothing found explains."""
     first = order(score_N)[: math.ceil(len(score_N) / LOOKED_AT)]
     predicted_N = probability_NC.argmax(axis=1)
     confident_N = probability_NC.max(axis=1) >= CONFIDENT
     right_N = predicted_N == label_N
-    explained_N = np.zeros(len(score_N), dtype=bool)
-    for finding in (*hint.strong, *hint.weak):
-        explained_N |= finding.match_N == predicted_N
+    explained_N = hint.explained(label_N)
     other = first[confident_N[first] & ~right_N[first]]
     reliable_N = _reliable(predicted_N, hint.pointed(len(score_N)), confident_N, right_N)
     rows = other[~explained_N[other] & reliable_N[other]]

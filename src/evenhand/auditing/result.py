@@ -17,13 +17,14 @@ import pandas as pd
 from evenhand.auditing.advice import Advice
 from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
 from evenhand.auditing.hints import Hint
-from evenhand.auditing.labels import CONFIDENT, Suspects
+from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.shown import shown_samples
+from evenhand.auditing.verdict import line, tested_text, verdict
 from evenhand.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
-FORMAT = 1  # of audit.json
+FORMAT = 2  # of audit.json
 SHOWN = {"image": (48, 24), "text": (20, 10)}
 """How many of the highest and of the lowest scores are shown."""
 SHOWN_SUSPECTS = 24
@@ -46,6 +47,7 @@ class Audit:
         agreement: How alike the models' scores are; None for one model.
         detection: How well scores find the samples known to conflict; None where that isn't known.
         classes: The classes.
+        opposites: Samples that the biased model surely takes for another class, and that nothing found explains.
         suspects: Samples whose label looks wrong.
         advice: What to do.
         notes: What a reader must know, a sentence each.
@@ -64,6 +66,7 @@ class Audit:
     agreement: Agreement | None
     detection: Detection | None
     classes: list[ClassView]
+    opposites: Opposites
     suspects: Suspects
     advice: Advice
     notes: tuple[str, ...]
@@ -108,10 +111,13 @@ class Audit:
                 f"precision {known.average_precision:.3f}; {at} conflict."
             )
         if len(self.suspects.rows):
-            lines.append(
-                f"{len(self.suspects.rows):,} of the {self.suspects.looked_at:,} highest scores look like wrong labels "
-                "(a suspicion: look at them)."
+            what = (
+                "go against the rest or have wrong labels (look before you delete any: if a shortcut is behind it, "
+                "they are its cure)"
+                if self.opposites.unnamed
+                else "look like wrong labels (a suspicion: look at them)"
             )
+            lines.append(f"{len(self.suspects.rows):,} of the {self.suspects.looked_at:,} highest scores {what}.")
         lines.append(f"Advice: {self.advice.text}")
         lines.append(f"  {self.advice.command}")
         return "\n".join(lines)
@@ -123,24 +129,13 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """The finding in a sentence."""
-        if self.hint.strong:
-            first = self.hint.strong[0]
-            what = "the colour" if first.kind == "colour" else _named(first)
-            others = len(self.hint.strong) - 1
-            more = f" (and {others} more)" if others else ""
-            return f"found a likely shortcut: {what}{more}."
-        tested = " and ".join(_count(n, kind) for kind, n in self.hint.tested.items())
-        if not tested:
-            return "finds no shortcut, but there was nothing to test: only the scores can say which samples are hard."
-        if self.hint.weak:
-            names = ", ".join(_named(f) for f in self.hint.weak[:3])
-            return f"finds no strong shortcut among {tested}; weak ones are {names}."
-        return f"finds no shortcut ({tested} tested)."
+        """The findings in a few sentences."""
+        return verdict(self.hint, self.opposites, self.task.kind, len(self.training))
 
     def finding_lines(self) -> list[str]:
-        """A line a shortcut."""
-        return [_line(finding) for finding in (*self.hint.strong, *self.hint.weak)[:SHOWN_FINDINGS]]
+        """A line a finding that must be looked at."""
+        called = (*self.hint.leaks, *self.hint.strong, *self.hint.weak, *self.hint.large)
+        return [line(finding) for finding in called[:SHOWN_FINDINGS]]
 
     def as_dict(self) -> dict[str, Any]:
         """All that the page shows, as plain data; equal to `audit.json`."""
@@ -163,10 +158,11 @@ class Audit:
             "data_seed": self.data_seed,
             "scored_by": self.scored_by,
             "verdict": self.verdict,
-            "shortcut": bool(self.hint.strong),
+            "shortcut": bool(self.hint.leaks or self.hint.strong),
+            "unnamed": self.opposites.unnamed,
             "findings": findings,
             "findings_in_all": len(self.hint.findings),
-            "tested": self.hint.tested,
+            "tested": tested_text(self.hint.tested) or "nothing",
             "decile_masses": self.masses,
             "histogram": histogram(scores),
             "agreement": None if self.agreement is None else dataclasses.asdict(self.agreement),
@@ -216,36 +212,3 @@ class Audit:
         scores = [self.export(folder / "scores.parquet"), self.export(folder / "scores.csv")]
         write_json(folder / "audit.json", self.as_dict())
         return [folder / "audit.json", *scores]
-
-
-def _named(finding: Any) -> str:
-    return {"token": f"the token “{finding.name}”", "colour": "the colour"}.get(
-        finding.kind, f"the column '{finding.name}'"
-    )
-
-
-def _count(number: int, kind: str) -> str:
-    return "the colour" if kind == "colour" else f"{number:,} {kind}{'' if number == 1 else 's'}"
-
-
-def _line(finding: Any) -> str:
-    where = f" in '{finding.place}'" if finding.place else ""
-    points = finding.values[0]
-    to = (
-        f"points to '{points.points_to}' ({100 * points.share:.1f} % of its samples; {100 * points.base:.1f} % of all)"
-        if len(finding.values) == 1
-        else f"has {len(finding.values)} values that point to a class each"
-    )
-    against = (
-        ""
-        if finding.auroc_conflicting is None
-        else f" outscore their classmates {100 * finding.auroc_conflicting:.1f} % of the time"
-    )
-    return (
-        f"{finding.verdict}: {_named(finding)}{where} {to}; it is on {100 * finding.covered:.1f} % of the samples, and "
-        f"the {finding.conflicting:,} that go against it{against} ({_p(finding.p)} after correction)."
-    )
-
-
-def _p(p: float) -> str:
-    return "p < 1e-300" if p < 1e-300 else f"p = {p:.2g}"

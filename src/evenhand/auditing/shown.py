@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
+from evenhand.measures import Picture
 from evenhand.tasks import Task
 
 LONGEST_TEXT = 400
@@ -58,11 +59,10 @@ def _plain(record: dict[Any, Any]) -> dict[str, Any]:
     return plain
 
 
-def _png(picture: Any) -> str:
-    if not isinstance(picture, Image.Image):
-        array_HWC = np.clip(np.asarray(picture), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-        picture = Image.fromarray(array_HWC.squeeze() if array_HWC.shape[2] == 1 else array_HWC[:, :, :3])
-    picture.thumbnail((SIDE, SIDE))
+def _png(picture: Picture) -> str:
+    array_HWC = np.clip(picture.pixels_CHW, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(array_HWC[:, :, 0] if array_HWC.shape[2] < 3 else array_HWC[:, :, :3])
+    image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()

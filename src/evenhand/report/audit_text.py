@@ -21,6 +21,7 @@ def audit_markdown(content: Mapping[str, Any]) -> str:
         content: What `Audit.as_dict()` gives, or `audit.json` holds.
     """
     suspects = content["suspects"]
+    wrong = wording.wrong_labels(content["unnamed"])
     parts = [
         f"# Audit of {_plain(content['task'])}",
         f"The audit {_plain(content['verdict'])}",
@@ -30,7 +31,7 @@ def audit_markdown(content: Mapping[str, Any]) -> str:
         _code(content["advice"]["command"]),
         *([] if content["advice"]["compare"] is None else ["To compare:", _code(content["advice"]["compare"])]),
         "## What looks like a shortcut",
-        f"Tested: {wording.tested_text(content['tested'])}. {wording.LIMITS_NOTE}",
+        f"Tested: {_plain(content['tested'])}. {wording.LIMITS_NOTE}",
         *_findings(content),
         "## Scores",
         wording.SCORES_NOTE,
@@ -40,10 +41,10 @@ def audit_markdown(content: Mapping[str, Any]) -> str:
         ),
         "## Highest scores: what goes against the easy way",
         _samples(content, content["highest"]),
-        "## Labels that look wrong",
-        wording.WRONG_LABELS_NOTE,
+        f"## {wrong[0]}",
+        wrong[1],
         f"{count(suspects['count'], 'sample')} of the {suspects['looked_at']:,} highest scores; "
-        f"{suspects['explained']:,} more are explained by a shortcut. Over all samples, confident predictions "
+        f"{suspects['explained']:,} more are explained by what was found. Over all samples, confident predictions "
         f"are right on {wording.share(suspects['right_when_confident'])}.",
         _samples(content, suspects["shown"]),
         "## Lowest scores: what goes with it",
@@ -71,7 +72,8 @@ def audit_markdown(content: Mapping[str, Any]) -> str:
 
 def _findings(content: Mapping[str, Any]) -> list[str]:
     if not content["findings"]:
-        return ["Nothing tested points to a class in labels and scores."]
+        said = "Nothing could be tested." if content["tested"] == "nothing" else "Nothing that was tested points to a class."
+        return [said]
     rows = [
         (
             _plain(wording.finding_name(finding)),

@@ -9,11 +9,13 @@ from typing import Any
 from evenhand.report.wording import NOTHING, count, listed, percent
 
 LEVELS = {
+    "leak": "leak: (nearly) nothing goes against it",
     "strong": "likely shortcut",
     "weak": "weak shortcut",
     "association": "association only",
 }
 _SMALLEST_P = 1e-300
+_NAMED = 5  # of what goes with a finding
 
 
 def times(value: float | None) -> str:
@@ -58,11 +60,22 @@ def visible(text: Any) -> str:
 
 
 def finding_name(finding: Mapping[str, Any]) -> str:
-    """As in "token “!!” in text", "colour", "column source"."""
-    name = visible(finding["name"])
-    if finding["kind"] == "token":
-        return f"token “{name}”" + (f" in {visible(finding['place'])}" if finding["place"] else "")
-    return name if finding["kind"] == "colour" else f"column {name}"
+    """As in "token “!!” in text", "colour", "length of text", "column source", with what goes with it."""
+    name = _thing(finding["kind"], finding["name"], finding["place"])
+    if not finding["also"]:
+        return name
+    others = [_thing(*also) for also in finding["also"][:_NAMED]]
+    left = len(finding["also"]) - len(others)
+    return f"{name}, with {listed([*others, *([f'{left} more'] if left else [])])}"
+
+
+def _thing(kind: str, name: str, place: str | None) -> str:
+    name, place = visible(name), None if place is None else visible(place)
+    if kind == "token":
+        return f"token “{name}”" + (f" in {place}" if place else "")
+    if kind == "column":
+        return f"column {name}"
+    return f"{name} of {place}" if place else name
 
 
 def points_to(finding: Mapping[str, Any]) -> str:
@@ -71,12 +84,6 @@ def points_to(finding: Mapping[str, Any]) -> str:
     if len(values) == 1:
         return visible(values[0]["points_to"])
     return f"{len(values)} values, each to a class"
-
-
-def tested_text(tested: Mapping[str, int]) -> str:
-    """What was tested."""
-    words = ["the colour" if kind == "colour" else count(n, kind) for kind, n in tested.items()]
-    return listed(words) or "nothing"
 
 
 def seeds_text(content: Mapping[str, Any]) -> str:
@@ -103,22 +110,44 @@ FINDINGS_NOTE = (
     "classes). p is the largest of the three, after Holm’s correction for everything tested; level 1 %. “Gain”: the "
     "share of all samples whose class the value tells beyond what the classes’ sizes tell. From a gain of 2 % "
     "on, and where samples against it outscore classmates 75 % of the time, a shortcut is called likely, otherwise "
-    "weak. Whether a value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
+    "weak. How bright, sharp, large or long inputs are must also be followed: the biased model takes half of the samples "
+    "against it, or more, for the class that it points to. A leak tells the class of 95 % of its samples or more with "
+    "fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with a gain of "
+    "5 % or more that is right on 80 % stands here too, though the scores don’t show that it is used. Whether a "
+    "value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
 )
 ASSOCIATIONS_NOTE = (
     "Labels say that these point to a class, but the scores don’t say that the biased models use them, or no sample "
-    "goes against them. The largest gains first; p as above, of all three tests."
+    "goes against them; each tells the class of few samples. The largest gains first; p as above, of all three tests."
 )
 WRONG_LABELS_NOTE = (
     "High scores also mark wrong labels: whatever goes against what is easy to learn scores high. Below are samples "
     "among the highest scores that the biased models take, with a probability of 90 % or more, for another class, "
-    "where no found shortcut points to that class and where they are right on 90 % or more of the samples that they "
-    "predict so; the least likely labels first. This is a suspicion, not a finding: a model errs too, so look at "
-    "them. Where a shortcut is strong, wrong labels look like samples that go against it and are not told apart. "
-    "Training that draws by scores draws wrong labels often too."
+    "and where they are right on 90 % or more of the samples that they predict so; the least likely labels first. A "
+    "sample that goes against anything found above, be it an association only, is none. This is a suspicion, not a "
+    "finding: a model errs too, so look at them. Training that draws by scores draws wrong labels often too."
+)
+AGAINST_THE_REST_NOTE = (
+    "These samples go against what the biased models are sure of, and nothing tested explains why: either their labels "
+    "are wrong, or the rest follows a shortcut that no test has a name for. In that case they are right, and they are "
+    "what a method learns the task from: deleting them removes the cure. So look for what the rest has in common "
+    "before you delete or relabel any. The least likely labels first."
 )
 SCORES_NOTE = "A score is the norm of a sample’s gradient under the biased model, here as a multiple of the mean."
 LIMITS_NOTE = (
-    "The hint tests tokens, the mean colour of a picture, and other columns. A shortcut that is none of these, such as "
-    "a watermark, a background’s texture or word order, can only be seen in the samples themselves."
+    "The audit tests tokens, how long texts are, the mean colour of a picture, how bright, sharp, large, rich in "
+    "contrast and wide it is, and other columns of the data. A shortcut that is none of these, such as a watermark, a "
+    "background’s texture or word order, can only be seen in the samples themselves."
 )
+
+
+def wrong_labels(unnamed: bool) -> tuple[str, str]:
+    """The heading and the note of the samples whose labels look wrong."""
+    if unnamed:
+        return "Against the rest, or wrong", AGAINST_THE_REST_NOTE
+    return "Labels that look wrong", WRONG_LABELS_NOTE
+
+
+def is_called(finding: Mapping[str, Any]) -> bool:
+    """Whether a finding stands among those to look at first."""
+    return finding["verdict"] != "association" or finding["large"]

@@ -13,7 +13,7 @@ from evenhand.report.audit_text import audit_markdown
 from evenhand.report.write import replace_file, report_page, write_report
 from evenhand.validation import UserError
 
-AUDIT_FORMAT = 1  # of audit.json, as this room reads it
+AUDIT_FORMAT = 2  # of audit.json, as this room reads it
 
 
 class HasFolder(Protocol):

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -29,6 +30,21 @@ from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Trainin
 from evenhand.validation import UserError, plain_fields
 
 Inputs = Literal["text", "image", "pictures"]
+
+
+@dataclass(frozen=True)
+class BesideColumns:
+    """The columns beside a split's inputs and labels, read one at a time.
+
+    Attributes:
+        names: Those that hold one value a row.
+        column: A column by name, in the split's order.
+        nested: Names of those that hold lists, objects, pictures or bytes.
+    """
+
+    names: tuple[str, ...]
+    column: Callable[[str], pa.ChunkedArray]
+    nested: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,8 @@ class Task:
         image_side: Models without a processor of their own get pictures of any size scaled to so many pixels a side.
         merged: For a test set that has other classes than the model: test set → the model's class → the test's class
             that it counts as. The predicted class (the model's most probable one) is mapped, not the probabilities.
+        beside: Split → what the user's data say of its rows in further columns, which no model reads; None where there
+            is nothing.
     """
 
     name: str
@@ -57,6 +75,7 @@ class Task:
     notes: tuple[str, ...] = ()
     image_side: int = 64
     merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    beside: Callable[[str], BesideColumns] | None = None
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:

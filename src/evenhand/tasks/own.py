@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ import datasets
 
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.own_beside import columns_beside
 from evenhand.tasks.own_images import has_pictures
 from evenhand.tasks.own_places import Columns, Place, is_local, place_digest, place_files, read_place
 from evenhand.tasks.own_rows import Labelled, labelled, split_rows, task_rows
@@ -155,7 +156,8 @@ class OwnData(TaskSource):
         Raises:
             UserError: One sentence for the first thing that is wrong with the data.
         """
-        data = self._labelled(self._places())
+        places = self._places()
+        data = self._labelled(places)
         splits, notes = split_rows(data, data_seed)
         rows = task_rows(data, splits)
         task = Task(
@@ -167,6 +169,7 @@ class OwnData(TaskSource):
             primary_test="test",
             notes=(*data.notes, *notes),
             image_side=self.image_side,
+            beside=partial(columns_beside, [part for place in places for part in place.parts], splits),
         )
         return replace(task, notes=(*task.notes, *data_summary(task).warnings))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import datasets
 import numpy as np
@@ -25,6 +25,18 @@ _FEW_ROWS = 20  # of so few, each may well have a label of its own
 compute: Any = pc  # its functions are made at run time
 
 
+class Beside(Protocol):
+    """Columns of a place that weren't asked for."""
+
+    def read(self) -> tuple[datasets.Dataset | None, list[str]]:
+        """Those of one value a row, and the names of the others."""
+        ...
+
+    def of(self, rows: tuple[int, ...]) -> Beside:
+        """The same of some rows of the place."""
+        ...
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows from one place.
@@ -35,6 +47,7 @@ class Part:
         split: The split that the place's own name says, if it does.
         typed: Whether the place tells texts from numbers (CSV doesn't).
         is_hub: Whether it is of the hub, where −1 stands for a missing label.
+        beside: The columns that weren't asked for; None where there are none.
     """
 
     where: str
@@ -42,6 +55,7 @@ class Part:
     split: str | None = None
     typed: bool = True
     is_hub: bool = False
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image
 
 from evenhand.batches import arrow_table
+from evenhand.tasks.own_beside import TableColumns
 from evenhand.tasks.own_columns import Part, split_named
 from evenhand.tasks.own_reading import Role, cache_folder, check_columns, column_names, file_digest, read_table
 from evenhand.validation import UserError, count
@@ -179,7 +180,9 @@ def _with_metadata(
     listed = {path.resolve() for path in files}
     unlisted = sum(path.resolve() not in listed for path in picture_files(root))
     typed = table.suffix not in (".csv", ".tsv") or not in_table
-    part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed)
+    used = (image, *([in_table] if in_table else []), *(name for option, name in others.items() if "group" not in option))
+    beside = TableColumns(table, used)
+    part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed, beside=beside)
     parts = [part] if split or "split" in others else _by_folder(part, names)
     return parts, in_table or FOLDER_LABEL, unlisted
 
@@ -189,10 +192,12 @@ def _by_folder(part: Part, names: list[str | None]) -> list[Part]:
     splits = [split_named(Path(name or "").parts[0]) if len(Path(name or "").parts) > 1 else None for name in names]
     if "train" not in splits or None in splits:
         return [part]
-    return [
-        replace(part, rows=part.rows.select([i for i, of_row in enumerate(splits) if of_row == split]), split=split)
-        for split in dict.fromkeys(splits)
-    ]
+    parts = []
+    for split in dict.fromkeys(splits):
+        rows = tuple(i for i, of_row in enumerate(splits) if of_row == split)
+        beside = None if part.beside is None else part.beside.of(rows)
+        parts.append(replace(part, rows=part.rows.select(rows), split=split, beside=beside))
+    return parts
 
 
 def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> datasets.Dataset:

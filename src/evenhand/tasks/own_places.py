@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetsError
 
 from evenhand.batches import silent_datasets
 from evenhand.files import Files, read_files
+from evenhand.tasks.own_beside import HubColumns, TableColumns
 from evenhand.tasks.own_columns import Part, split_named
 from evenhand.tasks.own_images import (
     as_pictures,
@@ -70,6 +71,11 @@ class Columns:
         texts = {("text" if i == 0 else "text (the second)"): name for i, name in enumerate(self.text)}
         image = {"image": self.image} if self.image else {}
         return {**texts, **image, "label": label, **self.others}
+
+    def used(self, label: str) -> tuple[str, ...]:
+        """The columns that are inputs, labels, splits or names of rows; a group is none of these."""
+        named = (*self.text, self.image, label, self.split, self.id)
+        return tuple(name for name in named if name is not None)
 
     def roles(self, label: str) -> dict[str, Role]:
         """Column → what it is for."""
@@ -191,9 +197,11 @@ def _table(path: Path, columns: Columns, split: str | None) -> tuple[Part, str]:
     label = _label_of(columns, where, found)
     check_columns(where, columns.asked(label), found)
     kind = table_format(path)
-    part = Part(f"'{path.name}'", read_table(path, columns.roles(label)), split, kind not in ("csv", "tsv"))
+    beside = TableColumns(path, columns.used(label))
+    rows = read_table(path, columns.roles(label))
+    part = Part(f"'{path.name}'", rows, split, kind not in ("csv", "tsv"), beside=beside)
     if columns.image is not None:
-        part = Part(part.where, as_pictures(part, columns.image, path.parent), split, part.typed)
+        part = replace(part, rows=as_pictures(part, columns.image, path.parent))
     return part, label
 
 
@@ -260,13 +268,17 @@ def hub_place(name: str, loaded: Mapping[str, datasets.Dataset], columns: Column
         label = _label_of(columns, where, rows.column_names)
         check_columns(where, columns.asked(label), rows.column_names)
         part = Part(
-            f"the split '{split}' of '{name}'", rows.select_columns(list(columns.roles(label))), known, True, True
+            where=f"the split '{split}' of '{name}'",
+            rows=rows.select_columns(list(columns.roles(label))),
+            split=known,
+            is_hub=True,
+            beside=HubColumns(rows, columns.used(label)),
         )
         for text in columns.text:
             held = getattr(rows.features[text], "dtype", "no text")
             if "string" not in held:
                 raise UserError(f"The column '{text}' of the data set '{name}' holds {held}, no text.")
         if columns.image is not None:
-            part = Part(part.where, as_pictures(part, columns.image, None), known, True, True)
+            part = replace(part, rows=as_pictures(part, columns.image, None))
         parts.append(part)
     return Place(tuple(parts), label, tuple(notes))

@@ -27,8 +27,8 @@ from datasets import config
 
 from evenhand.validation import UserError, did_you_mean
 
-Role = Literal["text", "label", "other"]
-"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts)."""
+Role = Literal["text", "label", "other", "beside"]
+"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts), `beside` may be anything."""
 
 Scalar = str | int | float | bool | None
 
@@ -46,6 +46,7 @@ _VERSION = 1  # of the cached files; raised when one table would be read otherwi
 _BATCH = 5_000  # rows
 _PICTURES = 100  # rows of those that hold pictures
 _LONGEST = 2**30  # characters of a field
+_LONGEST_LIST = 200  # characters of a list or an object in a column that nothing else reads
 _PACKED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -91,7 +92,7 @@ def is_table(path: Path) -> bool:
 
 def column_names(path: Path) -> list[str]:
     """The table's columns: of its first line, or of its schema."""
-    with _told(path):
+    with told(path):
         kind = table_format(path)
         if kind == "parquet":
             return pq.read_schema(path).names
@@ -99,6 +100,14 @@ def column_names(path: Path) -> list[str]:
             with closing(_objects(path)) as objects:
                 return list(next(objects, (0, {}))[1])
         return _header(path, kind)
+
+
+def all_column_names(path: Path) -> list[str]:
+    """The same, of all lines of a JSONL table: later ones may have columns that the first lacks."""
+    if table_format(path) != "jsonl":
+        return column_names(path)
+    with told(path), closing(_objects(path)) as objects:
+        return list(dict.fromkeys(name for _, found in objects for name in found))
 
 
 def check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> None:
@@ -133,7 +142,7 @@ def read_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
     asked = json.dumps([_VERSION, kind, file_digest(path), dict(wanted)])
     cached = cache_folder() / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
     if not cached.exists():
-        with _told(path):
+        with told(path):
             _copy(_READERS[kind](path, wanted), cached, path)
     return datasets.Dataset.from_file(str(cached))
 
@@ -184,7 +193,7 @@ def _copy(batches: Iterator[pa.RecordBatch], final: Path, source: Path) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """What the readers raise, in one sentence that names the file."""
     try:
         yield
@@ -312,6 +321,9 @@ def _jsonl(path: Path, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
             value = found.get(name)
             kind = _json_kind(value)
             place = f"Line {line} of '{path}'"
+            if role == "beside":
+                columns[name].append(_anything(value))
+                continue
             if kind == "list" or (role == "text" and kind not in ("text", "nothing")):
                 what = "a list or an object" if kind == "list" else f"the {kind} {json.dumps(value)}"
                 raise UserError(f"{place} holds {what} in '{name}', where a {role if role != 'other' else 'value'} is "
@@ -340,6 +352,13 @@ def _json_kind(value: Any) -> str:
     if isinstance(value, (int, float)):
         return "number"
     return "text" if isinstance(value, str) else "list"
+
+
+def _anything(value: Any) -> str | None:
+    """A value of a column that nothing is asked of; lists and objects as the beginning of what was written."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value)[:_LONGEST_LIST]
 
 
 def _json_text(value: Scalar, place: str, name: str, role: Role) -> str | None:
