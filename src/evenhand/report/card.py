@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from evenhand.metrics import SMALLEST_COUNTED_GROUP
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
 from evenhand.report.records import METRICS, number
 from evenhand.report.wording import (
     METRIC_TITLES,
@@ -20,6 +20,8 @@ from evenhand.report.wording import (
     settings_text,
     visible,
 )
+from evenhand.report.worst import group_texts, record_groups
+from evenhand.validation import named
 
 _PIPELINES = {"image": "image-classification", "text": "text-classification"}
 _CLASSES = {"image": "AutoModelForImageClassification", "text": "AutoModelForSequenceClassification"}
@@ -93,7 +95,7 @@ def _data(record: dict[str, Any]) -> list[str]:
     lines += [line for note in record.get("notes") or [] for line in (markdown_text(str(note)), "")]
     labels = record.get("labels")
     if labels:
-        lines += [f"Classes: {', '.join(markdown_text(str(label)) for label in labels)}.", ""]
+        lines += [f"Classes: {markdown_text(named(str(label) for label in labels))}.", ""]
     return [*lines, *markdown_table("", ["Split", "Samples", "Conflicting"], rows, 1)]
 
 
@@ -111,14 +113,35 @@ def _results(record: dict[str, Any]) -> list[str]:
         "each group by its share of the training data."
     )
     lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in METRICS)], rows, 1)]
+    lines += [line for name in names for line in _worst(record, name)]
     for name in names:
         by_group = tests[name]["by_group"]
         if by_group:
             group_sizes = (record.get("group_sizes") or {}).get(name) or {}
-            groups = [[group, _count(group_sizes.get(group)), percent(value)] for group, value in by_group.items()]
+            groups = [
+                [group, _count(size), percent(value), _interval(value, size)]
+                for group, value in by_group.items()
+                for size in [group_sizes.get(group)]
+            ]
             lines += [f"### By group: {markdown_text(name)}", ""]
-            lines += markdown_table("", ["Group", "Samples", "Accuracy (%)"], groups, 1)
+            lines += markdown_table("", ["Group", "Samples", "Accuracy (%)", "95% interval"], groups, 1)
     return lines
+
+
+def _worst(record: dict[str, Any], test: str) -> list[str]:
+    """A line on the worst group of a test set and its small ones; none where no groups are known."""
+    texts = group_texts(record_groups(record, test), "%")
+    if not texts:
+        return []
+    told = "; ".join(texts)
+    return [f"- {markdown_text(f'{test}: {told}.')}", ""]
+
+
+def _interval(value: float | None, size: Any) -> str:
+    """Wilson's 95 % interval of a group's accuracy."""
+    n = number(size)
+    ends = wilson(value, int(n)) if n else None
+    return NOTHING if ends is None else " to ".join(percent(end) for end in ends)
 
 
 def _limits(record: dict[str, Any]) -> list[str]:
@@ -134,7 +157,7 @@ def _limits(record: dict[str, Any]) -> list[str]:
     if small:
         lines.append(
             f"- Too small to count as the worst group (fewer than {SMALLEST_COUNTED_GROUP} test samples): "
-            f"{', '.join(markdown_text(str(name)) for name in small)}."
+            f"{markdown_text(named(str(name) for name in small))}."
         )
     return [*lines, ""]
 

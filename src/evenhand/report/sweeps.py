@@ -105,7 +105,7 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
     metric = next(
         (
             metric
-            for metric in ("conflicting", "worst_group")
+            for metric in ("conflicting", "worst_group" if _all_large(kept) else "weakest")
             if all(cell.summary(metric).n for group in kept for _, cell, _ in group)
         ),
         "average",
@@ -120,6 +120,11 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
         for label, group in zip(labels, kept, strict=True)
     ]
     return Sweep(name, metric, tuple(lines))
+
+
+def _all_large(groups: Sequence[Sequence[tuple[float, Cell, _Settings]]]) -> bool:
+    """Whether no run has groups that are too small to be the worst one."""
+    return not any(cell.summary("small_groups").n for group in groups for _, cell, _ in group)
 
 
 def _line_labels(rests: list[_Settings]) -> list[str]:
