@@ -53,7 +53,7 @@ class GroupEvaluation(transformers.Trainer):
         """As transformers', with metrics by group."""
         tally = self._tally = _tally_of(self._evaluated(eval_dataset), self.train_dataset)
         try:
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            metrics: dict[str, Any] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         finally:
             self._tally = None
         for name, value in {} if tally is None else tally.names().items():

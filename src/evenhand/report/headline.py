@@ -26,7 +26,7 @@ def _worst(section: Section) -> str:
     """The worst groups of the baseline, or of the first method without one, and of the best other method."""
     done = [cell for cell in section.cells if cell.done]
     spoken = [section.baseline or done[0], best_other(section)] if done else []
-    return worst_sentence(section, [cell for cell in spoken if cell is not None])
+    return worst_sentence([cell for cell in spoken if cell is not None])
 
 
 def took_shortcut(cell: Cell) -> bool:

@@ -43,7 +43,7 @@ def told_groups(
 
 def record_groups(record: Mapping[str, Any], test: str | None = None) -> Groups:
     """The same from a whole record, for its primary test set or a named one."""
-    name = record.get("primary_test") if test is None else test
+    name = str(record.get("primary_test")) if test is None else test
     metrics = record.get("metrics") if test is None else _mapping(record.get("tests")).get(test)
     return told_groups(
         _mapping(metrics),

@@ -80,17 +80,16 @@ def run_columns(measured: Measured) -> dict[str, Any]:
     return columns
 
 
-def worst_sentence(section: Section, cells: Sequence[Cell]) -> str:
-    """What the headline says of the worst group: where nothing is known as conflicting, or where the groups too small
-    to be the worst one do worse than it; empty elsewhere.
+def worst_sentence(cells: Sequence[Cell]) -> str:
+    """What the headline says of the worst group and the small ones.
+
+    It is empty for methods whose conflicting accuracy is known, unless the small groups are the worst ones.
 
     Args:
-        section: The runs.
         cells: The methods that the headline speaks of.
     """
     sentences: list[str] = []
-    for cell in dict.fromkeys(c.label for c in cells):
-        found = next(c for c in section.cells if c.label == cell)
+    for found in cells:
         worst, small = (_together(shares) if shares else None for shares in _shares(found))
         if found.summary("conflicting").n and not is_lower((worst, small)):
             continue
