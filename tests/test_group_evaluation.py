@@ -37,13 +37,19 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
     shares = {} if train is None else group_shares(membership(train, "group"))
     found = group_metrics(correct_N, membership(data, "group"), membership(data, "alignment"), shares)
     named = {"accuracy": found["average"], **{f"accuracy_{name}": v for name, v in found["by_group"].items()}}
+    small = found["small_groups"] or {"accuracy": None, "n": None, "interval": (None, None)}
+    named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"], "worst_group_n": found["worst_group_n"]}
+    for groups, ends in (("worst_group", found["worst_group_interval"]), ("small_groups", small["interval"])):
+        named |= {f"{groups}_low": (ends or [None])[0], f"{groups}_high": (ends or [None])[-1]}
     named |= {n: found[n] for n in ("worst_group", "aligned", "conflicting", "average_train_weighted")}  # type: ignore[literal-required]
     return {f"eval_{name}": value for name, value in named.items() if value is not None}
 
 
 def by_group(metrics: dict[str, float], prefix: str = "eval") -> dict[str, float]:
-    known = ("accuracy", "worst", "aligned", "conflicting", "average")
-    return {name: v for name, v in metrics.items() if name.removeprefix(f"{prefix}_").startswith(known)}
+    """The numbers; the groups' names are left out."""
+    known = ("accuracy", "worst", "small", "aligned", "conflicting", "average")
+    found = {name.removeprefix(f"{prefix}_"): v for name, v in metrics.items() if "_name" not in name}
+    return {f"{prefix}_{name}": v for name, v in found.items() if name.startswith(known)}
 
 
 def trainer_of(folder: Path, model: Any = None, *, args: dict[str, Any] | None = None, **options: Any) -> eh.Trainer:

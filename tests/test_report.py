@@ -122,9 +122,13 @@ def test_tables_hold_full_precision(tmp_path: Path) -> None:
 def test_group_and_test_set_tables(tmp_path: Path) -> None:
     write_run(tmp_path, record())
     _, cells = report(tmp_path)
-    groups, tests = cells.tables[2], cells.tables[3]
+    groups, worst, tests = cells.tables[2:5]
     names = ["0 aligned\xa0* 5", "0 conflicting 230", "1 aligned 22", "1 conflicting 240"]
     assert groups == [["Method", *names], ["ERM", "99.0", "44.0", "99.0", "44.0"]]
+    assert worst[1:] == [
+        ["ERM", "1 conflicting", "240", "44.0", "37.9 to 50.5"],
+        ["ERM", "1 small group: 0 aligned", "5", "99.0", "56.6 to 100.0"],
+    ]
     assert [row[:2] for row in tests[1:]] == [["test", "ERM"], ["validation", "ERM"]]
 
 

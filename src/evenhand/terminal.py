@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from evenhand.metrics import summarize
+from evenhand.metrics import GroupShare, summarize
 from evenhand.progress import Measurement
 from evenhand.report.worst import Groups, empty_groups, group_texts, record_groups
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
@@ -147,7 +147,10 @@ def _told(measurement: Measurement) -> str:
 
     What is undefined is left out; small groups together stand before the worst one where they are lower.
     """
-    parts = group_texts((measurement.worst, measurement.small), brief=True)
+    worst, value = measurement.worst, measurement.values.get("worst_group")
+    if worst is None and value is not None:
+        worst = GroupShare((), value, None, None)
+    parts = group_texts((worst, measurement.small), brief=True)
     if measurement.values.get("conflicting") is not None:
         parts.append(f"conflicting {percent(measurement.values['conflicting'])} %")
     if not parts and measurement.values.get("average") is not None:

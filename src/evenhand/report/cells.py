@@ -12,6 +12,7 @@ from evenhand.metrics import PairedDifference, Summary, paired_difference, summa
 from evenhand.report.plans import NO_PLANS, Plans
 from evenhand.report.records import Measured, Record
 from evenhand.report.wording import clipped, settings_text
+from evenhand.report.worst import is_lower
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
@@ -92,15 +93,15 @@ class Section:
         return next((cell for cell in self.cells if cell.first.method == "erm" and cell.done), None)
 
     def metrics(self, names: Sequence[str], *, all_tests: bool = False) -> tuple[str, ...]:
-        """Those metrics, with that of the small groups behind the worst one's where a test set has such groups.
+        """Those metrics, with that of the small groups behind the worst one's where a run does worse on the former.
 
         Args:
             names: Metrics.
             all_tests: Whether every test set counts, or the primary one alone.
         """
         found = [m for run in self.done for m in (run.tests.values() if all_tests else [run.metrics]) if m is not None]
-        has_small = any(measured.groups[1] is not None for measured in found)
-        return tuple(m for name in names for m in (name, *(["small_groups"] * (has_small and name == "worst_group"))))
+        matter = any(is_lower(measured.groups) for measured in found)
+        return tuple(m for name in names for m in (name, *(["small_groups"] * (matter and name == "worst_group"))))
 
     def leading(self, most: int) -> list[Cell]:
         """The finished cells, or where there are many the baseline and the best, in the section's order.

@@ -60,7 +60,7 @@ def _section(section: Section) -> dict[str, Any]:
                 "selection": cell.first.selection,
                 "metrics": {
                     name: {part: getattr(summary, part) for part in ("mean", "std", "low", "high", "n")}
-                    for name in section.metrics(METRICS)
+                    for name in METRICS
                     for summary in [cell.summary(name)]
                 },
                 "worst_and_small_groups": worst_data(cell),

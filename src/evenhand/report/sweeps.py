@@ -105,7 +105,7 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
     metric = next(
         (
             metric
-            for metric in ("conflicting", "worst_group" if _all_large(kept) else "weakest")
+            for metric in ("conflicting", _worst_metric([cell for group in kept for _, cell, _ in group]))
             if all(cell.summary(metric).n for group in kept for _, cell, _ in group)
         ),
         "average",
@@ -122,9 +122,9 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
     return Sweep(name, metric, tuple(lines))
 
 
-def _all_large(groups: Sequence[Sequence[tuple[float, Cell, _Settings]]]) -> bool:
-    """Whether no run has groups that are too small to be the worst one."""
-    return not any(cell.summary("small_groups").n for group in groups for _, cell, _ in group)
+def _worst_metric(cells: Sequence[Cell]) -> str:
+    """The worst group's accuracy, or that of the small groups together in runs where those are lower."""
+    return "weakest" if any(cell.values("weakest") != cell.values("worst_group") for cell in cells) else "worst_group"
 
 
 def _line_labels(rests: list[_Settings]) -> list[str]:

@@ -163,7 +163,7 @@ def methods_csv(sections: Sequence[Section]) -> str:
             row = _identity(cell.first) | {"label": cell.label}
             row |= {status: len(cell.with_status(status)) for status in STATUSES}
             row["errors"] = "; ".join(dict.fromkeys(run.error for run in cell.runs if run.error))
-            for metric in section.metrics(METRICS):
+            for metric in METRICS:
                 summary = cell.summary(metric)
                 row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
             row |= {f"{kind}_{part}": value for kind, part, value in worst_columns(cell)}

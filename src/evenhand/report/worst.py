@@ -63,9 +63,12 @@ def empty_groups(by_group: Mapping[str, Any]) -> list[str]:
 
 def worst_text(worst: GroupShare, unit: str = " %", *, brief: bool = False) -> str:
     """As in "worst group 95.7 %, 95 % interval 92.8 to 97.5 (praise, bowl: 300 samples)"."""
+    text = f"worst group {_accuracy(worst, unit, brief=brief)}"
+    if brief and not worst.names:
+        return text
     size = count(worst.n, "sample") if worst.n is not None else "size not recorded"
     name = f"{_named(worst.names)}: " if worst.names else ""
-    return f"worst group {_accuracy(worst, unit, brief=brief)} ({name}{size})"
+    return f"{text} ({name}{size})"
 
 
 def small_text(small: GroupShare, unit: str = " %", *, brief: bool = False) -> str:

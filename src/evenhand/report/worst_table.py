@@ -47,7 +47,8 @@ def worst_columns(cell: Cell) -> list[tuple[str, str, Any]]:
         if shares:
             whole = _together(shares)
             low, high = whole.interval or (None, None)
-            parts = {"names": named(whole.names), "samples": whole.n, "low": low, "high": high}
+            accuracy = {} if kind == "worst_group" else {"mean": whole.accuracy}  # the former's has columns already
+            parts = {"names": named(whole.names), **accuracy, "samples": whole.n, "low": low, "high": high}
             columns += [(kind, part, value) for part, value in parts.items()]
     return columns
 
