@@ -36,8 +36,8 @@ def consoles(*, terminal: bool = False, quiet: bool = False) -> tuple[Console, i
                 "small": GroupShare(("praise, kettle", "anger, bowl"), 0.376, 16, (0.184, 0.617)),
                 "conflicting": 0.376,
             },
-            "loss 0.312, validation: 16 samples in 2 small groups: 37.6 %, worst group 95.7 % (praise, bowl: 300 samples), "
-            "conflicting 37.6 %",
+            "loss 0.312, validation: 16 samples in 2 small groups: 37.6 %, "
+            "worst group 95.7 % (praise, bowl: 300 samples), conflicting 37.6 %",
         ),
         (
             {
