@@ -38,6 +38,13 @@ def own_table(path: Path, rows: int = 3040) -> Path:
     return path
 
 
+def training(table: Path, folder: Path) -> list[str]:
+    """The command of the run."""
+    given = ["train", "erm", "--data", str(table), "--text", "text", "--label", "label", "--group", "product"]
+    given += ["--model", "tiny-bert", "--epochs", "2", "--lr", "0.002", "--device", "cpu"]
+    return [*given, "--output-dir", str(folder)]
+
+
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own")
@@ -117,15 +124,13 @@ def test_a_runs_record_page_and_card_name_the_small_groups(own_run: Path, capsys
 def test_the_terminal_tells_a_run_of_them(own_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((own_run / "record.json").read_text(encoding="utf-8"))
     small = content["metrics"]["small_groups"]
-    table = own_run.parent / "reviews.csv"
-    given = ["train", "erm", "--data", str(table), "--text", "text", "--label", "label", "--group", "product"]
-    given += ["--model", "tiny-bert", "--epochs", "2", "--lr", "0.002", "--device", "cpu", "--output-dir", str(own_run)]
+    given = training(own_run.parent / "reviews.csv", own_run)
     capsys.readouterr()
     assert main(given) == 0  # a finished run is shown, not trained again
     shown = capsys.readouterr().out
     assert f"{small['n']} samples in {len(small['groups'])} small group" in shown
     assert "small groups %" in shown
-    assert shown.index("in 2 small groups") < shown.index("Worst group ")
+    assert shown.index("in 2 small groups") < shown.index("Worst group of 20 samples or more ")
 
 
 # ---- records of before, which have accuracies and sizes alone --------------------------------------------------------

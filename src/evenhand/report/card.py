@@ -20,7 +20,7 @@ from evenhand.report.wording import (
     settings_text,
     visible,
 )
-from evenhand.report.worst import group_texts, record_groups
+from evenhand.report.worst import Groups, group_texts, is_lower, record_groups
 from evenhand.validation import named
 
 _PIPELINES = {"image": "image-classification", "text": "text-classification"}
@@ -103,17 +103,24 @@ def _results(record: dict[str, Any]) -> list[str]:
     primary = record["primary_test"]
     tests: dict[str, Any] = record["tests"]
     names = sorted(tests, key=lambda name: name != primary)
+    found = {name: record_groups(record, name) for name in names}
+    small = any(is_lower(groups) for groups in found.values())
     rows = [
-        [f"{name} (primary)" if name == primary else name, *(percent(tests[name][metric]) for metric in METRICS)]
+        [
+            f"{name} (primary)" if name == primary else name,
+            *(percent(tests[name][metric]) for metric in METRICS),
+            *([percent(found[name][1] and found[name][1].accuracy)] if small else []),
+        ]
         for name in names
     ]
+    metrics = [*METRICS, *(["small_groups"] if small else [])]
     note = (
         "Accuracy in %. Aligned samples go with the shortcut, conflicting ones against it. The worst group is the "
         f"lowest accuracy over groups of at least {SMALLEST_COUNTED_GROUP} samples; the train-weighted average weighs "
         "each group by its share of the training data."
     )
-    lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in METRICS)], rows, 1)]
-    lines += [line for name in names for line in _worst(record, name)]
+    lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in metrics)], rows, 1)]
+    lines += [line for name in names for line in _worst(name, found[name])]
     for name in names:
         by_group = tests[name]["by_group"]
         if by_group:
@@ -128,9 +135,9 @@ def _results(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _worst(record: dict[str, Any], test: str) -> list[str]:
+def _worst(test: str, groups: Groups) -> list[str]:
     """A line on the worst group of a test set and its small ones; none where no groups are known."""
-    texts = group_texts(record_groups(record, test), "%")
+    texts = group_texts(groups, "%")
     if not texts:
         return []
     told = "; ".join(texts)

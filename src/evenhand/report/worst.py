@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evenhand.metrics import GroupShare, small_group_names, wilson, worst_group_name
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, small_group_names, wilson, worst_group_name
 from evenhand.report.wording import clipped, count, percent, visible
 from evenhand.validation import named
 
@@ -61,9 +61,10 @@ def empty_groups(by_group: Mapping[str, Any]) -> list[str]:
 # ---- in words -------------------------------------------------------------------------------------------------------
 
 
-def worst_text(worst: GroupShare, unit: str = " %", *, brief: bool = False) -> str:
+def worst_text(worst: GroupShare, unit: str = " %", *, brief: bool = False, beside_small: bool = False) -> str:
     """As in "worst group 95.7 %, 95 % interval 92.8 to 97.5 (praise, bowl: 300 samples)"."""
-    text = f"worst group {_accuracy(worst, unit, brief=brief)}"
+    which = f"worst group of {SMALLEST_COUNTED_GROUP} samples or more" if beside_small and not brief else "worst group"
+    text = f"{which} {_accuracy(worst, unit, brief=brief)}"
     if brief and not worst.names:
         return text
     size = count(worst.n, "sample") if worst.n is not None else "size not recorded"
@@ -81,7 +82,7 @@ def small_text(small: GroupShare, unit: str = " %", *, brief: bool = False) -> s
 def group_texts(groups: Groups, unit: str = " %", *, brief: bool = False) -> list[str]:
     """The worst group and the small ones in words, the lower one first; what there isn't is left out."""
     worst, small = groups
-    texts = [] if worst is None else [worst_text(worst, unit, brief=brief)]
+    texts = [] if worst is None else [worst_text(worst, unit, brief=brief, beside_small=small is not None)]
     if small is not None:
         texts.insert(0 if is_lower(groups) else len(texts), small_text(small, unit, brief=brief))
     return texts
