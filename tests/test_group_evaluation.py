@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import evenhand as eh
-from evenhand.metrics import group_metrics, group_shares
+from evenhand.metrics import group_metrics, group_shares, wilson
 from evenhand.tasks.base import membership
 from test_trainer import CLASSES, arguments, text_data, text_model
 
@@ -37,10 +37,14 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
     shares = {} if train is None else group_shares(membership(train, "group"))
     found = group_metrics(correct_N, membership(data, "group"), membership(data, "alignment"), shares)
     named = {"accuracy": found["average"], **{f"accuracy_{name}": v for name, v in found["by_group"].items()}}
-    small = found["small_groups"] or {"accuracy": None, "n": None, "interval": (None, None)}
-    named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"], "worst_group_n": found["worst_group_n"]}
-    for groups, ends in (("worst_group", found["worst_group_interval"]), ("small_groups", small["interval"])):
-        named |= {f"{groups}_low": (ends or [None])[0], f"{groups}_high": (ends or [None])[-1]}
+    shares: dict[str, tuple[float, int]] = {}
+    if found["worst_group"] is not None and found["worst_group_n"] is not None:
+        shares["worst_group"] = found["worst_group"], found["worst_group_n"]
+    if found["small_groups"] is not None:
+        shares["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
+    for groups, (value, n) in shares.items():
+        low, high = wilson(value, n) or (0.0, 0.0)
+        named |= {groups: value, f"{groups}_n": n, f"{groups}_low": low, f"{groups}_high": high}
     named |= {n: found[n] for n in ("worst_group", "aligned", "conflicting", "average_train_weighted")}  # type: ignore[literal-required]
     return {f"eval_{name}": value for name, value in named.items() if value is not None}
 

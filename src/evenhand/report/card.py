@@ -109,7 +109,7 @@ def _results(record: dict[str, Any]) -> list[str]:
         [
             f"{name} (primary)" if name == primary else name,
             *(percent(tests[name][metric]) for metric in METRICS),
-            *([percent(found[name][1] and found[name][1].accuracy)] if small else []),
+            *([percent(_small(found[name]))] if small else []),
         ]
         for name in names
     ]
@@ -133,6 +133,10 @@ def _results(record: dict[str, Any]) -> list[str]:
             lines += [f"### By group: {markdown_text(name)}", ""]
             lines += markdown_table("", ["Group", "Samples", "Accuracy (%)", "95% interval"], groups, 1)
     return lines
+
+
+def _small(groups: Groups) -> float | None:
+    return groups[1] and groups[1].accuracy
 
 
 def _worst(test: str, groups: Groups) -> list[str]:
