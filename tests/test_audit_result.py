@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from audit_data import ORDINARY, audit_of, certain, hints_of, image_task, labels, scores, sentences, text_task, with_token
+from audit_data import (
+    ORDINARY,
+    audit_of,
+    certain,
+    hints_of,
+    image_task,
+    labels,
+    scores,
+    sentences,
+    text_task,
+    with_token,
+)
 from evenhand.auditing.advice import advise
 from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, decile_masses, detection, histogram

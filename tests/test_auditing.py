@@ -133,7 +133,9 @@ def test_texts_without_frequent_tokens_are_said_to_be_untested(tmp_path: Path) -
     rng = np.random.default_rng(0)
     task = text_task([f"w{i}" for i in range(60)], rng.integers(0, 3, 60))
     found = audit_of(task, rng.random(60) + 0.1, tmp_path)
-    assert found.verdict.startswith("finds no shortcut among what it tested: the length. Not tested: the order of words")
+    assert found.verdict.startswith(
+        "finds no shortcut among what it tested: the length. Not tested: the order of words"
+    )
     assert found.hint.notes == ("No token of 'text' is on 20 samples, so none was tested.",)
 
 

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 import evenhand as eh
+from evenhand.metrics import wilson
 from evenhand.report.card import model_card
 from evenhand.report.records import METRICS
 from evenhand.tasks import Task
@@ -40,7 +41,10 @@ def test_the_card_beside_the_weights_holds_the_records_numbers(tiny_task: Task, 
     primary = card.text.split("### By group: test\n")[1].split("###")[0]
     for group, value in run.metrics["by_group"].items():
         expected = "–" if value is None else f"{100 * value:.1f}"
-        assert tables(primary)[group] == [str(record["group_sizes"]["test"][group]), expected]
+        size = record["group_sizes"]["test"][group]
+        ends = wilson(value, size)
+        shown = "–" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
+        assert tables(primary)[group] == [str(size), expected, shown]
     assert "from evenhand.models import load_model" in card.text
     assert "no command repeats this run" in card.text  # the task was built in Python
 
@@ -49,7 +53,7 @@ def test_a_checkpoint_is_loaded_with_transformers_alone() -> None:
     text = model_card(record(kind="text", loader="transformers", labels=["yes", "no"]))
     assert "AutoModelForSequenceClassification.from_pretrained(folder)" in text
     assert "AutoTokenizer.from_pretrained(folder)" in text
-    assert "Classes: yes, no." in text
+    assert "Classes: yes; no." in text
     assert yaml.safe_load(text.split("---")[1])["pipeline_tag"] == "text-classification"
     assert "evenhand train erm --task colored-digits --conflict 0.02 --seed 0" in text
     assert "none (groups are used for evaluation only)" in text
@@ -89,4 +93,4 @@ def test_names_of_users_are_text(name: str) -> None:
     headings = [line for line in body.splitlines() if line.startswith("#")]
     assert len([line for line in headings if line.startswith("# ")]) == 1
     widths = [line.replace("\\|", "").count("|") for line in body.splitlines() if line.startswith("|")]
-    assert set(widths) <= {3, 4, 7}  # no name opens another column
+    assert set(widths) <= {3, 4, 5, 7}  # no name opens another column

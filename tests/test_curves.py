@@ -18,7 +18,7 @@ from torch import nn
 import evenhand as eh
 from conftest import make_task
 from evenhand.batches import Rows
-from evenhand.curves import MOST_POINTS, Curve, ValidationRows, chosen_rows
+from evenhand.curves import MOST_POINTS, SERIES, Curve, ValidationMeasures, ValidationRows, chosen_rows
 from evenhand.metrics import SMALLEST_COUNTED_GROUP
 from evenhand.progress import Measurement
 from evenhand.stages import untouched_surroundings
@@ -106,7 +106,7 @@ def test_a_sample_of_the_rows_estimates_the_whole_split() -> None:
     rows = ValidationRows(task.validation, pixel_rows(task), collate, 10_000, 256)
     assert rows.is_sample
     assert len(rows.row_M) <= 1000
-    values, _ = rows.measure(Constant(10))
+    values = rows.measure(Constant(10)).values
     assert values["average"] == pytest.approx(0.1, abs=1e-4)  # weighted by the groups' sizes, so exactly
     assert values["worst_group"] == 0
     loss = -math.log(math.e / (math.e + 9)) * 0.1 - math.log(1 / (math.e + 9)) * 0.9
@@ -115,7 +115,7 @@ def test_a_sample_of_the_rows_estimates_the_whole_split() -> None:
 
 def test_what_is_not_finite_is_no_number(tiny_task: Task) -> None:
     rows = ValidationRows(tiny_task.validation, pixel_rows(tiny_task), collate, 96, 8)
-    assert rows.measure(Constant(10, math.nan))[0]["loss"] is None
+    assert rows.measure(Constant(10, math.nan)).values["loss"] is None
 
 
 @pytest.mark.parametrize("epochs", [1, 7, 20, 21, 45, 300])
@@ -125,7 +125,7 @@ def test_a_long_stage_has_few_points_and_its_last_epoch(epochs: int) -> None:
         is_sample = False
 
         def measure(self, model: nn.Module) -> Any:
-            return dict.fromkeys(("average", "worst_group", "aligned", "conflicting", "loss"), 0.5), {"a": 1.0}
+            return ValidationMeasures(dict.fromkeys(SERIES, 0.5), {"a": 1.0})
 
     told = Told()
     curve = Curve("s", Still(), epochs, told)  # type: ignore[arg-type]

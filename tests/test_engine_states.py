@@ -188,9 +188,7 @@ class Experts(nn.Module):
     def __init__(self, pick: str = "mask", used: int = 3) -> None:
         super().__init__()
         self.enter, self.head = nn.Linear(4, 6), nn.Linear(6, CLASSES)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)) for _ in range(used)
-        )
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)) for _ in range(used))
         self.pick = pick
 
     def forward(self, x: Tensor, expert: Tensor) -> dict[str, Tensor]:
@@ -413,9 +411,7 @@ def test_norms_compare_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     monkeypatch.setattr("evenhand.gradients.norm_check._AGAIN", 4)
     model = Long().double().eval()
     sign = torch.tensor([-1.0] * 16 + [1.0] * 16).double()
-    rows = [
-        {"x": torch.cat([s[None], torch.randn(5).double()]), "labels": i % CLASSES} for i, s in enumerate(sign)
-    ]
+    rows = [{"x": torch.cat([s[None], torch.randn(5).double()]), "labels": i % CLASSES} for i, s in enumerate(sign)]
     expected = norms_of(loop(model, rows, stack, list(model.parameters())), "l2")
     with caplog.at_level(logging.WARNING):
         found = gradient_norms(model, rows, "all", batch_size=4, collate_fn=stack)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import evenhand as eh
-from evenhand.metrics import group_metrics, group_shares
+from evenhand.metrics import group_metrics, group_shares, wilson
 from evenhand.tasks.base import membership
 from test_trainer import CLASSES, arguments, text_data, text_model
 
@@ -37,13 +37,23 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
     shares = {} if train is None else group_shares(membership(train, "group"))
     found = group_metrics(correct_N, membership(data, "group"), membership(data, "alignment"), shares)
     named = {"accuracy": found["average"], **{f"accuracy_{name}": v for name, v in found["by_group"].items()}}
+    shares: dict[str, tuple[float, int]] = {}
+    if found["worst_group"] is not None and found["worst_group_n"] is not None:
+        shares["worst_group"] = found["worst_group"], found["worst_group_n"]
+    if found["small_groups"] is not None:
+        shares["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
+    for groups, (value, n) in shares.items():
+        low, high = wilson(value, n) or (0.0, 0.0)
+        named |= {groups: value, f"{groups}_n": n, f"{groups}_low": low, f"{groups}_high": high}
     named |= {n: found[n] for n in ("worst_group", "aligned", "conflicting", "average_train_weighted")}  # type: ignore[literal-required]
     return {f"eval_{name}": value for name, value in named.items() if value is not None}
 
 
 def by_group(metrics: dict[str, float], prefix: str = "eval") -> dict[str, float]:
-    known = ("accuracy", "worst", "aligned", "conflicting", "average")
-    return {name: v for name, v in metrics.items() if name.removeprefix(f"{prefix}_").startswith(known)}
+    """The numbers; the groups' names are left out."""
+    known = ("accuracy", "worst", "small", "aligned", "conflicting", "average")
+    found = {name.removeprefix(f"{prefix}_"): v for name, v in metrics.items() if "_name" not in name}
+    return {f"{prefix}_{name}": v for name, v in found.items() if name.startswith(known)}
 
 
 def trainer_of(folder: Path, model: Any = None, *, args: dict[str, Any] | None = None, **options: Any) -> eh.Trainer:

@@ -179,8 +179,12 @@ def check_sums(engine: WeightedGradients, inputs: Inputs, n: int, tolerance: flo
     loss_B = F.cross_entropy(logits_of(model, inputs), labels_B, reduction="none")
     right = []
     for weights in (torch.ones_like(weight_B), weight_B):
-        found = torch.autograd.grad((weights * loss_B).mean(), list(named.values()), retain_graph=True, allow_unused=True)
-        right.append({k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), found, strict=True)})
+        found = torch.autograd.grad(
+            (weights * loss_B).mean(), list(named.values()), retain_graph=True, allow_unused=True
+        )
+        right.append(
+            {k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), found, strict=True)}
+        )
     with engine.forward():
         logits_BC = logits_of(model, inputs)
     engine.backward(F.cross_entropy(logits_BC, labels_B, reduction="none"), weight_B)
@@ -342,5 +346,3 @@ class _Logits(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         return self.model(**inputs)["logits"]
-
-

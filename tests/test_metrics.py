@@ -49,6 +49,10 @@ def test_metrics_equal_counts_by_hand() -> None:
         "average": pytest.approx(78 / 100),
         "average_train_weighted": pytest.approx(0.1 * 30 / 40 + 0.7 * 48 / 50 + 0.2 * 0 / 10),
         "worst_group": pytest.approx(30 / 40),  # small is worse, but too small to count
+        "worst_group_name": "a",
+        "worst_group_n": 40,
+        "worst_group_interval": pytest.approx(wilson(30 / 40, 40)),
+        "small_groups": {"n": 10, "accuracy": 0.0, "interval": pytest.approx(wilson(0.0, 10)), "groups": ["small"]},
         "aligned": pytest.approx(48 / 60),
         "conflicting": pytest.approx(30 / 40),
         "by_group": {"a": pytest.approx(0.75), "b": pytest.approx(0.96), "small": 0.0},
@@ -66,6 +70,40 @@ def test_a_group_counts_from_20_samples_on(size: int, worst: float) -> None:
     assert groups_not_counted(groups) == (["few"] if size < 20 else [])
 
 
+def test_small_groups_are_pooled_and_a_sample_of_several_counts_once() -> None:
+    # a and b share samples 10 to 14, of which 3 are wrong; "large" has 40 samples and none wrong
+    correct_N = correct(60, [0, 10, 11, 12])
+    groups = {"a": members(60, (0, 15)), "b": members(60, (10, 18)), "large": members(60, (20, 60)), "no": members(60)}
+    found = group_metrics(correct_N, groups)
+    assert found["small_groups"] == {
+        "n": 18,
+        "accuracy": pytest.approx(14 / 18),
+        "interval": pytest.approx(wilson(14 / 18, 18)),
+        "groups": ["a", "b"],
+    }
+    assert (found["worst_group_name"], found["worst_group_n"], found["worst_group"]) == ("large", 40, 1.0)
+
+
+def test_among_equally_bad_groups_the_largest_is_named() -> None:
+    found = group_metrics(correct(90, []), {"a": members(90, (0, 30)), "b": members(90, (30, 90))})
+    assert (found["worst_group_name"], found["worst_group_n"]) == ("b", 60)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=120))
+def test_every_sample_of_a_group_is_in_a_counted_group_or_pooled(samples: list[tuple[bool, int]]) -> None:
+    right_N = np.array([right for right, _ in samples])
+    group_N = np.array([group for _, group in samples])
+    groups = {str(group): group_N == group for group in range(5)}
+    found = group_metrics(right_N, groups)
+    small = found["small_groups"]
+    pooled = [] if small is None else small["groups"]
+    counted = [name for name, member_N in groups.items() if member_N.sum() >= 20]
+    assert (small["n"] if small else 0) + sum(int(groups[name].sum()) for name in counted) == len(samples)
+    if small is not None:
+        inside_N = np.isin(group_N, [int(name) for name in pooled])
+        assert small["accuracy"] == pytest.approx(right_N[inside_N].mean())
+
+
 def test_an_empty_group_has_no_accuracy_and_is_never_the_worst() -> None:
     groups = {"full": members(30, (0, 30)), "empty": members(30)}
     metrics = group_metrics(correct(30, [0]), groups, {"aligned": members(30), "conflicting": members(30, (0, 2))})
@@ -80,6 +118,10 @@ def test_without_groups_only_the_average_is_defined() -> None:
         "average": 0.75,
         "average_train_weighted": None,
         "worst_group": None,
+        "worst_group_name": None,
+        "worst_group_n": None,
+        "worst_group_interval": None,
+        "small_groups": None,
         "aligned": None,
         "conflicting": None,
         "by_group": {},

@@ -122,9 +122,13 @@ def test_tables_hold_full_precision(tmp_path: Path) -> None:
 def test_group_and_test_set_tables(tmp_path: Path) -> None:
     write_run(tmp_path, record())
     _, cells = report(tmp_path)
-    groups, tests = cells.tables[2], cells.tables[3]
+    groups, worst, tests = cells.tables[2:5]
     names = ["0 aligned\xa0* 5", "0 conflicting 230", "1 aligned 22", "1 conflicting 240"]
     assert groups == [["Method", *names], ["ERM", "99.0", "44.0", "99.0", "44.0"]]
+    assert worst[1:] == [
+        ["ERM", "1 conflicting", "240", "44.0", "38.0 to 50.5"],
+        ["ERM", "1 small group: 0 aligned", "5", "99.0", "56.6 to 100.0"],
+    ]
     assert [row[:2] for row in tests[1:]] == [["test", "ERM"], ["validation", "ERM"]]
 
 
@@ -140,7 +144,7 @@ def test_undefined_numbers_are_not_zero(tmp_path: Path) -> None:
 def test_a_metric_that_few_seeds_define_says_so(tmp_path: Path) -> None:
     for seed, value in enumerate((0.5, 0.6, None)):
         write_run(tmp_path, record(seed=seed, conflicting=value) | {"metrics": metrics(0.9, value, 0.7)})
-    assert report(tmp_path)[1].tables[0][1][4] == "55.0 ± 7.1 (n = 2)"
+    assert report(tmp_path)[1].tables[0][1][5] == "55.0 ± 7.1 (n = 2)"  # behind the small groups
 
 
 # ---------------------------------------------------------------- wording

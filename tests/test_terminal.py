@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from evenhand.metrics import GroupShare
 from evenhand.progress import Measurement
 from evenhand.studies.engines import Finished, Measured, Stage
 from evenhand.terminal import RunDisplay, StudyDisplay
 
 
-def measurement(epoch: int = 2, **values: float | None) -> Measurement:
-    return Measurement("debiased", epoch, 3, 0.31234, values, {})
+def measurement(
+    epoch: int = 2, worst: GroupShare | None = None, small: GroupShare | None = None, **values: float | None
+) -> Measurement:
+    return Measurement("debiased", epoch, 3, 0.31234, values, {}, worst, small)
 
 
 def consoles(*, terminal: bool = False, quiet: bool = False) -> tuple[Console, io.StringIO]:
@@ -27,6 +30,24 @@ def consoles(*, terminal: bool = False, quiet: bool = False) -> tuple[Console, i
     ("values", "expected"),
     [
         ({"worst_group": 0.55, "conflicting": 0.481}, "loss 0.312, validation: worst group 55.0 %, conflicting 48.1 %"),
+        (
+            {
+                "worst": GroupShare(("praise, bowl",), 0.957, 300, (0.928, 0.975)),
+                "small": GroupShare(("praise, kettle", "anger, bowl"), 0.376, 16, (0.184, 0.617)),
+                "conflicting": 0.376,
+            },
+            "loss 0.312, validation: 16 samples in 2 small groups: 37.6 %, "
+            "worst group 95.7 % (praise, bowl: 300 samples), conflicting 37.6 %",
+        ),
+        (
+            {
+                "worst": GroupShare(("praise, bowl",), 0.55, 300, (0.49, 0.6)),
+                "small": GroupShare(("praise, kettle",), 1.0, 1, (0.2, 1.0)),
+                "average": 0.9,
+            },
+            "loss 0.312, validation: worst group 55.0 % (praise, bowl: 300 samples), "
+            "1 sample in 1 small group: 100.0 %",
+        ),
         ({"worst_group": None, "conflicting": None, "average": 0.9}, "loss 0.312, validation: average 90.0 %"),
     ],
 )

@@ -21,13 +21,14 @@ from evenhand.adapters import AdapterKind, Adapters
 from evenhand.evaluate_command import EvaluateVerb
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.report import write_report
+from evenhand.report.worst import record_groups
 from evenhand.run import Device, Result, fit
 from evenhand.spread import is_first_process, leave
 from evenhand.stages import StageError
 from evenhand.study_command import StudyVerb
 from evenhand.task_options import TaskChoice
 from evenhand.tasks_command import Tasks
-from evenhand.terminal import RunDisplay, metrics_table, output, percent
+from evenhand.terminal import RunDisplay, group_lines, metrics_table, output, percent
 from evenhand.validation import UserError, check_integer, unknown_name
 
 
@@ -284,10 +285,9 @@ def _show_result(method: Method, result: Result) -> None:
         f"{method.title} on {record['task']['name']} ({record['model']['name']}, seed {record['seed']}, "
         f"test set '{record['primary_test']}')"
     )
-    console.print(metrics_table(result.metrics))
-    left_out = record["groups_not_counted"][record["primary_test"]]
-    if left_out:
-        console.print(f"Groups under 20 samples are not counted as the worst one: {', '.join(left_out)}.")
+    console.print(metrics_table(record))
+    for line in group_lines(record_groups(record), result.metrics["by_group"]):
+        console.print(line, markup=False)
     for note in record.get("notes", []):
         console.print(note, markup=False)
     console.print(f"Result: {result.folder} (record.json, model/, stages/)", markup=False)

@@ -9,6 +9,7 @@ Legend: N rows of the validation split, M rows that are measured, C classes.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -21,7 +22,7 @@ from torch.utils.data import Subset
 from evenhand.batches import AnyRows, Collator
 from evenhand.inference import logits_and_labels
 from evenhand.losses import cross_entropy
-from evenhand.metrics import SMALLEST_COUNTED_GROUP
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, small_group_names, wilson, worst_group_name
 from evenhand.progress import Measurement, Progress
 from evenhand.tasks.base import column_values, membership
 
@@ -29,7 +30,17 @@ MOST_ROWS = 2000  # of the validation split, and a tenth of the training rows: a
 FEWEST_ROWS = 200
 MOST_POINTS = 20  # of a stage, evenly spread over its epochs
 MOST_GROUPS = 12  # with more, a curve for each would make records large
-SERIES = ("average", "worst_group", "aligned", "conflicting", "loss")
+SERIES = ("average", "worst_group", "small_groups", "aligned", "conflicting", "loss")
+
+
+@dataclass(frozen=True)
+class ValidationMeasures:
+    """What the chosen rows say of a model; fields as of `Measurement`."""
+
+    values: dict[str, float | None]
+    by_group: dict[str, float | None]
+    worst: GroupShare | None = None
+    small: GroupShare | None = None
 
 
 class ValidationRows:
@@ -57,22 +68,35 @@ class ValidationRows:
         self.batch_size = batch_size
         self.is_sample = len(self.row_M) < len(split)
 
-    def measure(self, model: nn.Module) -> tuple[dict[str, float | None], dict[str, float | None]]:
-        """A number for each of SERIES, and the accuracy by group where there are few groups."""
+    def measure(self, model: nn.Module) -> ValidationMeasures:
+        """A number for each of SERIES, the worst and the small groups, and every group where there are few."""
         logits_MC, label_M = logits_and_labels(model, self.subset, self.batch_size, self.collate)
         right_M = (logits_MC.argmax(axis=1) == label_M).astype(np.float64)
         loss_M = cross_entropy(torch.from_numpy(logits_MC), torch.from_numpy(label_M)).double().numpy()
         by_group = {name: self._mean(right_M, member_M) for name, member_M in self.groups.items()}
-        counted = [by_group[name] for name, member_M in self.groups.items() if member_M.sum() >= SMALLEST_COUNTED_GROUP]
+        sizes = {name: int(member_M.sum()) for name, member_M in self.groups.items()}
+        name = worst_group_name(by_group, sizes)
+        worst = None if name is None else self._share(right_M, [name])
+        small = self._share(right_M, small_group_names(sizes))
         everything_M = np.ones(len(self.row_M), dtype=bool)
         values = {
             "average": self._mean(right_M, everything_M),
-            "worst_group": min((value for value in counted if value is not None), default=None),
+            "worst_group": worst and worst.accuracy,
+            "small_groups": small and small.accuracy,
             "loss": self._mean(loss_M, everything_M),
         }
         for name in ("aligned", "conflicting"):
             values[name] = self._mean(right_M, self.alignment[name]) if name in self.alignment else None
-        return {name: values[name] for name in SERIES}, by_group if len(by_group) <= MOST_GROUPS else {}
+        few = by_group if len(by_group) <= MOST_GROUPS else {}
+        return ValidationMeasures({name: values[name] for name in SERIES}, few, worst, small)
+
+    def _share(self, right_M: NDArray[np.float64], names: list[str]) -> GroupShare | None:
+        """Some groups together, a row of several counted once; None without a group."""
+        if not names:
+            return None
+        member_M = np.logical_or.reduce([self.groups[name] for name in names])
+        accuracy, n = self._mean(right_M, member_M), int(member_M.sum())
+        return GroupShare(tuple(names), accuracy, n, wilson(accuracy, n))
 
     def _mean(self, value_M: NDArray[np.float64], chosen_M: NDArray[np.bool_]) -> float | None:
         """Weighted mean over the chosen rows, to four digits; None where there are none, or it isn't finite."""
@@ -103,8 +127,10 @@ class Curve:
         """Measure the model, if it is this epoch's turn: at most 20 of a stage, the last one always."""
         spacing = math.ceil(self.epochs / MOST_POINTS)
         is_turn = (self.epochs - epoch) % spacing == 0
-        values, by_group = self.rows.measure(model) if is_turn else ({}, {})
-        told = Measurement(self.stage, epoch, self.epochs, train_loss, values, by_group)
+        found = self.rows.measure(model) if is_turn else ValidationMeasures({}, {})
+        told = Measurement(
+            self.stage, epoch, self.epochs, train_loss, found.values, found.by_group, found.worst, found.small
+        )
         if is_turn:
             self.points.append(told)
         if self.progress is not None:
@@ -124,6 +150,14 @@ class Curve:
             series = [point.values[name] for point in self.points]
             if any(value is not None for value in series):
                 kept[name] = series
+        worst = [point.worst for point in self.points]
+        if any(worst):
+            kept["worst_group_name"] = [share and share.names[0] for share in worst]
+            kept["worst_group_n"] = [share and share.n for share in worst]
+        small = self.points[0].small  # the same rows at every point
+        if small is not None:
+            kept["small_groups_n"] = small.n
+            kept["small_groups_names"] = list(small.names)
         groups = self.points[0].by_group
         if groups:
             kept["by_group"] = {name: [point.by_group[name] for point in self.points] for name in groups}

@@ -14,9 +14,10 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.evaluating import Data, Evaluated, Share, evaluate
+from evenhand.report.worst import told_groups
 from evenhand.run import Device
 from evenhand.task_options import TaskChoice, task_fields
-from evenhand.terminal import output, percent
+from evenhand.terminal import group_lines, output, percent
 from evenhand.validation import UserError
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -119,7 +120,6 @@ def _show(name: str, split: Evaluated) -> None:
     table.add_column("samples")
     for column in ("n", "accuracy %", "95 % interval"):
         table.add_column(column, justify="right")
-    worst = split.result.metrics["worst_group"]
     for part, found in (("", split.shares), ("group ", split.groups)):
         for label, share in found.items():
             ends = "–" if share.interval is None else " to ".join(percent(end) for end in share.interval)
@@ -128,14 +128,12 @@ def _show(name: str, split: Evaluated) -> None:
             )
     console = output()
     console.print(table)
-    if worst is not None:
-        console.print(f"Worst group: {percent(worst)} %.")
-    weighted = split.result.metrics["average_train_weighted"]
+    metrics = split.result.metrics
+    for line in group_lines(told_groups(metrics), metrics["by_group"]):
+        console.print(line, markup=False)
+    weighted = metrics["average_train_weighted"]
     if weighted is not None:
         console.print(f"Average, groups weighted as in train: {percent(weighted)} %.")
-    if split.result.not_counted:
-        small = ", ".join(split.result.not_counted)
-        console.print(f"Groups under 20 samples are not counted as the worst one: {small}.", markup=False)
 
 
 def _check_place(path: Path) -> None:

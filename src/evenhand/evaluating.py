@@ -31,7 +31,7 @@ from evenhand.small_models import SmallVisionConfig
 from evenhand.stages import untouched_surroundings
 from evenhand.stored_run import ready
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource, column_values, membership
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.validation import UserError, check_integer, named, unknown_name
 
 Data = str | TaskSource | Task | datasets.Dataset | Mapping[str, datasets.Dataset]
 
@@ -241,7 +241,7 @@ def _merged_numbers(model: PreTrainedModel, split: datasets.Dataset, merged: Map
     found = list(split.features["labels"].names)
     classes = _classes(model)
     if not set(classes) <= set(merged):
-        raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
+        raise UserError(f"The model's classes are {named(classes)}, but the task's are {named(merged)}.")
     return np.array([found.index(merged[c]) for c in classes])
 
 
@@ -252,8 +252,8 @@ def _class_numbers(model: PreTrainedModel, folder: str, name: str, split: datase
         return np.arange(len(found))
     if not set(found) <= set(classes):
         raise UserError(
-            f"The classes of the model '{folder}' are {', '.join(classes)}, but those of the split '{name}' are "
-            f"{', '.join(found)}."
+            f"The classes of the model '{folder}' are {named(classes)}, but those of the split '{name}' are "
+            f"{named(found)}."
         )
     return np.array([classes.index(c) for c in found])
 
@@ -332,4 +332,4 @@ def _named(split: datasets.Dataset, column: str) -> list[str | None]:
     for name, member_N in membership(split, column).items():
         for row in np.flatnonzero(member_N):
             names[row].append(name)
-    return ["; ".join(found) or None for found in names]
+    return [named(found) or None for found in names]

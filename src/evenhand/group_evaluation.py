@@ -19,9 +19,13 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from evenhand.batches import IndexedDataset, IndexKeeping
 from evenhand.losses import IGNORED
-from evenhand.metrics import group_metrics, group_shares
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, group_metrics, group_shares
 from evenhand.tasks.base import membership
+from evenhand.validation import UserError
 
+_BY_GROUP = {"aligned", "conflicting", "average_train_weighted"} | {
+    f"{groups}{part}" for groups in ("worst_group", "small_groups") for part in ("", "_n", "_low", "_high")
+}
 Members = dict[str, NDArray[np.bool_]]
 
 
@@ -31,20 +35,32 @@ class GroupEvaluation(transformers.Trainer):
     `group` is a ClassLabel, or a List of ClassLabel where groups overlap, `alignment` a ClassLabel with the names
     aligned and conflicting. The metrics are `eval_accuracy`, `eval_worst_group`, `eval_aligned`, `eval_conflicting`,
     `eval_accuracy_GROUP` for each group, and `eval_average_train_weighted` where the training set has groups too;
-    undefined ones are left out. A metric of that name by `compute_metrics` stays. Rows with the label −100 don't count.
-    Rows are known by their number, whatever order a sampler gives them, and on several processes.
+    undefined ones are left out. Beside the worst group stand the number of its samples (`eval_worst_group_n`) and the
+    ends of its 95 % interval (`…_low`, `…_high`); `eval_small_groups` is the accuracy over all samples of the groups of
+    fewer than 20, with `…_n`, `…_low` and `…_high` likewise. The names of these groups, `eval_worst_group_name` and the
+    list `eval_small_groups_names`, are in what `evaluate` returns, but not in the logs, which take numbers only. A
+    metric of that name by `compute_metrics` stays. Rows with the label −100 don't count. Rows are known by their number, whatever order a sampler gives them,
+    and on several processes.
     """
 
     _tally: _Tally | None = None
     _logits_BC: Tensor | None = None  # of the last evaluated batch, whatever place they have in the model's output
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', but a best model is chosen by a metric that the evaluation set defines, or not at all."""
+        self._check_best_metric()
+        return super().train(*args, **kwargs)
+
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """As transformers', with metrics by group."""
-        self._tally = _tally_of(self._evaluated(eval_dataset), self.train_dataset)
+        tally = self._tally = _tally_of(self._evaluated(eval_dataset), self.train_dataset)
         try:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+            metrics: dict[str, Any] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         finally:
             self._tally = None
+        for name, value in {} if tally is None else tally.names().items():
+            metrics.setdefault(f"{metric_key_prefix}_{name}", value)
+        return metrics
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers', with metrics by group."""
@@ -95,6 +111,19 @@ class GroupEvaluation(transformers.Trainer):
             self._tally.add(self.accelerator, index_B, logits_BC, labels)
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
+    def _check_best_metric(self) -> None:
+        """Refuse a metric by group for the best model that no evaluation would give."""
+        wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if not wanted or self.args.eval_strategy == "no" or self.compute_metrics is not None:
+            return
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        for name, dataset in sets.items():
+            metric = wanted.removeprefix(f"{name}_") if name else wanted
+            if (not name or metric != wanted) and metric in _BY_GROUP:
+                tally = _tally_of(dataset, self.train_dataset)
+                if tally is None or metric not in tally.defined():
+                    raise UserError(_undefined(metric, name, tally))
+
     def _evaluated(self, eval_dataset: Any) -> Any:
         """The data set that an argument of `evaluate` stands for."""
         if isinstance(eval_dataset, str):
@@ -139,23 +168,69 @@ class _Tally:
         pair_B2 = pair_B2[pair_B2[:, 0] >= 0]
         self.correct_N[pair_B2[:, 0]] = pair_B2[:, 1]
 
-    def metrics(self) -> dict[str, float]:
-        """All defined metrics over the rows that were seen."""
+    def defined(self) -> set[str]:
+        """Names of the metrics that all rows together define."""
+        whole = _Tally(self.groups, self.alignment, self.shares, len(self.correct_N))
+        whole.correct_N[:] = 0  # seen; which metrics there are doesn't depend on who is right
+        return set(whole.metrics())
+
+    def found(self) -> Metrics:
+        """The metrics over the rows that were seen."""
         seen_N = self.correct_N >= 0
 
         def of_seen(members: Members) -> Members:
             return {name: member_N[seen_N] for name, member_N in members.items()}
 
-        found = group_metrics(self.correct_N[seen_N] == 1, of_seen(self.groups), of_seen(self.alignment), self.shares)
-        named = {
+        return group_metrics(self.correct_N[seen_N] == 1, of_seen(self.groups), of_seen(self.alignment), self.shares)
+
+    def names(self) -> dict[str, str | list[str]]:
+        """Which groups the worst one and the small ones are."""
+        found = self.found()
+        named: dict[str, str | list[str]] = {}
+        if found["worst_group_name"] is not None:
+            named["worst_group_name"] = found["worst_group_name"]
+        if found["small_groups"] is not None:
+            named["small_groups_names"] = found["small_groups"]["groups"]
+        return named
+
+    def metrics(self) -> dict[str, float]:
+        """All defined numbers."""
+        found = self.found()
+        named: dict[str, float | None] = {
             "accuracy": found["average"],
             "worst_group": found["worst_group"],
+            "worst_group_n": found["worst_group_n"],
+            **_ends("worst_group", found["worst_group_interval"]),
             "aligned": found["aligned"],
             "conflicting": found["conflicting"],
             "average_train_weighted": found["average_train_weighted"],
             **{f"accuracy_{name}": value for name, value in found["by_group"].items()},
         }
+        small = found["small_groups"]
+        if small is not None:
+            named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"]}
+            named |= _ends("small_groups", small["interval"])
         return {name: value for name, value in named.items() if value is not None}
+
+
+def _undefined(metric: str, name: str, tally: _Tally | None) -> str:
+    """Why an evaluation set gives no such metric, in one sentence."""
+    of = f"The evaluation set '{name}'" if name else "The evaluation set"
+    if tally is None:
+        why = "has neither a column 'group' nor 'alignment' with names"
+    elif metric.startswith("worst_group"):
+        why = f"has no group of {SMALLEST_COUNTED_GROUP} rows or more"
+    elif metric.startswith("small_groups"):
+        why = f"has no group of fewer than {SMALLEST_COUNTED_GROUP} rows"
+    else:
+        why = "defines no such accuracy"
+    instead = " ('small_groups' is the accuracy over all smaller ones)" if metric == "worst_group" and tally else ""
+    return f"{of} {why}{instead}, so the best model can't be chosen by metric_for_best_model='{metric}'."
+
+
+def _ends(name: str, interval: list[float] | None) -> dict[str, float]:
+    """Both ends of an interval as metrics."""
+    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def _tally_of(dataset: Any, train: Any) -> _Tally | None:

@@ -22,12 +22,42 @@ Comparison = Literal["between_groups", "to_overall"]
 SMALLEST_COUNTED_GROUP = 20  # a smaller group is shown, but can't be the worst one
 
 
+@dataclass(frozen=True)
+class GroupShare:
+    """One group, or several taken together: what is told of the worst group and of the small ones.
+
+    Attributes:
+        names: The groups; none where they aren't known.
+        accuracy: Over all their samples; None where it isn't known.
+        n: How many samples; None where that isn't known.
+        interval: Wilson's, of 95 %; None where n isn't known.
+    """
+
+    names: tuple[str, ...]
+    accuracy: float | None
+    n: int | None
+    interval: tuple[float, float] | None
+
+
+class SmallGroups(TypedDict):
+    """The groups of 1 to 19 samples taken together; a sample of several of them counts once."""
+
+    n: int
+    accuracy: float
+    interval: list[float]
+    groups: list[str]
+
+
 class Metrics(TypedDict):
-    """What is measured on one test set; fractions of 1, None where undefined."""
+    """What is measured on one test set; fractions of 1, None where undefined. Intervals are Wilson's, of 95 %."""
 
     average: float | None
     average_train_weighted: float | None
     worst_group: float | None
+    worst_group_name: str | None
+    worst_group_n: int | None
+    worst_group_interval: list[float] | None
+    small_groups: SmallGroups | None
     aligned: float | None
     conflicting: float | None
     by_group: dict[str, float | None]
@@ -56,17 +86,23 @@ def group_metrics(
             no test sample, `average_train_weighted` is None.
 
     Returns:
-        The metrics. `worst_group` is the lowest accuracy over groups of at least 20 samples.
+        The metrics. `worst_group` is the lowest accuracy over groups of at least 20 samples, `small_groups` that over
+        all samples of the smaller ones.
     """
     groups = groups or {}
     alignment = alignment or {}
     by_group = {name: accuracy(correct_N, member_N) for name, member_N in groups.items()}
-    small = set(groups_not_counted(groups))
-    counted = [by_group[name] for name in groups if name not in small]
+    sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
+    worst = worst_group_name(by_group, sizes)
+    worst_accuracy = None if worst is None else by_group[worst]
     return Metrics(
         average=accuracy(correct_N),
         average_train_weighted=_train_weighted(by_group, train_shares),
-        worst_group=min((a for a in counted if a is not None), default=None),
+        worst_group=worst_accuracy,
+        worst_group_name=worst,
+        worst_group_n=None if worst is None else sizes[worst],
+        worst_group_interval=None if worst is None else _ends(worst_accuracy, sizes[worst]),
+        small_groups=_pooled(correct_N, [(name, groups[name]) for name in small_group_names(sizes)]),
         aligned=accuracy(correct_N, alignment["aligned"]) if "aligned" in alignment else None,
         conflicting=accuracy(correct_N, alignment["conflicting"]) if "conflicting" in alignment else None,
         by_group=by_group,
@@ -80,8 +116,38 @@ def group_shares(groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
 
 
 def groups_not_counted(groups: Mapping[str, NDArray[np.bool_]]) -> list[str]:
-    """Names of the groups with fewer than 20 samples: shown, but never the worst group."""
+    """Names of the groups with fewer than 20 samples, empty ones too: shown, but never the worst group."""
     return [name for name, member_N in groups.items() if int(member_N.sum()) < SMALLEST_COUNTED_GROUP]
+
+
+def small_group_names(sizes: Mapping[str, int]) -> list[str]:
+    """Names of the groups with 1 to 19 samples, which are pooled."""
+    return [name for name, size in sizes.items() if 0 < size < SMALLEST_COUNTED_GROUP]
+
+
+def worst_group_name(by_group: Mapping[str, float | None], sizes: Mapping[str, int]) -> str | None:
+    """The group with the lowest accuracy among those of at least 20 samples; among equals the largest."""
+    large = {
+        name: value
+        for name, value in by_group.items()
+        if value is not None and sizes.get(name, 0) >= SMALLEST_COUNTED_GROUP
+    }
+    return min(large, key=lambda name: (large[name], -sizes[name]), default=None)
+
+
+def _pooled(correct_N: NDArray[np.bool_], small: Sequence[tuple[str, NDArray[np.bool_]]]) -> SmallGroups | None:
+    """The accuracy over all samples of some groups; None without a group."""
+    if not small:
+        return None
+    member_N = np.logical_or.reduce([member_N for _, member_N in small])
+    n, value = int(member_N.sum()), float(correct_N[member_N].mean())
+    return SmallGroups(n=n, accuracy=value, interval=_ends(value, n) or [], groups=[name for name, _ in small])
+
+
+def _ends(value: float | None, n: int) -> list[float] | None:
+    """Wilson's interval as JSON holds it."""
+    found = wilson(value, n)
+    return None if found is None else list(found)
 
 
 def _train_weighted(by_group: Mapping[str, float | None], train_shares: Mapping[str, float] | None) -> float | None:

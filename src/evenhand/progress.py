@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from evenhand.metrics import GroupShare
 from evenhand.tasks.base import Task
 
 
@@ -17,8 +18,11 @@ class Measurement:
         epoch: Epochs done, from 1.
         epochs: All epochs of the stage.
         train_loss: Mean training loss of the epoch, by the method's own loss.
-        values: `average`, `worst_group`, `aligned`, `conflicting` and `loss`; empty where this epoch isn't measured.
+        values: `average`, `worst_group`, `small_groups`, `aligned`, `conflicting` and `loss`; empty where this epoch
+            isn't measured.
         by_group: Accuracy by group; empty with many groups.
+        worst: The group that `worst_group` is the accuracy of.
+        small: The groups of fewer than 20 rows, taken together.
     """
 
     stage: str
@@ -27,6 +31,8 @@ class Measurement:
     train_loss: float
     values: dict[str, float | None]
     by_group: dict[str, float | None]
+    worst: GroupShare | None = None
+    small: GroupShare | None = None
 
 
 class Progress(Protocol):

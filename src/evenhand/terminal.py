@@ -23,12 +23,14 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from evenhand.metrics import summarize
+from evenhand.metrics import GroupShare, summarize
 from evenhand.progress import Measurement
+from evenhand.report.worst import Groups, empty_groups, group_texts, record_groups
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
+from evenhand.validation import named
 
 OWN_DATA = OwnData.name
 _ROWS = 30  # of a table of classes or groups
@@ -141,12 +143,16 @@ class _StepRate(ProgressColumn):
 
 
 def _told(measurement: Measurement) -> str:
-    """As in "loss 0.312, validation: worst group 55.0 %, conflicting 48.0 %"; what is undefined is left out."""
-    parts = [
-        f"{name.replace('_', ' ')} {percent(measurement.values[name])} %"
-        for name in ("worst_group", "conflicting")
-        if measurement.values.get(name) is not None
-    ]
+    """As in "loss 0.312, validation: worst group 55.0 % (a, b: 40 samples), conflicting 48.0 %".
+
+    What is undefined is left out; small groups together stand before the worst one where they are lower.
+    """
+    worst, value = measurement.worst, measurement.values.get("worst_group")
+    if worst is None and value is not None:
+        worst = GroupShare((), value, None, None)
+    parts = group_texts((worst, measurement.small), brief=True)
+    if measurement.values.get("conflicting") is not None:
+        parts.append(f"conflicting {percent(measurement.values['conflicting'])} %")
     if not parts and measurement.values.get("average") is not None:
         parts = [f"average {percent(measurement.values['average'])} %"]
     loss = f"loss {measurement.train_loss:.3g}"
@@ -224,18 +230,27 @@ def _ending(record: dict[str, Any]) -> str:
     if record["status"] != "done":
         return f"failed: {record['error']}"
     metrics = record["metrics"]
-    shown = "conflicting" if metrics["conflicting"] is not None else "average"
-    return f"{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s)"
+    parts = [f"conflicting {percent(metrics['conflicting'])} %"]
+    if metrics["conflicting"] is None:
+        groups = group_texts(record_groups(record), brief=True)
+        parts = [f"average {percent(metrics['average'])} %", *groups[:1]]
+    return f"{', '.join(parts)} ({record['durations']['total_s']:.1f} s)"
 
 
 def _cell_ending(records: list[dict[str, Any]]) -> str:
-    done = [record["metrics"] for record in records if record["status"] == "done"]
+    done = [record for record in records if record["status"] == "done"]
+    small = [record_groups(record)[1] for record in done]
+    series = {
+        "worst group": [record["metrics"]["worst_group"] for record in done],
+        "small groups": [share and share.accuracy for share in small],
+        "conflicting": [record["metrics"]["conflicting"] for record in done],
+    }
     parts = [f"{len(done)} of {len(records)} runs done"]
-    for name in ("worst_group", "conflicting"):
-        summary = summarize([metrics[name] for metrics in done])
+    for name, values in series.items():
+        summary = summarize(values)
         if summary.mean is not None:
             spread = "" if summary.std is None else f" ± {percent(summary.std)}"
-            parts.append(f"{name.replace('_', ' ')} {percent(summary.mean)}{spread} %")
+            parts.append(f"{name} {percent(summary.mean)}{spread} %")
     return ", ".join(parts)
 
 
@@ -244,13 +259,24 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def metrics_table(metrics: dict[str, Any]) -> Table:
-    """The headline metrics of one run."""
+def metrics_table(record: dict[str, Any]) -> Table:
+    """The headline metrics of one run; the small groups stand in it where there are any."""
+    metrics, small = record["metrics"], record_groups(record)[1]
+    values = {"average": metrics["average"], "worst group": metrics["worst_group"]}
+    values |= {} if small is None else {"small groups": small.accuracy}
+    values |= {"aligned": metrics["aligned"], "conflicting": metrics["conflicting"]}
     table = Table()
-    for column in ("average", "worst group", "aligned", "conflicting"):
+    for column in values:
         table.add_column(f"{column} %", justify="right")
-    table.add_row(*(percent(metrics[name]) for name in ("average", "worst_group", "aligned", "conflicting")))
+    table.add_row(*(percent(value) for value in values.values()))
     return table
+
+
+def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:
+    """The worst group and the small ones, a line each, the lower one first, and the groups without a sample."""
+    lines = [f"{text[:1].upper()}{text[1:]}." for text in group_texts(groups)]
+    empty = empty_groups(by_group)
+    return [*lines, f"Groups without a sample here: {named(empty)}."] if empty else lines
 
 
 def data_tables(summary: DataSummary) -> list[Table]:

@@ -106,3 +106,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def count(number: int, noun: str) -> str:
     """As in "1 seed" and "1,100 samples"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def named(names: Iterable[str], most: int | None = None) -> str:
+    """As in "a, x; b, y", or "a, x; b, y; and 3 more": for names such as groups' that hold commas themselves."""
+    names = list(names)
+    if most is None or len(names) <= most:
+        return "; ".join(names)
+    return "; ".join([*names[: most - 1], f"and {len(names) - most + 1:,} more"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from evenhand.metrics import SMALLEST_COUNTED_GROUP
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
 from evenhand.report.records import METRICS, number
 from evenhand.report.wording import (
     METRIC_TITLES,
@@ -20,6 +20,8 @@ from evenhand.report.wording import (
     settings_text,
     visible,
 )
+from evenhand.report.worst import Groups, group_texts, is_lower, record_groups
+from evenhand.validation import named
 
 _PIPELINES = {"image": "image-classification", "text": "text-classification"}
 _CLASSES = {"image": "AutoModelForImageClassification", "text": "AutoModelForSequenceClassification"}
@@ -94,7 +96,7 @@ def _data(record: dict[str, Any]) -> list[str]:
     lines += _files(record)
     labels = record.get("labels")
     if labels:
-        lines += [f"Classes: {', '.join(markdown_text(str(label)) for label in labels)}.", ""]
+        lines += [f"Classes: {markdown_text(named(str(label) for label in labels))}.", ""]
     return [*lines, *markdown_table("", ["Split", "Samples", "Conflicting"], rows, 1)]
 
 
@@ -116,24 +118,56 @@ def _results(record: dict[str, Any]) -> list[str]:
     primary = record["primary_test"]
     tests: dict[str, Any] = record["tests"]
     names = sorted(tests, key=lambda name: name != primary)
+    found = {name: record_groups(record, name) for name in names}
+    small = any(is_lower(groups) for groups in found.values())
     rows = [
-        [f"{name} (primary)" if name == primary else name, *(percent(tests[name][metric]) for metric in METRICS)]
+        [
+            f"{name} (primary)" if name == primary else name,
+            *(percent(tests[name][metric]) for metric in METRICS),
+            *([percent(_small(found[name]))] if small else []),
+        ]
         for name in names
     ]
+    metrics = [*METRICS, *(["small_groups"] if small else [])]
     note = (
         "Accuracy in %. Aligned samples go with the shortcut, conflicting ones against it. The worst group is the "
         f"lowest accuracy over groups of at least {SMALLEST_COUNTED_GROUP} samples; the train-weighted average weighs "
         "each group by its share of the training data."
     )
-    lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in METRICS)], rows, 1)]
+    lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in metrics)], rows, 1)]
+    lines += [line for name in names for line in _worst(name, found[name])]
     for name in names:
         by_group = tests[name]["by_group"]
         if by_group:
             group_sizes = (record.get("group_sizes") or {}).get(name) or {}
-            groups = [[group, _count(group_sizes.get(group)), percent(value)] for group, value in by_group.items()]
+            groups = [
+                [group, _count(size), percent(value), _interval(value, size)]
+                for group, value in by_group.items()
+                for size in [group_sizes.get(group)]
+            ]
             lines += [f"### By group: {markdown_text(name)}", ""]
-            lines += markdown_table("", ["Group", "Samples", "Accuracy (%)"], groups, 1)
+            lines += markdown_table("", ["Group", "Samples", "Accuracy (%)", "95% interval"], groups, 1)
     return lines
+
+
+def _small(groups: Groups) -> float | None:
+    return groups[1] and groups[1].accuracy
+
+
+def _worst(test: str, groups: Groups) -> list[str]:
+    """A line on the worst group of a test set and its small ones; none where no groups are known."""
+    texts = group_texts(groups, "%")
+    if not texts:
+        return []
+    told = "; ".join(texts)
+    return [f"- {markdown_text(f'{test}: {told}.')}", ""]
+
+
+def _interval(value: float | None, size: Any) -> str:
+    """Wilson's 95 % interval of a group's accuracy."""
+    n = number(size)
+    ends = wilson(value, int(n)) if n else None
+    return NOTHING if ends is None else " to ".join(percent(end) for end in ends)
 
 
 def _limits(record: dict[str, Any]) -> list[str]:
@@ -149,7 +183,7 @@ def _limits(record: dict[str, Any]) -> list[str]:
     if small:
         lines.append(
             f"- Too small to count as the worst group (fewer than {SMALLEST_COUNTED_GROUP} test samples): "
-            f"{', '.join(markdown_text(str(name)) for name in small)}."
+            f"{markdown_text(named(str(name) for name in small))}."
         )
     return [*lines, ""]
 

@@ -12,6 +12,7 @@ from evenhand.metrics import PairedDifference, Summary, paired_difference, summa
 from evenhand.report.plans import NO_PLANS, Plans
 from evenhand.report.records import Measured, Record
 from evenhand.report.wording import clipped, settings_text
+from evenhand.report.worst import is_lower
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
@@ -44,7 +45,7 @@ class Cell:
     def values(self, metric: str, test: str | None = None) -> SeedValues:
         """A metric of every finished run, on the primary test set or on a named one."""
         return {
-            (run.seed, run.data_seed): None if (found := measured_on(run, test)) is None else found.overall[metric]
+            (run.seed, run.data_seed): None if (found := measured_on(run, test)) is None else found.value(metric)
             for run in self.done
         }
 
@@ -91,15 +92,26 @@ class Section:
         """The cell that costs are compared with, if a run of it is finished."""
         return next((cell for cell in self.cells if cell.first.method == "erm" and cell.done), None)
 
+    def metrics(self, names: Sequence[str], *, all_tests: bool = False) -> tuple[str, ...]:
+        """Those metrics, with that of the small groups behind the worst one's where a run does worse on the former.
+
+        Args:
+            names: Metrics.
+            all_tests: Whether every test set counts, or the primary one alone.
+        """
+        found = [m for run in self.done for m in (run.tests.values() if all_tests else [run.metrics]) if m is not None]
+        matter = any(is_lower(measured.groups) for measured in found)
+        return tuple(m for name in names for m in (name, *(["small_groups"] * (matter and name == "worst_group"))))
+
     def leading(self, most: int) -> list[Cell]:
         """The finished cells, or where there are many the baseline and the best, in the section's order.
 
-        The best are those with the highest accuracy on conflicting samples, or in the worst group, or on average:
-        the first of these that all cells define.
+        The best are those with the highest accuracy on conflicting samples, or in the worst group or the small ones
+        together, or on average: the first of these that all cells define.
         """
         done = [cell for cell in self.cells if cell.done]
         metric = next(
-            (name for name in ("conflicting", "worst_group") if all(cell.summary(name).n for cell in done)), "average"
+            (name for name in ("conflicting", "weakest") if all(cell.summary(name).n for cell in done)), "average"
         )
         best = sorted(done, key=lambda cell: (not cell.is_baseline, -(cell.summary(metric).mean or 0.0)))[:most]
         return [cell for cell in done if cell in best]

@@ -13,7 +13,7 @@ from evenhand.report.styles import Style
 from evenhand.report.wording import METRIC_TITLES, clipped, count, distinct, listed
 
 MOST_CURVES = 12  # of methods in a picture
-_SERIES = ("conflicting", "aligned", "worst_group", "average", "loss")
+_SERIES = ("conflicting", "aligned", "worst_group", "small_groups", "average", "loss")
 _TITLES = METRIC_TITLES | {"loss": "Validation loss"}
 
 Points = list[tuple[int, float]]  # (epoch, mean over seeds)
@@ -43,11 +43,13 @@ def curves_note(section: Section) -> str:
     which = listed([f"{n:,}" for n in rows], "or") + " rows of the " if rows else "the "
     few = ", equally many of each group where there are as many, weighted by the groups' sizes" if sampled else ""
     done = [cell for cell in section.cells if cell.done]
+    alone = any(run.metrics and run.metrics.by_group and not last_curve(run)[1].get("by_group") for run in section.done)
+    groups = " There are too many groups for a curve of each." if alone else ""
     left_out = len(done) - len(section.leading(MOST_CURVES))
     rest = f" {count(left_out, 'method')} with lower accuracy left out." if left_out else ""
     return (
         f"Mean over seeds on {which}validation split{few}, while the last model of each method is trained. Validation "
-        f"data are biased like the training data; nothing is selected by these curves.{rest}"
+        f"data are biased like the training data; nothing is selected by these curves.{groups}{rest}"
     )
 
 

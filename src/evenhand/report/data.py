@@ -18,6 +18,7 @@ from evenhand.report.notes import section_notes
 from evenhand.report.paired import paired_data
 from evenhand.report.records import METRICS, Record
 from evenhand.report.sweeps import Sweep, sweeps_data
+from evenhand.report.worst_table import run_columns, worst_data
 
 JSON_FORMAT = 1  # of report.json; raised when a reader of the old one would misread the new one
 
@@ -62,6 +63,7 @@ def _section(section: Section) -> dict[str, Any]:
                     for name in METRICS
                     for summary in [cell.summary(name)]
                 },
+                "worst_and_small_groups": worst_data(cell),
                 "commands": list(method_facts(cell).commands),
                 "runs": [_run(run) for run in cell.runs],
             }
@@ -83,7 +85,9 @@ def _run(run: Record) -> dict[str, Any]:
         "error": run.error,
         "configuration": run.configuration,
         "primary_test": run.primary_test,
-        "tests": {name: found.overall | {"by_group": found.by_group} for name, found in run.tests.items()},
+        "tests": {
+            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+        },
         "curves": stage_curves(run),
         "versions": run.part("versions"),
         "commit": run.part("commit"),

@@ -15,7 +15,7 @@ from evenhand.report.wording import NOTHING, count, distinct, duration, mean_std
 
 @dataclass(frozen=True)
 class SetRow:
-    """One method on one test set, with a number for each name in METRICS."""
+    """One method on one test set, with a number for each of `set_metrics`."""
 
     label: str
     test: str
@@ -42,6 +42,11 @@ class Fact:
     values: tuple[str, ...]
 
 
+def set_metrics(section: Section) -> tuple[str, ...]:
+    """The metrics of the table of test sets."""
+    return section.metrics(METRICS, all_tests=True)
+
+
 def set_rows(section: Section) -> list[SetRow]:
     """Every finished method on every test set; the primary ones first."""
     primary = distinct(run.primary_test for run in section.done)
@@ -50,7 +55,7 @@ def set_rows(section: Section) -> list[SetRow]:
     for name in names:
         for cell in section.cells:
             if any(name in run.tests for run in cell.done):
-                numbers = tuple(mean_std(cell.summary(metric, name), len(cell.done)) for metric in METRICS)
+                numbers = tuple(mean_std(cell.summary(metric, name), len(cell.done)) for metric in set_metrics(section))
                 rows.append(SetRow(cell.label, name, numbers))
     return rows
 

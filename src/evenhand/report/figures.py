@@ -137,7 +137,7 @@ def _points(cell: Cell, x: str, y: str) -> list[tuple[str, float, float]]:
     for run in cell.done:
         if run.metrics is None:
             continue
-        across, up = run.metrics.overall[x], run.metrics.overall[y]
+        across, up = run.metrics.value(x), run.metrics.value(y)
         if across is not None and up is not None:
             seed = f"seed {run.seed}" + ("" if run.data_seed == run.seed else f", data seed {run.data_seed}")
             found.append((seed, across, up))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from evenhand.metrics import Summary
 from evenhand.report.cells import Cell, Section, difference
 from evenhand.report.wording import count, interval, listed, percent
+from evenhand.report.worst_table import worst_sentence
 
 # A gap between aligned and conflicting accuracy from here on is called a shortcut taken.
 SHORTCUT_GAP = 0.10
@@ -17,7 +18,15 @@ def headline(section: Section, cost: str = "") -> str:
         section: The runs.
         cost: A sentence on what the best method costs, if that is to be said.
     """
-    return " ".join(sentence for sentence in (*_findings(section), cost, _unfinished(section)) if sentence)
+    sentences = (*_findings(section), _worst(section), cost, _unfinished(section))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _worst(section: Section) -> str:
+    """The worst groups of the baseline, or of the first method without one, and of the best other method."""
+    done = [cell for cell in section.cells if cell.done]
+    spoken = [section.baseline or done[0], best_other(section)] if done else []
+    return worst_sentence([cell for cell in spoken if cell is not None])
 
 
 def took_shortcut(cell: Cell) -> bool:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evenhand.metrics import wilson
 from evenhand.report.cells import Section
 from evenhand.report.notes import groups_not_counted, sizes
 from evenhand.report.wording import NOTHING, distinct, mean_std
 
 HEAT_NOTE = (
     "Accuracy in % on each group of the primary test set, mean ± standard deviation over seeds. Groups marked * are "
-    "too small to count as the worst one."
+    "too small to count as the worst one and are taken together as small groups."
 )
 
 
@@ -78,6 +79,8 @@ def groups_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
         for cell in section.cells:
             for name in names if cell.done else []:
                 summary = cell.group_summary(name)
+                size = _least(section, name)
+                ends = None if size is None else wilson(summary.mean, size)
                 rows.append(
                     {
                         "section": section.heading,
@@ -87,9 +90,19 @@ def groups_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
                         "mean": summary.mean,
                         "std": summary.std,
                         "n": summary.n,
+                        "samples": size,
+                        "low": ends and ends[0],
+                        "high": ends and ends[1],
                     }
                 )
     return rows
+
+
+def _least(section: Section, group: str) -> int | None:
+    """Samples of a group in the run that has the fewest; None where a run doesn't say."""
+    found = [run.part("group_sizes", run.primary_test or "").get(group) for run in section.done]
+    known = [size for size in found if isinstance(size, int) and size > 0]
+    return min(known) if known and len(known) == len(found) else None
 
 
 def _names(section: Section) -> list[str]:

@@ -8,6 +8,7 @@ from evenhand.report.cells import Section
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.tables import main_head, main_rows
 from evenhand.report.wording import visible
+from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, worst_rows
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -32,6 +33,10 @@ def methods_latex(sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
     for section, notes in sections:
         caption = " ".join([f"{section.heading}.", *notes])
         parts.append(_table(caption, main_head(section), main_rows(section), 1, 1))
+        worst = worst_rows(section)
+        if worst:
+            rows = [row.texts for row in worst]
+            parts.append(_table(f"{section.heading}. {WORST_NOTE}", WORST_HEAD, rows, 2, 0))
         tests = paired_rows(section)
         if tests:
             caption = f"{section.heading}. {paired_note(section)}"

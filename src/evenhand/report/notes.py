@@ -6,8 +6,8 @@ from evenhand.metrics import SMALLEST_COUNTED_GROUP
 from evenhand.report.cells import Section
 from evenhand.report.records import Record
 from evenhand.report.wording import count, distinct, listed
-
-_NAMED_GROUPS = 6  # so many uncounted groups are named in a caption; the table of groups marks them all
+from evenhand.report.worst import MOST_NAMED, empty_groups
+from evenhand.validation import named
 
 
 def section_notes(section: Section) -> list[str]:
@@ -90,14 +90,15 @@ def _comparison(section: Section) -> str:
 
 
 def _uncounted(done: list[Record]) -> str:
-    rule = f"A group of fewer than {SMALLEST_COUNTED_GROUP} test samples is shown but never counts as the worst group"
+    rule = (
+        f"A group of fewer than {SMALLEST_COUNTED_GROUP} test samples never counts as the worst group; all of these "
+        "together are “Small groups”, each sample counted once"
+    )
     names = groups_not_counted(done)
     groups = {name for run in done if run.metrics for name in run.metrics.by_group}
     if not names:
         return f"{rule}; here all groups count." if groups else f"{rule}."
-    few = (
-        names
-        if len(names) <= _NAMED_GROUPS
-        else [*names[: _NAMED_GROUPS - 1], f"{len(names) - _NAMED_GROUPS + 1} more"]
-    )
-    return f"{rule}: here {len(names)} of {count(len(groups | set(names)), 'group')} ({listed(few)})."
+    few = f"here {len(names)} of {count(len(groups | set(names)), 'group')} ({named(names, MOST_NAMED)})"
+    empty = distinct(name for run in done if run.metrics for name in empty_groups(run.metrics.by_group))
+    none = f" Without a sample, so that nothing is known of them: {named(empty, MOST_NAMED)}." if empty else ""
+    return f"{rule}: {few}.{none}"

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from evenhand.report.cells import Section
 from evenhand.report.cost import CostRow, cost_head, cost_note, cost_rows, cost_sentence
 from evenhand.report.curves import curve_charts, curves_note
-from evenhand.report.details import Fact, MethodFacts, SetRow, method_facts, section_facts, set_rows
+from evenhand.report.details import Fact, MethodFacts, SetRow, method_facts, section_facts, set_metrics, set_rows
 from evenhand.report.detection import (
     DETECTION_HEAD,
     DETECTION_NOTE,
@@ -24,15 +24,15 @@ from evenhand.report.detection import (
 )
 from evenhand.report.figures import Chart, scatter
 from evenhand.report.headline import SHORTCUT_GAP, best_other, headline
-from evenhand.report.heat import HeatMap, heat_map
+from evenhand.report.heat import HEAT_NOTE, HeatMap, heat_map
 from evenhand.report.notes import section_notes
 from evenhand.report.paired import PAIRED_HEAD, PairedRow, paired_note, paired_rows
-from evenhand.report.records import METRICS
 from evenhand.report.samples import SampleCards, sample_cards
 from evenhand.report.styles import Style, method_styles
 from evenhand.report.sweeps import Sweep, sweep_charts
-from evenhand.report.tables import SHOWN_METRICS, MethodRow, method_rows
+from evenhand.report.tables import MethodRow, method_rows, shown_metrics
 from evenhand.report.wording import LONGEST_NAME, LONGEST_TEXT, METRIC_TITLES, clipped, visible
+from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, WorstRow, worst_rows
 
 LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 
@@ -45,7 +45,9 @@ class SectionView:
     heading: str
     headline: str
     notes: list[str]
+    shown_metrics: list[str]
     rows: list[MethodRow]
+    worst: list[WorstRow]
     baseline_name: str
     paired: list[PairedRow]
     paired_note: str
@@ -58,6 +60,7 @@ class SectionView:
     cost: list[CostRow]
     cost_note: str
     samples: SampleCards | None
+    all_metrics: list[str]
     tests: list[SetRow]
     methods: list[MethodFacts]
     facts: list[Fact]
@@ -89,8 +92,9 @@ def render_page(title: str, sections: Sequence[Section], sweeps: Sequence[Sweep]
         paired_head=PAIRED_HEAD,
         detection_head=(*DETECTION_HEAD, SCORING_HEAD),
         detection_note=f"{DETECTION_NOTE} {SCORING_NOTE}",
-        shown_metrics=[METRIC_TITLES[metric] for metric in SHOWN_METRICS],
-        all_metrics=[METRIC_TITLES[metric] for metric in METRICS],
+        worst_head=WORST_HEAD,
+        worst_note=WORST_NOTE,
+        heat_note=HEAT_NOTE,
         shortcut_gap=f"{100 * SHORTCUT_GAP:.0f}",
         css=Markup(room.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(room.joinpath("page.js").read_text(encoding="utf-8")),
@@ -112,7 +116,9 @@ def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Pa
         heading=section.heading,
         headline=headline(section, cost_sentence(section, best_other(section))),
         notes=section_notes(section),
+        shown_metrics=[METRIC_TITLES[metric] for metric in shown_metrics(section)],
         rows=method_rows(section),
+        worst=worst_rows(section),
         baseline_name=section.baseline_name,
         paired=paired,
         paired_note=paired_note(section) if paired else "",
@@ -125,6 +131,7 @@ def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Pa
         cost=cost_rows(section),
         cost_note=cost_note(section),
         samples=sample_cards(section),
+        all_metrics=[METRIC_TITLES[metric] for metric in set_metrics(section)],
         tests=set_rows(section),
         methods=[method_facts(cell) for cell in section.cells],
         facts=section_facts(section),
@@ -133,6 +140,9 @@ def _view(anchor: str, section: Section, styles: Mapping[str, Style], folder: Pa
 
 
 def _charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> list[Chart]:
+    small = "small_groups" in shown_metrics(section)
+    worst = "weakest" if small else "worst_group"
+    what = "worst group, or the small groups together if those are lower, falls" if small else "worst group falls"
     marks = "A small mark is one seed, the large one a method’s mean."
     found = [
         scatter(
@@ -150,9 +160,9 @@ def _charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> list[
             section,
             styles,
             "average",
-            "worst_group",
+            worst,
             "all groups alike",
-            f"{marks} The further below the dotted line, the more the worst group falls behind the average.",
+            f"{marks} The further below the dotted line, the more the {what} behind the average.",
         ),
     ]
     return [chart for chart in found if chart is not None]

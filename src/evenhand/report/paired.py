@@ -20,7 +20,7 @@ class PairedRow:
 
     Attributes:
         label: The method.
-        metric: One of METRICS.
+        metric: One of METRICS, or `small_groups`.
         paired: The difference over the seeds that both have.
         p_holm: p of the paired t-test, corrected for all methods of the section in this metric.
     """
@@ -45,7 +45,7 @@ def paired_rows(section: Section) -> list[PairedRow]:
         return []
     others = [cell for cell in section.cells if cell is not baseline and cell.done]
     rows: list[PairedRow] = []
-    for metric in METRICS:
+    for metric in section.metrics(METRICS):
         paired = [difference(cell.values(metric), baseline.values(metric)) for cell in others]
         corrected = holm([test.p for test in paired])
         rows += [

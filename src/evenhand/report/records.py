@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from evenhand.report.worst import Groups, record_groups, weakest
 from evenhand.validation import UserError
 
 FORMAT = 1
@@ -46,6 +47,14 @@ class Measured:
 
     overall: dict[str, float | None]  # one entry for each name in METRICS
     by_group: dict[str, float | None]
+    groups: Groups = (None, None)  # the worst one, and the small ones together
+
+    def value(self, metric: str) -> float | None:
+        """One of METRICS, `small_groups`, or `weakest`: the worst group's or the small groups', whichever is lower."""
+        small = self.groups[1]
+        if metric == "small_groups":
+            return small and small.accuracy
+        return weakest(self.groups) if metric == "weakest" else self.overall[metric]
 
 
 @dataclass(frozen=True)
@@ -286,7 +295,8 @@ def _metrics(raw: Mapping[str, Any], key: str | tuple[str, ...], path: Path) -> 
     overall = {name: _fraction(raw, (*keys, name), path) for name in METRICS}
     groups = _get(raw, (*keys, "by_group"), path)
     names = groups if isinstance(groups, dict) else {}
-    return Measured(overall, {name: _fraction(raw, (*keys, "by_group", name), path) for name in names})
+    by_group = {name: _fraction(raw, (*keys, "by_group", name), path) for name in names}
+    return Measured(overall, by_group, record_groups(raw, None if isinstance(key, str) else key[1]))
 
 
 def _fraction(raw: Mapping[str, Any], key: tuple[str, ...], path: Path) -> float | None:

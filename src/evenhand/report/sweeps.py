@@ -105,7 +105,7 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
     metric = next(
         (
             metric
-            for metric in ("conflicting", "worst_group")
+            for metric in ("conflicting", _worst_metric([cell for group in kept for _, cell, _ in group]))
             if all(cell.summary(metric).n for group in kept for _, cell, _ in group)
         ),
         "average",
@@ -120,6 +120,11 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
         for label, group in zip(labels, kept, strict=True)
     ]
     return Sweep(name, metric, tuple(lines))
+
+
+def _worst_metric(cells: Sequence[Cell]) -> str:
+    """The worst group's accuracy, or that of the small groups together in runs where those are lower."""
+    return "weakest" if any(cell.values("weakest") != cell.values("worst_group") for cell in cells) else "worst_group"
 
 
 def _line_labels(rests: list[_Settings]) -> list[str]:

@@ -29,6 +29,7 @@ from evenhand.report.wording import (
     mean_std,
     points,
 )
+from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, run_columns, worst_columns, worst_rows
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
 
@@ -38,7 +39,7 @@ class MethodRow:
     """One method, as the page and the Markdown table print it.
 
     Attributes:
-        numbers: "mean ± std" for each of SHOWN_METRICS; empty where no run is finished.
+        numbers: "mean ± std" for each of the section's `shown_metrics`; empty where no run is finished.
         change: Paired difference to the baseline in conflicting accuracy, in points; "baseline" for that itself.
         interval: Its 95% interval, or why there is none.
         notes: What has failed, still runs, is planned or was skipped.
@@ -54,7 +55,13 @@ class MethodRow:
 
 def method_rows(section: Section) -> list[MethodRow]:
     """The rows of a section's main table: every cell, whatever became of it."""
-    return [_method_row(cell, section.baseline) for cell in section.cells]
+    metrics = shown_metrics(section)
+    return [_method_row(cell, section.baseline, metrics) for cell in section.cells]
+
+
+def shown_metrics(section: Section) -> tuple[str, ...]:
+    """The metrics of a section's main table."""
+    return section.metrics(SHOWN_METRICS)
 
 
 def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
@@ -64,9 +71,9 @@ def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
     return difference(cell.values("conflicting"), baseline.values("conflicting"))
 
 
-def _method_row(cell: Cell, baseline: Cell | None) -> MethodRow:
+def _method_row(cell: Cell, baseline: Cell | None, metrics: Sequence[str]) -> MethodRow:
     done = len(cell.done)
-    numbers = tuple(mean_std(cell.summary(metric), done) for metric in SHOWN_METRICS) if done else ()
+    numbers = tuple(mean_std(cell.summary(metric), done) for metric in metrics) if done else ()
     change, spread = NOTHING, ""
     paired = to_baseline(cell, baseline)
     if cell is baseline:
@@ -105,6 +112,9 @@ def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]
         for values in main_rows(section):
             lines.append(f"| {' | '.join(markdown_text(value) for value in values)} |")
         lines.append("")
+        worst = worst_rows(section)
+        if worst:
+            lines += markdown_table(WORST_NOTE, WORST_HEAD, [row.texts for row in worst], 2)
         tests = paired_rows(section)
         if tests:
             lines += markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
@@ -120,7 +130,7 @@ def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]
 
 def main_head(section: Section) -> list[str]:
     """Headings of a section's main table as text."""
-    metrics = [METRIC_TITLES[m] for m in SHOWN_METRICS]
+    metrics = [METRIC_TITLES[m] for m in shown_metrics(section)]
     return ["Method", *metrics, "Seeds", f"Conflicting vs. {section.baseline_name}", "95% interval", "Status"]
 
 
@@ -128,7 +138,7 @@ def main_rows(section: Section) -> list[list[str]]:
     """Its rows as text."""
     rows = []
     for row in method_rows(section):
-        numbers = row.numbers or (NOTHING,) * len(SHOWN_METRICS)
+        numbers = row.numbers or (NOTHING,) * len(shown_metrics(section))
         status = listed(row.notes) or "done"
         rows.append([row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status])
     return rows
@@ -156,6 +166,7 @@ def methods_csv(sections: Sequence[Section]) -> str:
             for metric in METRICS:
                 summary = cell.summary(metric)
                 row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
+            row |= {f"{kind}_{part}": value for kind, part, value in worst_columns(cell)}
             paired = to_baseline(cell, section.baseline)
             change = paired.summary if paired else None
             row |= {
@@ -202,10 +213,10 @@ def _identity(record: Record) -> dict[str, Any]:
     }
 
 
-def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, float | None]:
+def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, Any]:
     """The columns exist for a run without metrics too, and are empty there."""
     if metrics is None:
         return {f"{prefix}{name}": None for name in METRICS}
-    return {f"{prefix}{name}": value for name, value in metrics.overall.items()} | {
-        f"{prefix}group: {name}": value for name, value in metrics.by_group.items()
-    }
+    columns: dict[str, Any] = {f"{prefix}{name}": value for name, value in metrics.overall.items()}
+    columns |= {f"{prefix}{name}": value for name, value in run_columns(metrics).items()}
+    return columns | {f"{prefix}group: {name}": value for name, value in metrics.by_group.items()}

@@ -14,6 +14,8 @@ NOTHING = "–"  # where a number is undefined
 METRIC_TITLES = {
     "average": "Average",
     "worst_group": "Worst group",
+    "small_groups": "Small groups",
+    "weakest": "Worst group or small groups",
     "aligned": "Aligned",
     "conflicting": "Conflicting",
     "average_train_weighted": "Average, train-weighted",

@@ -80,9 +80,7 @@ class HubColumns:
         return replace(self, rows=self.rows.select(rows))
 
 
-def columns_beside(
-    parts: Sequence[Part], splits: Mapping[str, NDArray[np.int64]], split: str
-) -> BesideColumns:
+def columns_beside(parts: Sequence[Part], splits: Mapping[str, NDArray[np.int64]], split: str) -> BesideColumns:
     """The columns beside the rows of a split.
 
     Args:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evenhand.tasks.base import Task, column_values, membership
+from evenhand.validation import named
 
 FEW = 20
 """Training samples of a class under which it is warned of."""
@@ -78,5 +79,4 @@ def _warnings(task: Task, train: dict[str, int], groups: dict[str, dict[str, int
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+    return named(names, _NAMED)
