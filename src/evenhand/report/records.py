@@ -72,6 +72,7 @@ class Record:
     primary_test: str | None
     metrics: Measured | None
     tests: dict[str, Measured]
+    did_nothing: str | None  # why the run is plain ERM whatever its method is called
     raw: dict[str, Any]  # the whole record, for what is shown but not computed with
 
     @property
@@ -181,8 +182,25 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
         primary_test=found["primary_test"],
         metrics=_metrics(raw, "metrics", path) if done else None,
         tests={name: _metrics(raw, ("tests", name), path) for name in tests},
+        did_nothing=_did_nothing(raw),
         raw=raw,
     )
+
+
+def _did_nothing(raw: Mapping[str, Any]) -> str | None:
+    """Why the method did nothing; of records that don't say so, as the α of the stage that they end with tells."""
+    if "did_nothing" in raw:
+        found = raw["did_nothing"]
+        return None if found is None else str(found)
+    asked = raw["method"]["settings"]
+    stages = raw.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        method = stage.get("method") if isinstance(stage, dict) and stage.get("name") == "debiased" else None
+        settings = method.get("settings") if isinstance(method, dict) else None
+        if isinstance(settings, dict) and settings.get("alpha") == 0 and not asked.get("mix"):  # no draws by scores
+            unsure = "its biased models are right about as often as wrong, so " if asked.get("alpha") == "balanced" else ""
+            return f"{unsure}its α is 0"
+    return None
 
 
 def read_samples(path: Path) -> list[Sample]:
