@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from evenhand.methods.base import nothing_done
 from evenhand.metrics import summarize
 from evenhand.progress import Measurement
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
@@ -225,17 +226,23 @@ def _ending(record: dict[str, Any]) -> str:
         return f"failed: {record['error']}"
     metrics = record["metrics"]
     shown = "conflicting" if metrics["conflicting"] is not None else "average"
-    return f"{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s)"
+    aligned = "" if metrics["aligned"] is None else f"aligned {percent(metrics['aligned'])} %, "
+    idle = record.get("did_nothing")
+    nothing = "" if idle is None else f"; {nothing_done(record['method']['title'], idle)}"
+    return f"{aligned}{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s){nothing}"
 
 
 def _cell_ending(records: list[dict[str, Any]]) -> str:
     done = [record["metrics"] for record in records if record["status"] == "done"]
     parts = [f"{len(done)} of {len(records)} runs done"]
-    for name in ("worst_group", "conflicting"):
+    for name in ("worst_group", "aligned", "conflicting"):
         summary = summarize([metrics[name] for metrics in done])
         if summary.mean is not None:
             spread = "" if summary.std is None else f" ± {percent(summary.std)}"
             parts.append(f"{name.replace('_', ' ')} {percent(summary.mean)}{spread} %")
+    idle = sum(record.get("did_nothing") is not None for record in records)
+    if idle:
+        parts.append(f"did nothing in {idle} of them, which trained as ERM does")
     return ", ".join(parts)
 
 

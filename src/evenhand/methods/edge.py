@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.gradients import Projection, ProjectionKind, Route, Scope, check_scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
-from evenhand.methods.base import OneStage, Run, check_unprojected
+from evenhand.methods.base import OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
@@ -112,6 +114,10 @@ class EDGE(OneStage):
             for value, warmup in ((self.alpha, self.alpha_warmup), (self.q, self.q_warmup))
         )
         return replace(self, alpha=alpha, q=q, alpha_warmup=0, q_warmup=0)
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """α = 0, or a biased model that gives all samples the same: then e and b point the same way."""
+        return weightless_reason(self.alpha, signal_N)
 
     def combination(self) -> Projection | None:
         """The projection, None for `reweight`, which needs one backward only."""

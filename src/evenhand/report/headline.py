@@ -86,8 +86,8 @@ def _did_nothing(finished: list[Cell]) -> tuple[str, ...]:
         reasons = distinct(run.did_nothing for run in cell.idle)
         if reasons:
             name = cell.label.removesuffix(DID_NOTHING)
-            runs = "" if not cell.is_tried else f" in {len(cell.idle)} of {count(len(cell.done), 'run')}"
-            sentences.append(f"{name} did nothing here{runs}, so {'that is' if runs else 'it is'} ERM: {reasons[0]}.")
+            runs = f" in {len(cell.idle)} of {count(len(cell.done), 'run')}" if cell.is_tried else ""
+            sentences.append(f"{name} did nothing here{runs}, so it trained as ERM does: {reasons[0]}.")
     return tuple(sentences)
 
 

@@ -153,6 +153,9 @@ def _samples(run: Record, metric: str) -> int | None:
 
 
 def _number_of_classes(run: Record) -> int | None:
+    counted = run.part("data", run.primary_test or "").get("classes")  # a test set may have fewer than the model
+    if isinstance(counted, int) and counted > 1:
+        return counted
     labels = run.raw.get("labels")
     if isinstance(labels, list) and len(labels) > 1:
         return len(labels)

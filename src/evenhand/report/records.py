@@ -189,16 +189,17 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
 
 def _did_nothing(raw: Mapping[str, Any]) -> str | None:
     """Why the method did nothing; of records that don't say so, as the α of the stage that they end with tells."""
-    if "did_nothing" in raw:
-        found = raw["did_nothing"]
-        return None if found is None else str(found)
+    if raw.get("did_nothing") is not None:
+        return str(raw["did_nothing"])
     asked = raw["method"]["settings"]
     stages = raw.get("stages")
     for stage in stages if isinstance(stages, list) else []:
         method = stage.get("method") if isinstance(stage, dict) and stage.get("name") == "debiased" else None
         settings = method.get("settings") if isinstance(method, dict) else None
         if isinstance(settings, dict) and settings.get("alpha") == 0 and not asked.get("mix"):  # no draws by scores
-            unsure = "its biased models are right about as often as wrong, so " if asked.get("alpha") == "balanced" else ""
+            unsure = (
+                "its biased models are right about as often as wrong, so " if asked.get("alpha") == "balanced" else ""
+            )
             return f"{unsure}its α is 0"
     return None
 

@@ -158,7 +158,7 @@ def _chart(anchor: str, sweep: Sweep, known: Mapping[str, Style]) -> Chart:
     )
     logarithmic = " Logarithmic axis." if sweep.is_logarithmic else ""
     beside = (
-        " High conflicting accuracy alone may be an inverted shortcut: the table of methods has the aligned one beside it."
+        " A high conflicting accuracy alone may be an inverted shortcut: the table of methods has the aligned one."
         if sweep.metric == "conflicting"
         else ""
     )

@@ -87,7 +87,7 @@ def _remark(cell: Cell) -> str:
     if cell.idle:
         reasons = listed(distinct(run.did_nothing for run in cell.idle), "or")
         few = f" in {len(cell.idle)} of {count(len(cell.done), 'run')}, not counted here" if cell.is_tried else ""
-        parts.append(f"did nothing{few}, so {'those are' if few else 'this is'} ERM: {reasons}")
+        parts.append(f"did nothing{few}, so it trained as ERM does: {reasons}")
     if cell.is_tried:
         parts += distinct([fault(cell)])
     return "; ".join(parts)
