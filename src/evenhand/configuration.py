@@ -179,7 +179,9 @@ def _changed_fields(settings: Any) -> list[str]:
     words = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value != field.default:
+        # a setting that goes by others unless given: one that it would have anyway is left out
+        usual = field.default is None and dataclasses.replace(settings, **{field.name: None}) == settings
+        if value != field.default and not usual:
             words += _option(field.name, value)
     return words
 

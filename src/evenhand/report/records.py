@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,7 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
         data_seed=found["data_seed"],
         configuration=found["configuration"],
         cell=found["cell"],
-        command=found["command"],
+        command=_command(found),
         selection=found["selection"],
         label_access=found["label_access"],
         primary_test=found["primary_test"],
@@ -185,6 +186,22 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
         did_nothing=_did_nothing(raw),
         raw=raw,
     )
+
+
+def _command(found: Mapping[str, Any]) -> str | None:
+    """The command that repeats a run, with what older records left out as the default of their time."""
+    command, settings = found["command"], found["method.settings"]
+    if command is None or found["method.name"] != "edge" or settings.get("signal") != "biased":
+        return command
+    words = shlex.split(command)
+    projection, alpha = settings.get("projection"), settings.get("alpha")
+    missing = []
+    if "--projection" not in words and projection == "published":
+        missing += ["--projection", "published"]
+    if "--alpha" not in words and alpha == 1 and projection != "published":
+        missing += ["--alpha", "1.0"]
+    after = words.index("edge") + 1 if "edge" in words else len(words)
+    return shlex.join([*words[:after], *missing, *words[after:]]) if missing else command
 
 
 def _did_nothing(raw: Mapping[str, Any]) -> str | None:
