@@ -84,7 +84,7 @@ class Configuration:
         """The command line that repeats the run, defaults left out; None where there is none."""
         if isinstance(self.task, Task):
             return None
-        words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
+        words = ["evenhand", "train", self.method.name, *changed_fields(self.method), "--task", self.task.name]
         words += [word for name, value in self.task.options().items() for word in _option(name, value)]
         if getattr(self.task, "data_dir", None) is not None:
             words += ["--data-dir", "DATA_DIR"]  # a path means nothing on another machine
@@ -175,7 +175,8 @@ def _task_settings(task: TaskSource | Task) -> dict[str, Any]:
     return described | ({"merged": {k: dict(v) for k, v in task.merged.items()}} if task.merged else {})
 
 
-def _changed_fields(settings: Any) -> list[str]:
+def changed_fields(settings: Any) -> list[str]:
+    """The options of the command line that make a method with these settings: what is at its default is left out."""
     words = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)

@@ -226,7 +226,7 @@ def _ending(record: dict[str, Any]) -> str:
         return f"failed: {record['error']}"
     metrics = record["metrics"]
     shown = "conflicting" if metrics["conflicting"] is not None else "average"
-    aligned = "" if metrics["aligned"] is None else f"aligned {percent(metrics['aligned'])} %, "
+    aligned = "" if metrics.get("aligned") is None else f"aligned {percent(metrics['aligned'])} %, "
     idle = record.get("did_nothing")
     nothing = "" if idle is None else f"; {nothing_done(record['method']['title'], idle)}"
     return f"{aligned}{shown} {percent(metrics[shown])} % ({record['durations']['total_s']:.1f} s){nothing}"
@@ -236,7 +236,7 @@ def _cell_ending(records: list[dict[str, Any]]) -> str:
     done = [record["metrics"] for record in records if record["status"] == "done"]
     parts = [f"{len(done)} of {len(records)} runs done"]
     for name in ("worst_group", "aligned", "conflicting"):
-        summary = summarize([metrics[name] for metrics in done])
+        summary = summarize([metrics.get(name) for metrics in done])
         if summary.mean is not None:
             spread = "" if summary.std is None else f" ± {percent(summary.std)}"
             parts.append(f"{name.replace('_', ' ')} {percent(summary.mean)}{spread} %")
