@@ -10,7 +10,8 @@ over the table's methods) in conflicting accuracy, or as CELL:METRIC in another,
 accuracy is shown, `cells` the rows.
 
 `<!-- gains: STUDY; STUDY | against=CELL:METRIC | cells=CELL; CELL -->` asks for one table of what those cells gain over
-that one, with a row for each section of the studies.
+that one, with a row for each section of the studies. Its columns are headed by what follows `evenhand train` to get the
+method: settings that aren't at their defaults stand there. A method that did nothing has no comparison in either.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from evenhand.configuration import changed_fields
+from evenhand.methods import METHODS
 from evenhand.metrics import holm, summarize
-from evenhand.report.cells import Cell, Section, difference, group_records
+from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, group_records
 from evenhand.report.paired import p_text
 from evenhand.report.plans import find_plans, with_planned
 from evenhand.report.records import find_records
@@ -90,20 +94,21 @@ def table(section: Section, wanted: Wanted) -> str:
     """One section: a sentence on what was run, and a row for every cell."""
     baselines = [(one_named(name, section, wanted.study), metric) for name, metric in wanted.against]
     named = [baseline for baseline, _ in baselines]
-    cells = [c for c in section.cells if fnmatch.fnmatchcase(c.label, wanted.cells) or c in named]
+    cells = [c for c in section.cells if fnmatch.fnmatchcase(name_of(c), wanted.cells) or c in named]
     head = ["method", "n", *METRICS.values(), *wanted.tests]
     head += [f"{METRICS[metric]} vs. {cell.label} (95 %; p)" for cell, metric in baselines]
     lines = [what_was_run(section, wanted), "", f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
     comparisons = [compared(cells, baseline, metric) for baseline, metric in baselines]
     for i, cell in enumerate(cells):
-        done = len(cell.done)
+        done = len(cell.counted)
         row = [cell.label, str(done)]
         row += [mean_std(cell.summary(metric), done) if done else NOTHING for metric in METRICS]
         row += [mean_std(summarize(list(cell.values("average", t).values())), done) for t in wanted.tests]
         row += [column[i] for column in comparisons]
-        unfinished = len(cell.runs) - done
-        if unfinished:
+        if len(cell.done) < len(cell.runs):
             row[1] += f" of {len(cell.runs)}"
+        if cell.is_tried and cell.idle:
+            row[1] += f" ({len(cell.idle)} more did nothing)"
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, ""])
 
@@ -111,10 +116,11 @@ def table(section: Section, wanted: Wanted) -> str:
 def compared(cells: list[Cell], baseline: Cell, metric: str) -> list[str]:
     """Each cell's paired difference to the baseline in that metric."""
     pairs = [difference(cell.values(metric), baseline.values(metric)) for cell in cells]
-    corrected = holm([None if cell is baseline else pair.p for cell, pair in zip(cells, pairs, strict=True)])
+    left_out = [cell is baseline or not cell.is_tried for cell in cells]
+    corrected = holm([None if out else pair.p for out, pair in zip(left_out, pairs, strict=True)])
     texts = []
-    for cell, pair, p in zip(cells, pairs, corrected, strict=True):
-        if cell is baseline or not pair.summary.n:
+    for out, pair, p in zip(left_out, pairs, corrected, strict=True):
+        if out or not pair.summary.n:
             texts.append(NOTHING)
             continue
         spread = interval(pair.summary)
@@ -134,8 +140,8 @@ def gains(text: str) -> str:
     given = dict(option.split("=", 1) for option in options)
     base_name, _, metric = given["against"].partition(":")
     names = listed(given["cells"])
-    head = ["study", "seeds", f"{base_name}, {METRICS[metric]}", *names]
-    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    lines: list[str] = []
+    columns: list[str] | None = None
     for study in listed(studies):
         sections = sections_of(study)
         shared = set.intersection(*(set(section.heading.split(", ")) for section in sections))
@@ -143,19 +149,37 @@ def gains(text: str) -> str:
         for section in sections:
             base = one_named(base_name, section, study)
             cells = [one_named(name, section, study) for name in names]
+            columns = columns or [as_typed(cell) for cell in cells]
+            if columns != [as_typed(cell) for cell in cells]:
+                raise SystemExit(f"The methods of '{text}' have other settings in results/{study} than before.")
             pairs = [difference(cell.values(metric), base.values(metric)).summary for cell in cells]
             of_its_own = [part for part in section.heading.split(", ") if part not in shared]
             row = [", ".join([title, *of_its_own]), span([len(base.done), *(pair.n for pair in pairs)])]
             row += [mean_std(base.summary(metric), len(base.done))]
-            row += [f"{points(pair.mean)} ({interval(pair)})" if pair.n > 1 else NOTHING for pair in pairs]
+            row += [
+                f"{points(pair.mean)} ({interval(pair)})" if pair.n > 1 and cell.is_tried else NOTHING
+                for cell, pair in zip(cells, pairs, strict=True)
+            ]
             lines.append(f"| {' | '.join(row)} |")
-    return "\n".join([*lines, ""])
+    head = ["study", "seeds", f"{base_name}, {METRICS[metric]}", *(columns or names)]
+    return "\n".join([f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1), *lines, ""])
+
+
+def name_of(cell: Cell) -> str:
+    """Its label, without the mark of a method that did nothing."""
+    return cell.label.removesuffix(DID_NOTHING)
+
+
+def as_typed(cell: Cell) -> str:
+    """What follows `evenhand train` to get the method: its name, and each setting that isn't at its default."""
+    method = METHODS[cell.first.method](**cell.first.method_settings)
+    return f"`{shlex.join([method.name, *changed_fields(method)])}`"
 
 
 def one_named(name: str, section: Section, study: str) -> Cell:
     """The cell of that name."""
     for cell in section.cells:
-        if cell.label == name:
+        if name_of(cell) == name:
             return cell
     raise SystemExit(f"results/{study} has no cell '{name}' in '{section.heading}': {[c.label for c in section.cells]}")
 

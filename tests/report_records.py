@@ -68,6 +68,7 @@ def record(
         "training": {"epochs": 30, "lr": 0.001, "batch_size": 64, "optimizer": "adam"},
         "seed": seed,
         "data_seed": data_seed,
+        "labels": [str(digit) for digit in range(10)],
         "configuration": f"{cell}-{seed}-{data_seed}",
         "cell": cell,
         "command": f"evenhand train {method} --task colored-digits --conflict 0.02 --seed {seed}",

@@ -26,7 +26,7 @@ from evenhand.validation import UserError
 
 VARIANTS: dict[str, Method] = {
     **{name: method() for name, method in METHODS.items()},
-    "edge-biased": eh.EDGE(signal="biased", projection="tensor"),
+    "edge-biased": eh.EDGE(signal="biased", projection="tensor", alpha=1.0),
     "edge-reweight": eh.EDGE(signal="biased", projection="reweight"),
     "pgd-random": eh.PGD(init="random", norm=0.7),
     "pgd-released": eh.PGD(augment=True, score_on="augmented", norm=0.7),

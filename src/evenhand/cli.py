@@ -84,7 +84,10 @@ def _with_method(train: type[Train]) -> type[Any]:
     mirrors = []
     for name, method in METHODS.items():
         hints = typing.get_type_hints(method)
-        fields = [(f.name, hints[f.name], f.default) for f in dataclasses.fields(method)]  # type: ignore[arg-type]
+        fields = [
+            (f.name, _by_others(hints[f.name]) if f.default is None else hints[f.name], f.default)
+            for f in dataclasses.fields(method)  # type: ignore[arg-type]
+        ]
         mirror = dataclasses.make_dataclass(
             method.__name__, fields, frozen=True, kw_only=True, namespace={"method_name": name}
         )
@@ -94,6 +97,11 @@ def _with_method(train: type[Train]) -> type[Any]:
     joined = dataclasses.make_dataclass("Train", [("method", union)], bases=(train,), frozen=True, kw_only=True)
     joined.__doc__ = train.__doc__
     return joined
+
+
+def _by_others(hint: Any) -> Any:
+    """A field of a method that goes by its other fields unless given."""
+    return Annotated[hint | None, tyro.conf.arg(help_behavior_hint="(default: by the signal and projection)")]
 
 
 def _check_words(words: list[str]) -> None:

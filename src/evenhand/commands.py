@@ -20,6 +20,7 @@ from tyro.conf import Positional
 from evenhand.adapters import AdapterKind, Adapters
 from evenhand.evaluate_command import EvaluateVerb
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
+from evenhand.methods.base import nothing_done
 from evenhand.report import write_report
 from evenhand.report.worst import record_groups
 from evenhand.run import Device, Result, fit
@@ -205,6 +206,9 @@ class Demo:
                             f"{method.title}, seed {seed}: aligned {percent(scores['aligned'])} %, "
                             f"conflicting {percent(scores['conflicting'])} %"
                         )
+                        idle = result.record["did_nothing"]
+                        if idle is not None:
+                            display.say(f"{nothing_done(method.title, idle)}.")
         _show_report(folder, "Who took the shortcut?")
         return 1 if failed else 0
 

@@ -150,7 +150,7 @@ class Configuration:
         """
         if isinstance(self.task, Task):
             return None
-        words = ["evenhand", "train", self.method.name, *_changed_fields(self.method), "--task", self.task.name]
+        words = ["evenhand", "train", self.method.name, *changed_fields(self.method), "--task", self.task.name]
         options, places = self.task.options(), self.task.places()
         # own data's options hold the names of its files
         options |= places if here else {name: "DATA_DIR" for name in places if name not in options}
@@ -283,11 +283,14 @@ def _settings_of_rows(task: Task, meaning: str) -> dict[str, Any]:
     return described | ({"merged": {k: dict(v) for k, v in task.merged.items()}} if task.merged else {})
 
 
-def _changed_fields(settings: Any) -> list[str]:
+def changed_fields(settings: Any) -> list[str]:
+    """The options of the command line that make a method with these settings: what is at its default is left out."""
     words = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if value != field.default:
+        # a setting that goes by others unless given: one that it would have anyway is left out
+        usual = field.default is None and dataclasses.replace(settings, **{field.name: None}) == settings
+        if value != field.default and not usual:
             words += _option(field.name, value)
     return words
 

@@ -19,7 +19,7 @@ from torch import nn
 from evenhand.batches import AnyRows, Collator
 from evenhand.inference import logits_and_labels
 from evenhand.metrics import Metrics, group_metrics, group_shares, groups_not_counted
-from evenhand.tasks.base import Task, membership
+from evenhand.tasks.base import Task, column_values, membership
 
 SHOWN_CONFLICTING = 10  # one a class where there are as many
 SHOWN_ALIGNED = 2
@@ -41,6 +41,25 @@ class SplitResult:
     group_sizes: dict[str, int]
     not_counted: list[str]
     predicted_N: NDArray[np.int64]
+
+
+def sizes_and_chance(split: datasets.Dataset) -> dict[str, Any]:
+    """What a record says of a split: its size, and what needs no learning.
+
+    Returns:
+        "n" and "classes"; "aligned" and "conflicting" where samples are known to be; "constant": the accuracy that one
+        constant answer reaches, on "average" and on "both" aligned and conflicting samples at once.
+    """
+    label_N = column_values(split, "labels")
+    classes = len(split.features["labels"].names)
+    alignment = membership(split, "alignment")
+    sides = {side: alignment[side] for side in ("aligned", "conflicting") if side in alignment}
+    shares_SC = [np.bincount(label_N[side_N], minlength=classes) / max(side_N.sum(), 1) for side_N in sides.values()]
+    constant = {"average": float(np.bincount(label_N, minlength=classes).max() / max(len(label_N), 1))}
+    if len(shares_SC) == 2:
+        constant["both"] = float(np.min(shares_SC, axis=0).max())
+    counts = {side: int(side_N.sum()) for side, side_N in sides.items()}
+    return {"n": len(split), "classes": classes, **counts, "constant": constant}
 
 
 def evaluate(

@@ -39,8 +39,8 @@ class GroupEvaluation(transformers.Trainer):
     ends of its 95 % interval (`…_low`, `…_high`); `eval_small_groups` is the accuracy over all samples of the groups of
     fewer than 20, with `…_n`, `…_low` and `…_high` likewise. The names of these groups, `eval_worst_group_name` and the
     list `eval_small_groups_names`, are in what `evaluate` returns, but not in the logs, which take numbers only. A
-    metric of that name by `compute_metrics` stays. Rows with the label −100 don't count. Rows are known by their number, whatever order a sampler gives them,
-    and on several processes.
+    metric of that name by `compute_metrics` stays. Rows with the label −100 don't count. Rows are known by their
+    number, whatever order a sampler gives them, and on several processes.
     """
 
     _tally: _Tally | None = None

@@ -73,10 +73,15 @@ def mixture(score_N: NDArray[np.floating], mix: float, floor: float) -> NDArray[
     return mix * probability_N.clip(min=floor) + (1 - mix) / len(probability_N)
 
 
+def all_equal(value_N: NDArray[np.floating]) -> bool:
+    """Whether values of at least 0, shape (N,), are the same to 0.1 %."""
+    low, high = float(value_N.min()), float(value_N.max())
+    return high - low <= 1e-3 * high
+
+
 def warn_if_equal(value_N: NDArray[np.floating], what: str) -> None:
     """Warn when a biased model gives all samples the same value, to 0.1 %: it learned nothing, or everything."""
-    low, high = float(value_N.min()), float(value_N.max())
-    if high - low <= 1e-3 * high:
+    if all_equal(value_N):
         logger.warning(
             "The biased model gives every training sample the same %s, so it tells no sample from another: "
             "it learned nothing, or everything.",

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from evenhand.batches import AnyRows, Collator
 from evenhand.methods.base import OneStage
-from evenhand.sampling import normalized, warn_of_collapse
+from evenhand.sampling import all_equal, normalized, warn_of_collapse
 from evenhand.spread import process_of, share_of
 from evenhand.trainer import Trainer
 from evenhand.training import Training
@@ -31,10 +31,11 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True)
 class StageReport:
-    """How a stage went: optimizer steps, and the mean training loss of each epoch."""
+    """How a stage went: optimizer steps, the mean training loss of each epoch, and why it was plain ERM if it was."""
 
     steps: int
     losses: list[float]
+    idle: str | None
 
 
 def train_stage(
@@ -124,7 +125,18 @@ def train_stage(
             f"The stage '{name}' diverged: its weights or its loss are no longer finite after "
             f"{trainer.state.global_step} steps."
         )
-    return StageReport(trainer.state.global_step, losses)
+    return StageReport(trainer.state.global_step, losses, _idle_reason(trainer, sampling, signal_probs))
+
+
+def _idle_reason(
+    trainer: Trainer, sampling: NDArray[np.float64] | None, signal_probs: NDArray[np.float32] | None
+) -> str | None:
+    """Why the stage was plain ERM, if its batches were uniform and its method weighed nothing."""
+    if sampling is not None and not all_equal(sampling):
+        return None
+    if trainer.objective is not None:
+        return trainer.objective.idle_reason()
+    return trainer.method.idle_reason(signal_probs)
 
 
 @contextmanager

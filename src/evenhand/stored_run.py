@@ -25,11 +25,12 @@ from evenhand.augmentation import Augmenting
 from evenhand.batches import Collator, collator_for, model_rows
 from evenhand.configuration import Configuration
 from evenhand.curves import Curve, ValidationRows
-from evenhand.evaluation import SplitResult, evaluate, sample_predictions
+from evenhand.evaluation import SplitResult, evaluate, sample_predictions, sizes_and_chance
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.inference import logits_and_labels, true_class_probabilities
 from evenhand.memory import PeakMemory
-from evenhand.methods.base import Init, OneStage
+from evenhand.methods.base import Init, OneStage, nothing_done
+from evenhand.methods.erm import ERM
 from evenhand.methods.weighted import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models import ModelSource
@@ -90,6 +91,7 @@ class StoredRun:
         self.reports: list[dict[str, Any]] = []
         self.durations: dict[str, float] = {}
         self.memory: dict[str, Any] = {}
+        self.did_nothing: str | None = None  # why the stage that was trained last is plain ERM
         self.parameters = source.parameter_count()
 
     # ---- what a method asks for -------------------------------------------------------------------------------------
@@ -149,7 +151,7 @@ class StoredRun:
             weights = signal_probs if isinstance(method, Weighted) else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
             # what the method chose by itself, such as Even's α, is told nowhere else
-            told = {"method": {"name": method.name, "settings": method.settings()}}
+            told = {"method": {"name": method.name, "settings": method.settings()}, "as_erm": report.idle}
             kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **told, **effective}
             drawn = curve and curve.as_dict()
             return kept if drawn is None else kept | {"curve": drawn}
@@ -159,6 +161,7 @@ class StoredRun:
             asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
             key = self._shared_key("train", method=method.name, **asked)
         stage = self._stage(name, work, key)
+        self.did_nothing = self.reports[-1].get("as_erm")
         return ready(self.source.load(stage / "model"), self.device)
 
     def gradient_norms(
@@ -352,6 +355,8 @@ class StoredRun:
         primary = results.get(self.task.primary_test)
         described = self.configuration.as_dict()
         described["model"]["parameters"] = self.parameters
+        method = self.configuration.method
+        idle = self.did_nothing if status == "done" and method.name != ERM.name else None
         return {
             "format": FORMAT,
             "status": status,
@@ -362,13 +367,14 @@ class StoredRun:
             "cell": self.configuration.cell_hash,
             "command": self.configuration.command(),
             "selection": SELECTION,
-            "label_access": self.configuration.method.label_access,
+            "label_access": method.label_access,
             "kind": self.task.kind,
             "labels": list(self.task.label_names),
             "loader": "evenhand" if isinstance(self.source.config(), SmallVisionConfig) else "transformers",
             "primary_test": self.task.primary_test,
-            "notes": list(self.task.notes),
-            "data": {name: _counts(split) for name, split in self.task.splits.items()},
+            "notes": [*self.task.notes, *([] if idle is None else [f"{nothing_done(method.title, idle)}."])],
+            "did_nothing": idle,
+            "data": {name: sizes_and_chance(split) for name, split in self.task.splits.items()},
             "metrics": dict(primary.metrics) if primary else None,
             "tests": {name: dict(result.metrics) for name, result in results.items()},
             "group_sizes": {name: result.group_sizes for name, result in results.items()},
@@ -393,8 +399,3 @@ def ready(model: AnyModel, device: torch.device) -> AnyModel:
     """The model on its device, in eval mode."""
     model.to(device)
     return model.eval()
-
-
-def _counts(split: Any) -> dict[str, int]:
-    conflicting_N = membership(split, "alignment").get("conflicting")
-    return {"n": len(split)} | ({} if conflicting_N is None else {"conflicting": int(conflicting_N.sum())})

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
 from evenhand.progress import Measurement
 from evenhand.report.worst import Groups, empty_groups, group_texts, record_groups
@@ -230,11 +231,14 @@ def _ending(record: dict[str, Any]) -> str:
     if record["status"] != "done":
         return f"failed: {record['error']}"
     metrics = record["metrics"]
-    parts = [f"conflicting {percent(metrics['conflicting'])} %"]
+    idle = record.get("did_nothing")
+    nothing = "" if idle is None else f"; {nothing_done(record['method']['title'], idle)}"
+    aligned = [] if metrics.get("aligned") is None else [f"aligned {percent(metrics['aligned'])} %"]
+    parts = [*aligned, f"conflicting {percent(metrics['conflicting'])} %"]
     if metrics["conflicting"] is None:
         groups = group_texts(record_groups(record), brief=True)
-        parts = [f"average {percent(metrics['average'])} %", *groups[:1]]
-    return f"{', '.join(parts)} ({record['durations']['total_s']:.1f} s)"
+        parts = [*aligned, f"average {percent(metrics['average'])} %", *groups[:1]]
+    return f"{', '.join(parts)} ({record['durations']['total_s']:.1f} s){nothing}"
 
 
 def _cell_ending(records: list[dict[str, Any]]) -> str:
@@ -243,6 +247,7 @@ def _cell_ending(records: list[dict[str, Any]]) -> str:
     series = {
         "worst group": [record["metrics"]["worst_group"] for record in done],
         "small groups": [share and share.accuracy for share in small],
+        "aligned": [record["metrics"].get("aligned") for record in done],
         "conflicting": [record["metrics"]["conflicting"] for record in done],
     }
     parts = [f"{len(done)} of {len(records)} runs done"]
@@ -251,6 +256,9 @@ def _cell_ending(records: list[dict[str, Any]]) -> str:
         if summary.mean is not None:
             spread = "" if summary.std is None else f" ± {percent(summary.std)}"
             parts.append(f"{name} {percent(summary.mean)}{spread} %")
+    idle = sum(record.get("did_nothing") is not None for record in records)
+    if idle:
+        parts.append(f"did nothing in {idle} of them, which trained as ERM does")
     return ", ".join(parts)
 
 

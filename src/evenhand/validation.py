@@ -67,13 +67,15 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
 
 
 def plain_fields(owner: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, those of a dataclass within too; numbers are Python's own, 2 is 2.0 for a float."""
+    """A dataclass's fields by name, those of one within too; their values are Python's own, 2 is 2.0 for a float."""
     return {f.name: _plain(getattr(owner, f.name), "int" in str(f.type)) for f in dataclasses.fields(owner)}
 
 
 def _plain(value: Any, integer: bool) -> Any:
     if dataclasses.is_dataclass(value):
         return plain_fields(value)
+    if isinstance(value, str):
+        return str(value)
     if not isinstance(value, Real) or isinstance(value, bool):
         return value
     return int(value) if integer and isinstance(value, Integral) else float(value)

@@ -13,9 +13,8 @@ gradient divided by its length, so that a sample the model is sure of doesn't un
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn

@@ -18,10 +18,14 @@ from evenhand.gradients import Norm, Projection, Route, Scope, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
 from evenhand.methods.objective import Companion, Objective
+from evenhand.sampling import all_equal
 from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_number, plain_fields
 
 Init = Literal["inherit", "random", "pretrained", "initial"]
+
+EQUAL_WEIGHTS = "every training sample weighs the same"
+"""Why a method is ERM whose biased model tells no sample from another, or which has nothing to weigh by."""
 
 
 class Run(Protocol):
@@ -161,6 +165,15 @@ class OneStage(Method):
         """The decay of a running average of the model's own true-class probabilities that is the signal; None: none."""
         return None
 
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """Why training with it on uniform batches is plain ERM, as in "its α is 0"; None where it isn't.
+
+        Args:
+            signal_N: The signal of each training sample, shape (N,), for methods with one.
+        """
+        del signal_N
+        return None
+
     def at_step(self, step: int) -> OneStage:
         """The method with the hyper-parameters that it has at an optimizer step, counted from 0."""
         del step
@@ -220,6 +233,18 @@ class OneStage(Method):
     def fit(self, run: Run) -> nn.Module:
         """Train one model."""
         return run.train(self.name, self)
+
+
+def nothing_done(title: str, reason: str) -> str:
+    """What is said of a run whose method became ERM, in the same words everywhere."""
+    return f"{title} did nothing here, so it trained as ERM does: {reason}"
+
+
+def weightless_reason(alpha: float, signal_N: NDArray[np.floating] | None) -> str | None:
+    """Why a method that weighs by α and by a biased model's probabilities, shape (N,), is ERM; None where it isn't."""
+    if alpha == 0:
+        return "its α is 0"
+    return EQUAL_WEIGHTS if signal_N is not None and all_equal(signal_N) else None
 
 
 def check_init(owner: str, init: Init, pretrained: bool) -> None:

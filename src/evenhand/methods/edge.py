@@ -6,11 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.gradients import Projection, ProjectionKind, Route, Scope, check_scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
-from evenhand.methods.base import OneStage, Run, check_unprojected
+from evenhand.methods.base import OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
@@ -20,21 +22,36 @@ Signal = Literal["self", "biased", "ema"]
 _OWNERS = {"self": "own", "biased": "biased", "ema": "averaged"}
 
 
+class _Chosen(float):
+    """An α that wasn't given: it is chosen anew where `dataclasses.replace` changes what it goes by."""
+
+
+class _ChosenText(str):
+    """The same for the projection."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class EDGE(OneStage):
     """Update with e − α·ext, ext the part of the GCE gradient b outside the direction that e and b share.
 
     e = (1/B) Σ g_i is the ERM gradient, b = (1/B) Σ w_i g_i with w_i = q·p_i^q the bias-aligned one.
 
+    What isn't given goes by the signal: with the model's own it is the published rule, with `biased`, which isn't in
+    the paper, what gained most in our tables (docs/edge.md); `projection="published"` there is the paper's, with α = 1.
+
     Attributes:
-        alpha: Strength α ≥ 0, without a projection at most 1/q; 1.0 as released.
+        alpha: Strength α ≥ 0, without a projection at most 1/q. Unless given 1.0, as released; with the biased signal
+            64 in `row`, `tensor` and `global`, and 1.4, or 1/q if that is less, in `naive` and `reweight`.
         q: GCE's exponent in (0, 1]; 0.7 as released.
         projection: `published` (the paper's listing), `row`, `tensor`, `global` (true projections of each row, each
             tensor, all parameters), `naive` (e − αb), `reweight` (one backward of mean[(1 − α·w)·l], equal to naive).
-            1-D tensors take the `tensor` form in `published` and `row`.
-        signal: Whose p_i weighs b. `self`: the model being trained, as published. `biased`: a GCE model trained
-            before, with the run's own settings. `ema`: a running average, by sample, of the model's own p_i. On Colored
-            MNIST only `biased` separates from ERM.
+            1-D tensors take the `tensor` form in `published` and `row`. Unless given `published`, with the biased
+            signal `row`.
+        signal: Whose p_i weighs b. `self`: the model being trained, as published; it gained nothing certain over ERM in
+            our tables of images. `biased`: a GCE model trained before, with the run's own settings. `ema`: a running
+            average, by sample, of the model's own p_i.
         scope: Which parameters are changed: `all` that train, `adapters` (of peft; the released code does this),
             or a name pattern such as `encoder.*`. The others take the ERM gradient.
         route: How b is computed; but for `double` the result is the same to rounding. `auto`: in e's backward where a
@@ -48,9 +65,9 @@ class EDGE(OneStage):
         UserError: If a value is out of its range, a name is unknown, or two don't go together.
     """
 
-    alpha: float = 1.0
+    alpha: float = None  # type: ignore[assignment]  # never None once it is made
     q: float = 0.7
-    projection: EdgeProjection = "published"
+    projection: EdgeProjection = None  # type: ignore[assignment]
     signal: Signal = "self"
     scope: Scope = "all"
     route: Route = "auto"
@@ -62,10 +79,15 @@ class EDGE(OneStage):
     paper: ClassVar[str] = "EDGE: Enhanced Debiased Gradient Extraction for Robust Fine-tuning, CCL 2025"
 
     def __post_init__(self) -> None:
-        check_number("EDGE", "alpha", self.alpha, 0, math.inf)
         check_number("EDGE", "q", self.q, 0, 1, low_open=True)
-        check_choice("EDGE", "projection", self.projection, (*get_args(ProjectionKind), "reweight"))
         check_choice("EDGE", "signal", self.signal, get_args(Signal))
+        if self.projection is None or isinstance(self.projection, _ChosenText):
+            chosen = "row" if self.signal == "biased" else "published"
+            object.__setattr__(self, "projection", _ChosenText(chosen))
+        check_choice("EDGE", "projection", self.projection, (*get_args(ProjectionKind), "reweight"))
+        if self.alpha is None or isinstance(self.alpha, _Chosen):
+            object.__setattr__(self, "alpha", _Chosen(self._usual_alpha()))
+        check_number("EDGE", "alpha", self.alpha, 0, math.inf)
         check_choice("EDGE", "route", self.route, get_args(Route))
         check_scope("EDGE", self.scope)
         check_number("EDGE", "ema_decay", self.ema_decay, 0, 1, high_open=True)
@@ -83,6 +105,11 @@ class EDGE(OneStage):
                 "The 'route' parameter of EDGE must be 'auto' with projection='reweight', which has one backward only. "
                 f"Got {self.route!r}."
             )
+
+    def _usual_alpha(self) -> float:
+        if self.signal != "biased" or self.projection == "published":
+            return 1.0
+        return min(1.4, 1 / self.q) if self.projection in ("naive", "reweight") else 64.0
 
     @property
     def title(self) -> str:
@@ -112,6 +139,10 @@ class EDGE(OneStage):
             for value, warmup in ((self.alpha, self.alpha_warmup), (self.q, self.q_warmup))
         )
         return replace(self, alpha=alpha, q=q, alpha_warmup=0, q_warmup=0)
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """α = 0, or a biased model that gives all samples the same: then e and b point the same way."""
+        return weightless_reason(self.alpha, signal_N)
 
     def combination(self) -> Projection | None:
         """The projection, None for `reweight`, which needs one backward only."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from evenhand.methods.base import OneStage
+import numpy as np
+from numpy.typing import NDArray
+
+from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +17,8 @@ class ERM(OneStage):
 
     name: ClassVar[str] = "erm"
     paper: ClassVar[str] = "Vapnik, Principles of Risk Minimization for Learning Theory, NIPS 1991"
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str:
+        """Where another method ends with it on uniform batches, that has nothing to tell samples apart by."""
+        del signal_N
+        return EQUAL_WEIGHTS

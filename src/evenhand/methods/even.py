@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from evenhand.gradients import Norm, Source, check_norm, check_source
 from evenhand.losses import cross_entropy, gce_weights
-from evenhand.methods.base import Init, Method, OneStage, Run, check_init, check_unprojected
+from evenhand.methods.base import (
+    EQUAL_WEIGHTS,
+    Init,
+    Method,
+    OneStage,
+    Run,
+    check_init,
+    check_unprojected,
+    weightless_reason,
+)
 from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.folds import biased_folds
 from evenhand.methods.gce import GCE
@@ -30,6 +39,9 @@ EvenSampling = Literal["auto", "reweight", "resample"]
 FLOOR = 1e-8  # PGD's
 UNTRUSTED = 20
 """Samples on the side of the biased model's errors that are taken for chance: a few hard ones must not rule a run."""
+
+UNSURE = "its biased models learnt nothing or are unsure (right about as often as wrong), so its α is 0"
+"""Why Even with the balanced α is ERM."""
 
 HARD = 1 / 3
 """Biased models unsure or wrong on more samples than this met hard ones (biased-snli: 17 to 24 %, MNLI: 43 to 48 %)."""
@@ -223,6 +235,10 @@ class Balanced(OneStage):
         """The biased model's probabilities."""
         return True
 
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """α = 0, or equal probabilities."""
+        return UNSURE if self.alpha == 0 else weightless_reason(self.alpha, signal_N)
+
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """(1 − α·q·p_i^q)·l_i over the mean weight, shape (B,)."""
         assert signal_B is not None
@@ -244,6 +260,11 @@ class Drawn(OneStage):
 
     name: ClassVar[str] = "drawn"
     paper: ClassVar[str] = "this project: EDGE's e − αb by importance sampling"
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str:
+        """Uniform batches: α = 0, or equal weights."""
+        del signal_N
+        return UNSURE if self.alpha == 0 else EQUAL_WEIGHTS
 
 
 def warn_of_a_hard_task(probability_N: NDArray[np.floating]) -> None:

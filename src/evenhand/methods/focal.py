@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evenhand.losses import cross_entropy
@@ -39,6 +41,11 @@ class Focal(OneStage):
     def title(self) -> str:
         """A word, no abbreviation."""
         return "Focal loss"
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """γ = 0, which is cross-entropy."""
+        del signal_N
+        return "its γ is 0" if self.gamma == 0 else None
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """(1 − p_i)^γ · l_i, shape (B,)."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.losses import cross_entropy, generalized_cross_entropy
-from evenhand.methods.base import OneStage, Run
-from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.methods.base import EQUAL_WEIGHTS, OneStage, Run
+from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
 from evenhand.validation import check_number
 
 
@@ -65,6 +65,7 @@ class _LfFObjective(Objective):
         self.companion = companion
         self.biased, self.debiased = (ClassScaledAverage(samples, method.ema) for _ in range(2))
         self.biased_loss_B = torch.empty(0)
+        self.range = WeightRange()
 
     def prepare(self, batch: TrainingBatch) -> TrainingBatch:
         """f_b's step of GCE; its cross-entropy is that from before the step, as f_d's will be."""
@@ -78,7 +79,13 @@ class _LfFObjective(Objective):
         loss_B = cross_entropy(logits_BC, batch.label_B)
         biased_B = self.biased.update(self.biased_loss_B, batch.label_B, batch.index_B)
         debiased_B = self.debiased.update(loss_B.detach(), batch.label_B, batch.index_B)
-        return biased_B / (biased_B + debiased_B + 1e-8) * loss_B
+        weight_B = biased_B / (biased_B + debiased_B + 1e-8)
+        self.range.see(weight_B)
+        return weight_B * loss_B
+
+    def idle_reason(self) -> str | None:
+        """Equal weights throughout."""
+        return EQUAL_WEIGHTS if self.range.is_point else None
 
 
 class ClassScaledAverage:

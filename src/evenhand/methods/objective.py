@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -65,9 +66,32 @@ class Objective(ABC):
     def prepare(self, batch: TrainingBatch) -> TrainingBatch:
         """Learn what is to be learnt beside the model, and return the batch that the model is trained on."""
 
+    def idle_reason(self) -> str | None:
+        """Why the training was plain ERM, as in "every training sample weighs the same"; None if it wasn't."""
+        return None
+
     @abstractmethod
     def sample_losses(self, logits_BC: Tensor, batch: TrainingBatch) -> Tensor:
         """The loss of each sample of the prepared batch, shape (B,)."""
+
+
+class WeightRange:
+    """The lowest and the highest weight that the samples of a training had so far; kept where the weights are."""
+
+    def __init__(self) -> None:
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
+
+    def see(self, weight_B: Tensor) -> None:
+        """Take in the weights of a batch, shape (B,)."""
+        low, high = weight_B.detach().aminmax()
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether all weights were the same, to 0.1 %."""
+        return self.low is not None and self.high is not None and bool(self.high - self.low <= 1e-3 * self.high)
 
 
 class Companion:

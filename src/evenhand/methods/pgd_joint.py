@@ -16,8 +16,8 @@ from evenhand.gradients.head_norms import head_input, head_norms, logit_gradient
 from evenhand.heads import head_of
 from evenhand.inference import evaluating
 from evenhand.losses import IGNORED, counted, cross_entropy
-from evenhand.methods.base import OneStage
-from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
+from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
 from evenhand.validation import UserError
 
 
@@ -46,11 +46,13 @@ class _JointObjective(Objective):
         self.method = method
         self.companion = companion
         self.weight_B = torch.empty(0)
+        self.range = WeightRange()
 
     def prepare(self, batch: TrainingBatch) -> TrainingBatch:
         """Score the batch by the biased model as it is, let that learn, and draw the batch anew if asked."""
         probability_B = self.probabilities(self.scores(batch), batch.label_B.ne(IGNORED))
         samples = counted(batch.label_B)
+        self.range.see(len(batch) * probability_B)
         self.companion.learn(batch, self.method.biased.sample_losses)
         if self.method.sampling == "reweight":
             self.weight_B = samples * probability_B
@@ -64,6 +66,10 @@ class _JointObjective(Objective):
         """B·p_i·l_i, or l_i of a drawn batch; shape (B,)."""
         loss_B = cross_entropy(logits_BC, batch.label_B)
         return self.weight_B.to(loss_B) * loss_B
+
+    def idle_reason(self) -> str | None:
+        """Equal probabilities throughout."""
+        return EQUAL_WEIGHTS if self.range.is_point else None
 
     def scores(self, batch: TrainingBatch) -> Tensor:
         """‖∇l_i‖ of the companion's head in eval mode, in closed form; shape (B,), float64."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.losses import cross_entropy, gce_weights
-from evenhand.methods.base import OneStage, Run, check_unprojected
+from evenhand.methods.base import OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
 from evenhand.sampling import warn_if_equal
 from evenhand.validation import check_number
@@ -52,6 +54,10 @@ class Reweight(OneStage):
     def models_trained(self) -> int:
         """The biased one and the debiased one."""
         return 2
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """α = 0, or equal probabilities."""
+        return weightless_reason(self.alpha, signal_N)
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """(1 − α·w_i)·l_i, shape (B,)."""

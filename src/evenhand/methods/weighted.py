@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evenhand.losses import cross_entropy
-from evenhand.methods.base import OneStage
+from evenhand.methods.base import OneStage, weightless_reason
 from evenhand.validation import check_integer
 
 
@@ -34,6 +36,10 @@ class Weighted(OneStage):
     def needs_signal(self) -> bool:
         """The sampling probabilities."""
         return True
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """Equal probabilities."""
+        return weightless_reason(1, signal_N)
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """N·p_i·l_i, shape (B,)."""

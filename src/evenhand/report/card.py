@@ -46,6 +46,7 @@ def model_card(record: dict[str, Any]) -> str:
         f"A classifier trained with {markdown_text(title)} by evenhand {_version(record)}, which trains classifiers "
         "that don't take shortcuts.",
         "",
+        *_nothing(record),
         *_settings(record),
         *_data(record),
         *_results(record),
@@ -66,6 +67,15 @@ def _front_matter(record: dict[str, Any]) -> str:
     if dataset is not None:
         fields["datasets"] = [dataset]
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _nothing(record: dict[str, Any]) -> list[str]:
+    """That the method did nothing, before anything else is said of it."""
+    reason = record.get("did_nothing")
+    if not reason:
+        return []
+    title = markdown_text(str(record["method"]["title"]))
+    return [f"**{title} did nothing here**, so this model is one of plain training (ERM): {markdown_text(reason)}.", ""]
 
 
 def _settings(record: dict[str, Any]) -> list[str]:

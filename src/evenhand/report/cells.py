@@ -16,6 +16,8 @@ from evenhand.report.worst import is_lower
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
+DID_NOTHING = " (did nothing)"  # what the label of such a method ends with
+
 # Which of two records of the same run counts.
 _STATUS_ORDER = {"done": 0, "running": 1, "failed": 2, "planned": 3, "skipped": 4}
 
@@ -42,20 +44,35 @@ class Cell:
         """The finished runs."""
         return self.with_status("done")
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether the method did something in a finished run; where it didn't, the runs are ERM's."""
+        return any(run.did_nothing is None for run in self.done)
+
+    @property
+    def counted(self) -> list[Record]:
+        """The finished runs that speak for the method: those in which it did something, or all where it never did."""
+        return [run for run in self.done if run.did_nothing is None] or self.done
+
+    @property
+    def idle(self) -> list[Record]:
+        """The finished runs in which the method did nothing."""
+        return [run for run in self.done if run.did_nothing is not None]
+
     def values(self, metric: str, test: str | None = None) -> SeedValues:
-        """A metric of every finished run, on the primary test set or on a named one."""
+        """A metric of every run that counts, on the primary test set or on a named one."""
         return {
             (run.seed, run.data_seed): None if (found := measured_on(run, test)) is None else found.value(metric)
-            for run in self.done
+            for run in self.counted
         }
 
     def summary(self, metric: str, test: str | None = None) -> Summary:
-        """Mean and spread of a metric over the finished runs."""
+        """Mean and spread of a metric over the runs that count."""
         return summarize(list(self.values(metric, test).values()))
 
     def group_summary(self, group: str) -> Summary:
         """The same for the accuracy on one group of the primary test set."""
-        return summarize([run.metrics.by_group.get(group) for run in self.done if run.metrics])
+        return summarize([run.metrics.by_group.get(group) for run in self.counted if run.metrics])
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,7 @@ class Section:
     @property
     def baseline(self) -> Cell | None:
         """The cell that the others are compared with, if a run of it is finished: the study's choice, or ERM."""
-        return next((cell for cell in self.cells if cell.is_baseline and cell.done), None)
+        return next((cell for cell in self.cells if cell.is_baseline and cell.is_tried), None)
 
     @property
     def erm(self) -> Cell | None:
@@ -102,19 +119,6 @@ class Section:
         found = [m for run in self.done for m in (run.tests.values() if all_tests else [run.metrics]) if m is not None]
         matter = any(is_lower(measured.groups) for measured in found)
         return tuple(m for name in names for m in (name, *(["small_groups"] * (matter and name == "worst_group"))))
-
-    def leading(self, most: int) -> list[Cell]:
-        """The finished cells, or where there are many the baseline and the best, in the section's order.
-
-        The best are those with the highest accuracy on conflicting samples, or in the worst group or the small ones
-        together, or on average: the first of these that all cells define.
-        """
-        done = [cell for cell in self.cells if cell.done]
-        metric = next(
-            (name for name in ("conflicting", "weakest") if all(cell.summary(name).n for cell in done)), "average"
-        )
-        best = sorted(done, key=lambda cell: (not cell.is_baseline, -(cell.summary(metric).mean or 0.0)))[:most]
-        return [cell for cell in done if cell in best]
 
     @property
     def baseline_name(self) -> str:
@@ -171,12 +175,21 @@ def _section(heading: str, records: list[Record], plans: Plans) -> Section:
     labels = _labels(by_cell, plans)
     chosen = plans.baselines & set(by_cell)
     cells = [
-        Cell(label, tuple(group), key in chosen if chosen else group[0].method == "erm")
+        Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm")
         for label, (key, group) in zip(labels, by_cell.items(), strict=True)
     ]
-    order = {label: plans.order.get(key, len(plans.order)) for label, key in zip(labels, by_cell, strict=True)}
+    order = {
+        label + _mark(group): plans.order.get(key, len(plans.order))
+        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
+    }
     cells.sort(key=lambda cell: (not cell.is_baseline, order[cell.label], cell.label.lower(), cell.label))
     return Section(heading, tuple(cells), tuple(repeats))
+
+
+def _mark(runs: list[Record]) -> str:
+    """What the name of a method ends with where it did nothing in any finished run: no table shows it as tried."""
+    done = [run for run in runs if run.status == "done"]
+    return DID_NOTHING if done and all(run.did_nothing is not None for run in done) else ""
 
 
 def _labels(by_cell: dict[str, list[Record]], plans: Plans) -> list[str]:

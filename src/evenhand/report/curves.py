@@ -8,6 +8,7 @@ from typing import Any
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, axis, layout, plain, script_json
+from evenhand.report.ranking import leading
 from evenhand.report.records import Record, number
 from evenhand.report.styles import Style
 from evenhand.report.wording import METRIC_TITLES, clipped, count, distinct, listed
@@ -21,7 +22,7 @@ Points = list[tuple[int, float]]  # (epoch, mean over seeds)
 
 def curve_charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> list[Chart]:
     """A picture for each series that some method's records hold, then one for each group."""
-    cells = section.leading(MOST_CURVES)
+    cells = leading(section, MOST_CURVES)
     names = [("", name) for name in _SERIES]
     names += [("by_group", name) for name in distinct(name for cell in cells for name in _groups(cell))]
     charts: list[Chart] = []
@@ -45,8 +46,8 @@ def curves_note(section: Section) -> str:
     done = [cell for cell in section.cells if cell.done]
     alone = any(run.metrics and run.metrics.by_group and not last_curve(run)[1].get("by_group") for run in section.done)
     groups = " There are too many groups for a curve of each." if alone else ""
-    left_out = len(done) - len(section.leading(MOST_CURVES))
-    rest = f" {count(left_out, 'method')} with lower accuracy left out." if left_out else ""
+    left_out = len(done) - len(leading(section, MOST_CURVES))
+    rest = f" {count(left_out, 'method')} further behind left out." if left_out else ""
     return (
         f"Mean over seeds on {which}validation split{few}, while the last model of each method is trained. Validation "
         f"data are biased like the training data; nothing is selected by these curves.{groups}{rest}"

@@ -12,10 +12,11 @@ from evenhand.report.cost import cost_data, cost_sentence
 from evenhand.report.curves import stage_curves
 from evenhand.report.details import method_facts, section_facts
 from evenhand.report.detection import detection_data
-from evenhand.report.headline import best_other, headline
+from evenhand.report.headline import headline
 from evenhand.report.heat import groups_data
 from evenhand.report.notes import section_notes
 from evenhand.report.paired import paired_data
+from evenhand.report.ranking import best_other, fault
 from evenhand.report.records import METRICS, Record
 from evenhand.report.sweeps import Sweep, sweeps_data
 from evenhand.report.worst_table import run_columns, worst_data
@@ -58,6 +59,7 @@ def _section(section: Section) -> dict[str, Any]:
                 "settings": cell.first.method_settings,
                 "label_access": cell.first.label_access,
                 "selection": cell.first.selection,
+                "fault": fault(cell) if cell.done else None,
                 "metrics": {
                     name: {part: getattr(summary, part) for part in ("mean", "std", "low", "high", "n")}
                     for name in METRICS
@@ -83,6 +85,7 @@ def _run(run: Record) -> dict[str, Any]:
         "data_seed": run.data_seed,
         "status": run.status,
         "error": run.error,
+        "did_nothing": run.did_nothing,
         "configuration": run.configuration,
         "primary_test": run.primary_test,
         "tests": {

@@ -55,7 +55,9 @@ def set_rows(section: Section) -> list[SetRow]:
     for name in names:
         for cell in section.cells:
             if any(name in run.tests for run in cell.done):
-                numbers = tuple(mean_std(cell.summary(metric, name), len(cell.done)) for metric in set_metrics(section))
+                numbers = tuple(
+                    mean_std(cell.summary(metric, name), len(cell.counted)) for metric in set_metrics(section)
+                )
                 rows.append(SetRow(cell.label, name, numbers))
     return rows
 

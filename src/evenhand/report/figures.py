@@ -132,9 +132,9 @@ def plain(label: str) -> str:
 
 
 def _points(cell: Cell, x: str, y: str) -> list[tuple[str, float, float]]:
-    """(seed, x, y) of every finished run that defines both."""
+    """(seed, x, y) of every run of a method that did something and defines both."""
     found: list[tuple[str, float, float]] = []
-    for run in cell.done:
+    for run in cell.counted if cell.is_tried else []:
         if run.metrics is None:
             continue
         across, up = run.metrics.value(x), run.metrics.value(y)

@@ -1,14 +1,25 @@
-"""The page's first words: who took the shortcut, which method avoids it, and how sure that is."""
+"""The page's first words: who took the shortcut, which method avoids it if any does, and how sure that is."""
 
 from __future__ import annotations
 
 from evenhand.metrics import Summary
-from evenhand.report.cells import Cell, Section, difference
-from evenhand.report.wording import count, interval, listed, percent
+from evenhand.report.cells import DID_NOTHING, Cell, Section, difference
+from evenhand.report.ranking import (
+    SHORTCUT_GAP,
+    best_other,
+    chance,
+    fault,
+    inverts_shortcut,
+    is_above,
+    ranked,
+    scores,
+    took_shortcut,
+)
+from evenhand.report.ranking import gap as gap_of
+from evenhand.report.wording import count, distinct, interval, listed, percent, points
 from evenhand.report.worst_table import worst_sentence
 
-# A gap between aligned and conflicting accuracy from here on is called a shortcut taken.
-SHORTCUT_GAP = 0.10
+_MOST_NAMED = 3  # methods that a sentence names with their numbers
 
 
 def headline(section: Section, cost: str = "") -> str:
@@ -29,48 +40,76 @@ def _worst(section: Section) -> str:
     return worst_sentence([cell for cell in spoken if cell is not None])
 
 
-def took_shortcut(cell: Cell) -> bool:
-    """Whether aligned samples are right clearly more often than conflicting ones.
-
-    That is: by 10 points or more on average, and, from two seeds on, with a 95% interval above 0.
-    """
-    gap = difference(cell.values("aligned"), cell.values("conflicting")).summary
-    return gap.mean is not None and gap.mean >= SHORTCUT_GAP and (gap.low is None or gap.low > 0)
-
-
-def best_other(section: Section) -> Cell | None:
-    """The method that the headline compares with the baseline: the highest accuracy on conflicting samples."""
-    found = [(cell, cell.summary("conflicting").mean) for cell in section.cells if cell.done and not cell.is_baseline]
-    defined = [(cell, mean) for cell, mean in found if mean is not None]
-    return max(defined, key=lambda entry: entry[1])[0] if defined and section.baseline else None
-
-
 def _findings(section: Section) -> tuple[str, ...]:
     finished = [cell for cell in section.cells if cell.done]
     if not finished:
         return ("No run is finished yet.",)
-    means = {cell.label: mean for cell in finished if (mean := cell.summary("conflicting").mean) is not None}
-    measured = [cell for cell in finished if cell.label in means]
+    tried = [cell for cell in finished if cell.is_tried]
+    measured = [cell for cell in tried if cell.summary("conflicting").n]
     if not measured:
-        return (_average_only(finished),)
+        return (_average_only(tried), *_did_nothing(finished))
     baseline = section.baseline if section.baseline in measured else None
-    others = sorted((c for c in measured if not c.is_baseline), key=lambda c: -means[c.label])
+    others = [cell for cell in measured if not cell.is_baseline]
     if baseline is None:
         if not others:
-            return ("No ERM run here defines an accuracy on conflicting samples.",)
-        return _without_baseline(others)
+            return ("No ERM run here defines an accuracy on conflicting samples.", *_did_nothing(finished))
+        return (*_without_baseline(others), *_did_nothing(finished))
     if not others:
-        return (_behaviour(baseline), "No other method is finished here to compare it with.")
-    return (_behaviour(baseline), _comparison(others[0], baseline))
+        return (_behaviour(baseline), "No other method is finished here to compare it with.", *_did_nothing(finished))
+    return (_behaviour(baseline), *_against(others, baseline), *_did_nothing(finished))
+
+
+def _against(others: list[Cell], baseline: Cell) -> tuple[str, ...]:
+    """The best of the eligible methods against the baseline, and what the others are that seem better."""
+    found = ranked(others)
+    if not found:
+        verdict = "No method here avoids it" if took_shortcut(baseline) else "No other method here can be called better"
+        return (f"{verdict}: {_faults(others)}.",)
+    best = found[0]
+    reached = best.summary("conflicting").mean or 0.0
+    passed_over = [
+        cell
+        for cell in others
+        if cell not in found and (inverts_shortcut(cell) or (cell.summary("conflicting").mean or 0.0) >= reached)
+    ]
+    return (_comparison(best, baseline), f"Passed over: {_faults(passed_over)}." if passed_over else "")
+
+
+def _faults(cells: list[Cell]) -> str:
+    """Why methods aren't eligible, as in "PGD inverts the shortcut (5.0% aligned, 76.0% conflicting)"."""
+    ordered = sorted(cells, key=lambda cell: -(cell.summary("conflicting").mean or 0.0))
+    texts = [f"{cell.label} {fault(cell)}, with {_both(cell)}" for cell in ordered[:_MOST_NAMED]]
+    rest = len(ordered) - len(texts)
+    return "; ".join([*texts, *([f"and {rest} more, which the table marks"] if rest else [])])
+
+
+def _both(cell: Cell) -> str:
+    aligned, conflicting = cell.summary("aligned").mean, cell.summary("conflicting").mean
+    shown = f"{percent(conflicting)}% of the conflicting ones right"
+    return shown if aligned is None else f"{percent(aligned)}% of the aligned and {shown}"
+
+
+def _did_nothing(finished: list[Cell]) -> tuple[str, ...]:
+    """One sentence on each method whose runs, or some of them, are ERM's."""
+    sentences: list[str] = []
+    for cell in finished:
+        reasons = distinct(run.did_nothing for run in cell.idle)
+        if reasons:
+            name = cell.label.removesuffix(DID_NOTHING)
+            runs = f" in {len(cell.idle)} of {count(len(cell.done), 'run')}" if cell.is_tried else ""
+            sentences.append(f"{name} did nothing here{runs}, so it trained as ERM does: {reasons[0]}.")
+    return tuple(sentences)
 
 
 def _average_only(finished: list[Cell]) -> str:
-    best = max(finished, key=lambda cell: cell.summary("average").mean or 0.0)
+    unknown = "No test sample here is known to be aligned or conflicting, so this report can't say who took a shortcut"
+    above = [cell for cell in finished if is_above(cell, "average", chance(cell, "average") or 0.0)]
+    if not above:
+        return f"{unknown}; no method's average accuracy is above chance for sure."
+    best = max(above, key=lambda cell: cell.summary("average").mean or 0.0)
     summary = best.summary("average")
-    return (
-        "No test sample here is known to be aligned or conflicting, so this report can't say who took a shortcut; "
-        f"the highest average accuracy is {percent(summary.mean)}% ({best.label}, {count(summary.n, 'seed')})."
-    )
+    highest = f"the highest average accuracy is {percent(summary.mean)}% ({best.label}, {count(summary.n, 'seed')})"
+    return f"{unknown}; {highest}."
 
 
 def _behaviour(cell: Cell) -> str:
@@ -79,7 +118,12 @@ def _behaviour(cell: Cell) -> str:
     seeds = "one seed" if conflicting.n == 1 else f"mean of {conflicting.n} seeds"
     if aligned.mean is None:
         return f"{cell.label} gets {percent(conflicting.mean)}% of the conflicting test samples right ({seeds})."
-    gap = difference(cell.values("aligned"), cell.values("conflicting")).summary
+    if inverts_shortcut(cell):
+        return (
+            f"{cell.label} inverts the shortcut: it gets only {percent(aligned.mean)}% of the aligned test samples "
+            f"right, but {percent(conflicting.mean)}% of the conflicting ones ({seeds})."
+        )
+    gap = gap_of(cell)
     if took_shortcut(cell):
         alone = ", so there is no interval" if gap.low is None else ""
         return (
@@ -90,30 +134,36 @@ def _behaviour(cell: Cell) -> str:
         f"it gets {percent(aligned.mean)}% of the aligned and {percent(conflicting.mean)}% of the conflicting test "
         "samples right"
     )
-    if gap.low is None or gap.high is None:
-        return f"{cell.label} shows no clear shortcut: {shares} ({seeds}, so there is no interval)."
-    evidence = f"{seeds}; 95% interval of the difference: {interval(gap)} points"
-    if gap.mean is not None and gap.mean >= SHORTCUT_GAP:
-        return (
-            f"{cell.label} seems to take the shortcut, but {count(gap.n, 'seed')} can't settle it: {shares} "
-            f"({evidence}, which contains 0)."
-        )
-    if gap.high >= SHORTCUT_GAP:
+    evidence = f"{seeds}, so there is no interval"
+    if gap.low is not None:
+        evidence = f"{seeds}; 95% interval of the difference: {interval(gap)} points"
+        if gap.mean is not None and gap.mean >= SHORTCUT_GAP:
+            return (
+                f"{cell.label} seems to take the shortcut, but {count(gap.n, 'seed')} can't settle it: {shares} "
+                f"({evidence}, which contains 0)."
+            )
+    unclear = fault(cell)
+    if unclear is not None:
+        return f"{cell.label} {unclear}, so whether it takes the shortcut can't be told: {shares} ({evidence})."
+    if gap.high is not None and gap.high >= SHORTCUT_GAP:
         return f"{cell.label} shows no clear shortcut, though one can't be ruled out: {shares} ({evidence})."
     return f"{cell.label} shows no clear shortcut: {shares} ({evidence})."
 
 
 def _without_baseline(others: list[Cell]) -> tuple[str, ...]:
     """No ERM: the worst and the best are described, and no difference is claimed."""
-    best, worst = others[0], others[-1]
+    found = ranked(others)
+    worst = min(others, key=lambda cell: (cell in found, cell.summary("conflicting").mean or 0.0))
     missing = "There is no finished ERM run here, so no difference to ERM can be given"
     one_seed = ", and with one seed each, differences between methods may be chance" if _all_one_seed(others) else ""
     first = _behaviour(worst)
+    if not found:
+        return (first, f"No method here can be called good: {_faults(others)}.", f"{missing}.")
+    best = found[0]
     if best is worst:
         return (first, f"{missing}.")
-    summary = best.summary("conflicting")
-    highest = f"{best.label} has the highest accuracy on conflicting samples, {percent(summary.mean)}%"
-    return (first, f"{highest} ({count(summary.n, 'seed')}).", f"{missing}{one_seed}.")
+    highest = f"{best.label} does best by the mean of aligned and conflicting accuracy, with {_both(best)}"
+    return (first, f"{highest} ({count(best.summary('conflicting').n, 'seed')}).", f"{missing}{one_seed}.")
 
 
 def _all_one_seed(cells: list[Cell]) -> bool:
@@ -121,26 +171,55 @@ def _all_one_seed(cells: list[Cell]) -> bool:
 
 
 def _comparison(best: Cell, baseline: Cell) -> str:
-    """The best of the other methods against ERM on the same seeds, with the interval's verdict."""
-    summary = best.summary("conflicting")
+    """The best of the eligible methods against ERM on the same seeds, with the interval's verdict."""
     change = difference(best.values("conflicting"), baseline.values("conflicting")).summary
-    reached = f"{percent(summary.mean)}% of the conflicting ones right"
+    reached = f"{percent(best.summary('conflicting').mean)}% of the conflicting ones right"
     best_of = f"Of the other methods, {best.label} does best, with {reached}"
+    aligned = _aligned(best, baseline)
     if change.mean is None:
-        return f"{best_of}, but it shares no seed with {baseline.label}, so no difference is given."
+        return f"{best_of}{aligned}, but it shares no seed with {baseline.label}, so no difference is given."
     amount = _amount(change, baseline.label)
+    gain = _gain(best, baseline)
+    none_better = f"No other method does better; the best of them, {best.label}, gets {reached}"
     if change.low is None or change.high is None:
-        return f"{best_of}: {amount} on the one seed they share, so there is no interval and this may be chance."
-    evidence = f"{amount} on the same {change.n} seeds (95% interval of the difference: {interval(change)})"
+        first = best_of if (gain.mean or 0.0) > 0 else none_better
+        return f"{first}: {amount} on the one seed they share, so there is no interval and this may be chance{aligned}."
+    evidence = f"{amount} on the same {change.n} seeds (95% interval of the difference: {interval(change)}){aligned}"
+    if gain.high is not None and gain.high < 0:
+        return f"{none_better}: {evidence}."
     if change.low <= 0 <= change.high:
         return f"{best_of}: {evidence}; the interval contains 0, so this may be chance."
+    both = f"that is {points(gain.mean)} points on the mean of both ({interval(gain)})"
+    if gain.low is not None and gain.low <= 0:
+        return f"{best_of}: {evidence}; {both}, whose interval contains 0, so it may be no gain."
     if change.high < 0:
-        return f"No other method does better; the best of them, {best.label}, gets {reached}: {evidence}."
+        return f"{best_of}: {evidence}; {both}."
     if not took_shortcut(baseline):
         return f"{best_of}: {evidence}."
     if took_shortcut(best):
         return f"{best.label} takes it less, but still takes it, with {reached}: {evidence}."
     return f"{best.label} avoids it best, with {reached}: {evidence}."
+
+
+def _gain(best: Cell, baseline: Cell) -> Summary:
+    """The difference that decides whether the method is better: in the mean of both accuracies.
+
+    A baseline that isn't eligible itself has no mean to be held against: there the side counts that it gets wrong.
+    """
+    if fault(baseline) is None:
+        return difference(scores(best), scores(baseline)).summary
+    side = "aligned" if inverts_shortcut(baseline) else "conflicting"
+    return difference(best.values(side), baseline.values(side)).summary
+
+
+def _aligned(best: Cell, baseline: Cell) -> str:
+    """What the method gets of the aligned samples, as a clause; empty where that is undefined."""
+    mean = best.summary("aligned").mean
+    if mean is None:
+        return ""
+    change = difference(best.values("aligned"), baseline.values("aligned")).summary
+    amount = "" if change.mean is None else f", {_amount(change, baseline.label)}"
+    return f"; of the aligned ones {percent(mean)}%{amount}"
 
 
 def _amount(change: Summary, baseline: str) -> str:

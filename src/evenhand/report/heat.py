@@ -65,7 +65,7 @@ def heat_map(section: Section) -> HeatMap:
     for cell in section.cells:
         if cell.done:
             summaries = [cell.group_summary(name) for name in names]
-            texts = tuple(HeatCell(mean_std(s, len(cell.done)), s.mean) for s in summaries)
+            texts = tuple(HeatCell(mean_std(s, len(cell.counted)), s.mean) for s in summaries)
             rows.append(HeatRow(cell.label, texts))
     return HeatMap(tuple(columns), tuple(rows))
 

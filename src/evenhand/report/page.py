@@ -23,10 +23,11 @@ from evenhand.report.detection import (
     detection_rows,
 )
 from evenhand.report.figures import Chart, scatter
-from evenhand.report.headline import SHORTCUT_GAP, best_other, headline
+from evenhand.report.headline import headline
 from evenhand.report.heat import HEAT_NOTE, HeatMap, heat_map
 from evenhand.report.notes import section_notes
 from evenhand.report.paired import PAIRED_HEAD, PairedRow, paired_note, paired_rows
+from evenhand.report.ranking import SHORTCUT_GAP, best_other
 from evenhand.report.samples import SampleCards, sample_cards
 from evenhand.report.styles import Style, method_styles
 from evenhand.report.sweeps import Sweep, sweep_charts

@@ -39,11 +39,11 @@ class PairedRow:
 
 
 def paired_rows(section: Section) -> list[PairedRow]:
-    """Every finished method against the baseline, in every metric that is defined; none without a baseline."""
+    """Every method that was tried against the baseline, in every metric that is defined; none without a baseline."""
     baseline = section.baseline
     if baseline is None:
         return []
-    others = [cell for cell in section.cells if cell is not baseline and cell.done]
+    others = [cell for cell in section.cells if cell is not baseline and cell.is_tried]
     rows: list[PairedRow] = []
     for metric in section.metrics(METRICS):
         paired = [difference(cell.values(metric), baseline.values(metric)) for cell in others]

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class Record:
     primary_test: str | None
     metrics: Measured | None
     tests: dict[str, Measured]
+    did_nothing: str | None  # why the run is plain ERM whatever its method is called
     raw: dict[str, Any]  # the whole record, for what is shown but not computed with
     files_unknown: bool = False  # a study took it as done though it doesn't say which files were read
 
@@ -191,14 +193,48 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
         data_seed=found["data_seed"],
         configuration=found["configuration"],
         cell=found["cell"],
-        command=found["command"],
+        command=_command(found),
         selection=found["selection"],
         label_access=found["label_access"],
         primary_test=found["primary_test"],
         metrics=_metrics(raw, "metrics", path) if done else None,
         tests={name: _metrics(raw, ("tests", name), path) for name in tests},
+        did_nothing=_did_nothing(raw),
         raw=raw,
     )
+
+
+def _command(found: Mapping[str, Any]) -> str | None:
+    """The command that repeats a run, with what older records left out as the default of their time."""
+    command, settings = found["command"], found["method.settings"]
+    if command is None or found["method.name"] != "edge" or settings.get("signal") != "biased":
+        return command
+    words = shlex.split(command)
+    projection, alpha = settings.get("projection"), settings.get("alpha")
+    missing = []
+    if "--projection" not in words and projection == "published":
+        missing += ["--projection", "published"]
+    if "--alpha" not in words and alpha == 1 and projection != "published":
+        missing += ["--alpha", "1.0"]
+    after = words.index("edge") + 1 if "edge" in words else len(words)
+    return shlex.join([*words[:after], *missing, *words[after:]]) if missing else command
+
+
+def _did_nothing(raw: Mapping[str, Any]) -> str | None:
+    """Why the method did nothing; of records that don't say so, as the α of the stage that they end with tells."""
+    if raw.get("did_nothing") is not None:
+        return str(raw["did_nothing"])
+    asked = raw["method"]["settings"]
+    stages = raw.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        method = stage.get("method") if isinstance(stage, dict) and stage.get("name") == "debiased" else None
+        settings = method.get("settings") if isinstance(method, dict) else None
+        if isinstance(settings, dict) and settings.get("alpha") == 0 and not asked.get("mix"):  # no draws by scores
+            unsure = (
+                "its biased models are right about as often as wrong, so " if asked.get("alpha") == "balanced" else ""
+            )
+            return f"{unsure}its α is 0"
+    return None
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from evenhand.report.cells import Section
+from evenhand.report.ranking import leading
 from evenhand.report.records import Record, Sample, read_samples
 
 MOST_METHODS = 12  # with more, the table would only be scrolled
@@ -57,13 +58,13 @@ def sample_cards(section: Section) -> SampleCards | None:
         Card(sample, tuple(answers.get(sample.identity, {}).get(label) for label in labels))
         for sample in _choose(list(samples.values()))
     )
-    left_out = sum(bool(cell.done) for cell in section.cells) - len(section.leading(MOST_METHODS))
+    left_out = sum(bool(cell.done) for cell in section.cells) - len(leading(section, MOST_METHODS))
     return SampleCards(runs[0][1].seed, runs[0][1].data_seed, labels, cards, left_out) if cards else None
 
 
 def _runs_of_one_seed(section: Section) -> list[tuple[str, Record]]:
     by_seed: dict[tuple[int, int], list[tuple[str, Record]]] = {}
-    for cell in section.leading(MOST_METHODS):
+    for cell in leading(section, MOST_METHODS):
         for run in cell.done:
             if run.samples_path.is_file():
                 by_seed.setdefault((run.seed, run.data_seed), []).append((cell.label, run))

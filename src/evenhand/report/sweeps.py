@@ -162,9 +162,14 @@ def _chart(anchor: str, sweep: Sweep, known: Mapping[str, Style]) -> Chart:
         legend=layout()["legend"] | {"y": -0.24},
     )
     logarithmic = " Logarithmic axis." if sweep.is_logarithmic else ""
+    beside = (
+        " A high conflicting accuracy alone may be an inverted shortcut: the table of methods has the aligned one."
+        if sweep.metric == "conflicting"
+        else ""
+    )
     caption = (
         f"{METRIC_TITLES[sweep.metric]} accuracy along {setting}: mean over seeds, bars are ± one standard "
-        f"deviation.{logarithmic}"
+        f"deviation.{logarithmic}{beside}"
     )
     label = (
         f"Accuracy, {metric}, along {setting}: {count(len(sweep.lines), 'line')}; tables/sweeps.csv has the numbers."
@@ -190,4 +195,4 @@ def _trace(line: Line, sweep: Sweep, style: Style) -> dict[str, Any]:
 
 
 def _text(summary: Summary, cell: Cell) -> str:
-    return mean_std(summary, len(cell.done))
+    return mean_std(summary, len(cell.counted))

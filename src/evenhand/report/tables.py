@@ -16,6 +16,7 @@ from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, detection_
 from evenhand.report.headline import headline
 from evenhand.report.heat import HEAT_NOTE, heat_map
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
+from evenhand.report.ranking import fault
 from evenhand.report.records import METRICS, STATUSES, Measured, Record
 from evenhand.report.wording import (
     METRIC_TITLES,
@@ -43,6 +44,7 @@ class MethodRow:
         change: Paired difference to the baseline in conflicting accuracy, in points; "baseline" for that itself.
         interval: Its 95% interval, or why there is none.
         notes: What has failed, still runs, is planned or was skipped.
+        remark: Why the method can't be called good, or in how many runs it did nothing; mostly empty.
     """
 
     label: str
@@ -51,6 +53,7 @@ class MethodRow:
     change: str
     interval: str
     notes: tuple[str, ...]
+    remark: str
 
 
 def method_rows(section: Section) -> list[MethodRow]:
@@ -65,14 +68,14 @@ def shown_metrics(section: Section) -> tuple[str, ...]:
 
 
 def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
-    """The paired difference to the baseline in conflicting accuracy; None for itself, or without it."""
-    if baseline is None or cell is baseline:
+    """The paired difference to the baseline in conflicting accuracy; None for itself, without it, or of ERM's runs."""
+    if baseline is None or cell is baseline or not cell.is_tried:
         return None
     return difference(cell.values("conflicting"), baseline.values("conflicting"))
 
 
 def _method_row(cell: Cell, baseline: Cell | None, metrics: Sequence[str]) -> MethodRow:
-    done = len(cell.done)
+    done = len(cell.counted)
     numbers = tuple(mean_std(cell.summary(metric), done) for metric in metrics) if done else ()
     change, spread = NOTHING, ""
     paired = to_baseline(cell, baseline)
@@ -83,7 +86,18 @@ def _method_row(cell: Cell, baseline: Cell | None, metrics: Sequence[str]) -> Me
         spread = interval(paired.summary) or "one seed, no interval"
         if 1 < paired.summary.n < done:
             spread += f", n = {paired.summary.n}"
-    return MethodRow(cell.label, numbers, done, change, spread, _notes(cell))
+    return MethodRow(cell.label, numbers, done, change, spread, _notes(cell), _remark(cell))
+
+
+def _remark(cell: Cell) -> str:
+    parts: list[str] = []
+    if cell.idle:
+        reasons = listed(distinct(run.did_nothing for run in cell.idle), "or")
+        few = f" in {len(cell.idle)} of {count(len(cell.done), 'run')}, not counted here" if cell.is_tried else ""
+        parts.append(f"did nothing{few}, so it trained as ERM does: {reasons}")
+    if cell.is_tried:
+        parts += distinct([fault(cell)])
+    return "; ".join(parts)
 
 
 def _notes(cell: Cell) -> tuple[str, ...]:
@@ -139,7 +153,7 @@ def main_rows(section: Section) -> list[list[str]]:
     rows = []
     for row in method_rows(section):
         numbers = row.numbers or (NOTHING,) * len(shown_metrics(section))
-        status = listed(row.notes) or "done"
+        status = "; ".join([listed(row.notes) or "done", *distinct([row.remark])])
         rows.append([row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status])
     return rows
 
@@ -162,6 +176,8 @@ def methods_csv(sections: Sequence[Section]) -> str:
         for cell in section.cells:
             row = _identity(cell.first) | {"label": cell.label}
             row |= {status: len(cell.with_status(status)) for status in STATUSES}
+            row["did_nothing"] = len(cell.idle)
+            row["fault"] = fault(cell) if cell.done else None
             row["errors"] = "; ".join(dict.fromkeys(run.error for run in cell.runs if run.error))
             for metric in METRICS:
                 summary = cell.summary(metric)
@@ -190,6 +206,7 @@ def runs_csv(records: Sequence[Record], folder: Path) -> str:
             "data_seed": record.data_seed,
             "status": record.status,
             "error": record.error,
+            "did_nothing": record.did_nothing,
             "primary_test": record.primary_test,
             "configuration": record.configuration,
         }

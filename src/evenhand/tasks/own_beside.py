@@ -20,7 +20,6 @@ from evenhand.tasks.base import BesideColumns
 from evenhand.tasks.own_columns import Part
 from evenhand.tasks.own_reading import all_column_names, read_table, table_format, told
 
-
 Found = tuple[datasets.Dataset | None, list[str]]
 """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""
 
