@@ -29,7 +29,7 @@ def configuration(method: str, task: TaskSource, **changed: Any) -> Configuratio
 
 
 def hashes() -> dict[str, list[str]]:
-    """Run and cell hash of each method on each task, and of the ways to train a checkpoint."""
+    """Run and cell hash of each method on each task, and of the ways to train a checkpoint; files left out."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "my.csv"
         table.write_text("sentence,label\nfine,good\npoor,bad\n")
@@ -38,7 +38,7 @@ def hashes() -> dict[str, list[str]]:
         for kind in ("lora", "dora", "ia3", "head"):
             found[f"even biased-snli {kind}"] = configuration("even", snli, adapters=Adapters(kind=kind))
         found["even biased-snli fresh"] = configuration("even", snli, fresh=True)
-        return {name: [c.run_hash, c.cell_hash] for name, c in found.items()}
+        return {name: [c.former_run_hash, c.former_cell_hash] for name, c in found.items()}
 
 
 def splits() -> dict[str, str]:
