@@ -83,7 +83,8 @@ MODEL = "--model 'a model' --epochs 1"
     "options",
     [
         f"{FILE} {MODEL}",
-        f"--data 'all rows.csv' --text 'the text' 'second \"text\"' --label=-l --group 'kind of' place --id name {MODEL}",
+        f"--data 'all rows.csv' --text 'the text' 'second \"text\"' --label=-l "
+        f"--group 'kind of' place --id name {MODEL}",
         f"{FOLDER} {MODEL} --lora --peft-r 4 --peft-targets query,key --seed 3 --data-seed 1 --device cpu",
         f"{FOLDER} {MODEL} --head-only --lr 0.01 --batch-size 7",
         f"{FILES} {MODEL} --fresh --drop-incomplete --bf16 --seed 2",

@@ -57,7 +57,10 @@ def reviews(count: int, seed: int) -> tuple[list[str | None], Any]:
     label_N = rng.integers(0, 2, count)
     bad_N = rng.random(count) < np.where(label_N == 0, 0.4, 0.08)
     words_N = rng.integers(0, 3000, (count, 8))
-    return [" ".join([*(["bad"] if bad else []), *(f"w{i}" for i in row)]) for bad, row in zip(bad_N, words_N)], label_N
+    texts: list[str | None] = [
+        " ".join([*(["bad"] if bad else []), *(f"w{i}" for i in row)]) for bad, row in zip(bad_N, words_N, strict=True)
+    ]
+    return texts, label_N
 
 
 def test_a_token_is_found_though_a_model_of_all_rows_would_know_them_by_heart(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_rows_of_several_files_name_their_file() -> None:
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 
-class Caught(Exception):
+class CaughtError(Exception):
     """In place of training."""
 
 
@@ -155,16 +158,16 @@ def caught(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Configur
 
     def audits(models: Any, *_: Any, **__: Any) -> None:
         seen.append(models[0].configuration)
-        raise Caught
+        raise CaughtError
 
     def runs(configuration: Configuration, *_: Any, **__: Any) -> None:
         seen.append(configuration)
-        raise Caught
+        raise CaughtError
 
     with monkeypatch.context() as patched:
         patched.setattr(sys.modules["evenhand.auditing.audit"], "score_all", audits)
         patched.setattr(sys.modules["evenhand.run"], "carry_out", runs)
-        with pytest.raises(Caught):
+        with pytest.raises(CaughtError):
             call()
     return seen[0]
 
