@@ -36,7 +36,10 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
         correct_N = (model.eval()(**inputs).logits.argmax(1) == torch.tensor(data["labels"][:])).numpy()
     shares = {} if train is None else group_shares(membership(train, "group"))
     found = group_metrics(correct_N, membership(data, "group"), membership(data, "alignment"), shares)
-    named = {"accuracy": found["average"], **{f"accuracy_{name}": v for name, v in found["by_group"].items()}}
+    named: dict[str, float | None] = {
+        "accuracy": found["average"],
+        **{f"accuracy_{name}": v for name, v in found["by_group"].items()},
+    }
     shares: dict[str, tuple[float, int]] = {}
     if found["worst_group"] is not None and found["worst_group_n"] is not None:
         shares["worst_group"] = found["worst_group"], found["worst_group_n"]
