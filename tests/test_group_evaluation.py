@@ -42,10 +42,10 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
     }
     shares: dict[str, tuple[float, int]] = {}
     if found["worst_group"] is not None and found["worst_group_n"] is not None:
-        shares["worst_group"] = found["worst_group"], found["worst_group_n"]
+        told["worst_group"] = found["worst_group"], found["worst_group_n"]
     if found["small_groups"] is not None:
-        shares["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
-    for groups, (value, n) in shares.items():
+        told["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
+    for groups, (value, n) in told.items():
         low, high = wilson(value, n) or (0.0, 0.0)
         named |= {groups: value, f"{groups}_n": n, f"{groups}_low": low, f"{groups}_high": high}
     named |= {n: found[n] for n in ("worst_group", "aligned", "conflicting", "average_train_weighted")}  # type: ignore[literal-required]
