@@ -37,6 +37,7 @@ def test_the_card_beside_the_weights_holds_the_records_numbers(tiny_task: Task, 
     rows = tables(card.text)
     for name, shown in (("test (primary)", "test"), ("validation", "validation")):
         values = [run.record["tests"][shown][metric] for metric in METRICS]
+        values.append(run.record["tests"][shown]["small_groups"]["accuracy"])  # of this task all groups are small
         assert rows[name] == ["–" if value is None else f"{100 * value:.1f}" for value in values]
     primary = card.text.split("### By group: test\n")[1].split("###")[0]
     for group, value in run.metrics["by_group"].items():
@@ -53,7 +54,7 @@ def test_a_checkpoint_is_loaded_with_transformers_alone() -> None:
     text = model_card(record(kind="text", loader="transformers", labels=["yes", "no"]))
     assert "AutoModelForSequenceClassification.from_pretrained(folder)" in text
     assert "AutoTokenizer.from_pretrained(folder)" in text
-    assert "Classes: yes; no." in text
+    assert "Classes: yes, no." in text
     assert yaml.safe_load(text.split("---")[1])["pipeline_tag"] == "text-classification"
     assert "evenhand train erm --task colored-digits --conflict 0.02 --seed 0" in text
     assert "none (groups are used for evaluation only)" in text

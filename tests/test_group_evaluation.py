@@ -36,13 +36,16 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
         correct_N = (model.eval()(**inputs).logits.argmax(1) == torch.tensor(data["labels"][:])).numpy()
     shares = {} if train is None else group_shares(membership(train, "group"))
     found = group_metrics(correct_N, membership(data, "group"), membership(data, "alignment"), shares)
-    named = {"accuracy": found["average"], **{f"accuracy_{name}": v for name, v in found["by_group"].items()}}
+    named: dict[str, float | None] = {
+        "accuracy": found["average"],
+        **{f"accuracy_{name}": v for name, v in found["by_group"].items()},
+    }
     shares: dict[str, tuple[float, int]] = {}
     if found["worst_group"] is not None and found["worst_group_n"] is not None:
-        shares["worst_group"] = found["worst_group"], found["worst_group_n"]
+        told["worst_group"] = found["worst_group"], found["worst_group_n"]
     if found["small_groups"] is not None:
-        shares["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
-    for groups, (value, n) in shares.items():
+        told["small_groups"] = found["small_groups"]["accuracy"], found["small_groups"]["n"]
+    for groups, (value, n) in told.items():
         low, high = wilson(value, n) or (0.0, 0.0)
         named |= {groups: value, f"{groups}_n": n, f"{groups}_low": low, f"{groups}_high": high}
     named |= {n: found[n] for n in ("worst_group", "aligned", "conflicting", "average_train_weighted")}  # type: ignore[literal-required]

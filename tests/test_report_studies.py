@@ -94,7 +94,7 @@ def test_latex_is_escaped_and_whole(tmp_path: Path) -> None:
     text = write_report(tmp_path).latex.read_text(encoding="utf-8")
     assert r"50\% \& more\_$\alpha$ \{x\}" in text
     assert r"bad \# \textbackslash{} thing" in text
-    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 3
     for table in text.split("\\midrule")[1:]:
         rows = table.split("\\bottomrule")[0].strip().splitlines()
         assert len({row.replace("\\&", "").count("&") for row in rows}) == 1

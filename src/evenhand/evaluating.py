@@ -241,7 +241,7 @@ def _merged_numbers(model: PreTrainedModel, split: datasets.Dataset, merged: Map
     found = list(split.features["labels"].names)
     classes = _classes(model)
     if not set(classes) <= set(merged):
-        raise UserError(f"The model's classes are {named(classes)}, but the task's are {named(merged)}.")
+        raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
     return np.array([found.index(merged[c]) for c in classes])
 
 
@@ -252,8 +252,8 @@ def _class_numbers(model: PreTrainedModel, folder: str, name: str, split: datase
         return np.arange(len(found))
     if not set(found) <= set(classes):
         raise UserError(
-            f"The classes of the model '{folder}' are {named(classes)}, but those of the split '{name}' are "
-            f"{named(found)}."
+            f"The classes of the model '{folder}' are {', '.join(classes)}, but those of the split '{name}' are "
+            f"{', '.join(found)}."
         )
     return np.array([classes.index(c) for c in found])
 

@@ -41,7 +41,8 @@ class Result:
     Attributes:
         model: The debiased model, in eval mode.
         metrics: Metrics of the primary test set: "average", "average_train_weighted", "worst_group", "aligned",
-            "conflicting" (fractions of 1, None where undefined) and "by_group".
+            "conflicting" (fractions of 1, None where undefined) and "by_group"; "worst_group_name", "worst_group_n",
+            "worst_group_interval" and "small_groups" (those under 20 samples together), which older runs lack.
         scores: The training samples' gradient norms, shape (N,); None for methods that compute none.
         record: Everything in record.json.
         folder: Where the run lies.

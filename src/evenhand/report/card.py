@@ -106,7 +106,7 @@ def _data(record: dict[str, Any]) -> list[str]:
     lines += _files(record)
     labels = record.get("labels")
     if labels:
-        lines += [f"Classes: {markdown_text(named(str(label) for label in labels))}.", ""]
+        lines += [f"Classes: {', '.join(markdown_text(str(label)) for label in labels)}.", ""]
     return [*lines, *markdown_table("", ["Split", "Samples", "Conflicting"], rows, 1)]
 
 
