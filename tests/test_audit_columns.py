@@ -111,7 +111,9 @@ def test_of_many_values_those_on_enough_rows_are_tested() -> None:
 def test_any_column_of_texts_is_read_or_left_out(values: list[str | None]) -> None:
     found = column_attributes("x", pa.chunked_array([pa.array(values, pa.string())]))
     if not isinstance(found, str):
-        assert all(len(view.value_N) == len(values) and view.value_N.max() < len(view.names) for v in found for view in v)
+        assert all(
+            len(view.value_N) == len(values) and view.value_N.max() < len(view.names) for v in found for view in v
+        )
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers(-(2**60), 2**60).map(float)), min_size=1))
@@ -146,7 +148,10 @@ def test_a_column_beside_the_rows_is_found_among_hundreds() -> None:
     hint = hints_of(task, scores(rng, conflicting_N))
     assert [(f.kind, f.name, f.verdict) for f in hint.findings] == [("column", "site", "strong")]
     assert hint.tested["column"] == 301
-    assert "Columns not tested, as they hold ids: id 0, id 1, id 2, id 3, id 4, id 5, id 6, id 7 and 12 more." in hint.notes
+    assert (
+        "Columns not tested, as they hold ids: id 0, id 1, id 2, id 3, id 4, id 5, id 6, id 7 and 12 more."
+        in hint.notes
+    )
     assert "Columns not tested, as they hold lists, objects or bytes: pictures." in hint.notes
 
 

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from audit_data import ORDINARY, audit_of, certain, hints_of, image_task, labels, scores, sentences, text_task, with_token
+from audit_data import (
+    ORDINARY,
+    audit_of,
+    certain,
+    hints_of,
+    image_task,
+    labels,
+    scores,
+    sentences,
+    text_task,
+    with_token,
+)
 from evenhand.auditing.advice import advise
 from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, decile_masses, detection, histogram
@@ -199,7 +210,7 @@ def test_missing_and_doubled_ids_are_said(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     label_N = rng.integers(0, 3, 60)
     without = audit_of(text_task(sentences(rng, 60), label_N), rng.random(60) + 0.1, tmp_path)
-    assert "The data have no column 'id', so samples are named by their index in the training split." in without.notes
+    assert "The data have no column 'id', so samples are named by their index in their split." in without.notes
     assert without.to_frame()["id"].tolist() == list(range(60))
     doubled = text_task(sentences(rng, 60), label_N, id=["a", "a", *map(str, range(58))])
     assert (

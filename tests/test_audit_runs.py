@@ -18,7 +18,9 @@ import torch
 import evenhand as eh
 from audit_data import image_task, text_task
 from conftest import make_task
+from evenhand.auditing import scoring
 from evenhand.cli import main
+from evenhand.saved_models import load_model
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
@@ -45,6 +47,15 @@ def task() -> Task:
 
 
 @pytest.fixture(scope="module")
+def even(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Even with two seeds on the same data."""
+    folder = tmp_path_factory.mktemp("even")
+    for seed in (0, 1):
+        eh.fit(eh.Even(), task, "mlp", seed=seed, data_seed=0, output_dir=folder / f"even{seed}", epochs=2)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def runs(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PGD with two seeds on the same data."""
     folder = tmp_path_factory.mktemp("runs")
@@ -62,23 +73,52 @@ def refusal(*arguments: Any, **options: Any) -> str:
 # ---- what is audited ------------------------------------------------------------------------------------------------
 
 
-def test_a_run_gives_its_model_and_its_scores(runs: Path, task: Task, tmp_path: Path) -> None:
-    found = eh.audit(runs / "pgd0", task=task, output_dir=tmp_path / "out")
-    scores = np.load(runs / "pgd0" / "stages" / "scores" / "scores.npy")
-    assert np.allclose(found.to_frame()["score"], scores / scores.sum())
-    assert found.described == "the biased model of the run"
+def asked_by_halves(run: Path, task: Task) -> Any:
+    """Each training sample's norm under the biased model of a run of Even that didn't see it."""
+    part_N = np.random.default_rng(0).permutation(len(task.train)) * 2 // len(task.train)
+    rows = task.train.with_format("torch")
+    collate = lambda rows: {  # noqa: E731
+        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
+        "labels": torch.stack([row["labels"] for row in rows]),
+    }
+    of_model = [
+        eh.gradient_norms(load_model(run / "stages" / f"biased-{k + 1}" / "model"), rows, collate_fn=collate)
+        for k in range(2)
+    ]
+    return np.where(part_N == 0, *of_model)
+
+
+def test_a_run_of_even_gives_its_halves(even: Path, task: Task, tmp_path: Path) -> None:
+    found = eh.audit(even / "even0", task=task, output_dir=tmp_path / "out")
+    norm_N = asked_by_halves(even / "even0", task)
+    assert np.allclose(found.training["score"], norm_N / norm_N.sum(), rtol=1e-4)
+    assert found.described == "those of the run, each asked about the part that it wasn't trained on"
     assert found.agreement is None
     assert found.detection is not None
-    assert not (tmp_path / "out" / "models" / "seed0" / "stages").exists()  # nothing was trained or scored
+    assert not (tmp_path / "out" / "models" / "folds-seed0" / "stages").exists()  # nothing was trained
 
 
-def test_runs_with_several_seeds_on_the_same_data_are_compared(runs: Path, task: Task, tmp_path: Path) -> None:
-    found = eh.audit(runs, task=task, output_dir=tmp_path / "out")
+def test_runs_with_several_seeds_on_the_same_data_are_compared(even: Path, task: Task, tmp_path: Path) -> None:
+    found = eh.audit(even, task=task, output_dir=tmp_path / "out")
     assert found.seeds == (0, 1)
     assert found.agreement is not None
-    each = [np.load(runs / f"pgd{seed}" / "stages" / "scores" / "scores.npy") for seed in (0, 1)]
-    expected = np.mean([scores / scores.sum() for scores in each], axis=0)
-    assert np.allclose(found.to_frame()["score"], expected)
+    frame = found.training
+    for seed in (0, 1):
+        alone = eh.audit(even / f"even{seed}", task=task, output_dir=tmp_path / f"{seed}").training
+        assert np.allclose(alone["score"], frame[f"score_seed{seed}"])
+    assert np.allclose(frame["score"], (frame["score_seed0"] + frame["score_seed1"]) / 2)
+
+
+def test_a_run_whose_biased_model_saw_every_row_has_halves_trained(runs: Path, task: Task, tmp_path: Path) -> None:
+    found = eh.audit(runs, task=task, output_dir=tmp_path / "out")
+    assert found.seeds == (0, 1)
+    assert "GCE (q = 0.7) and the run's settings, two for each seed" in found.described
+    assert any("trained on every training row and may know some by heart" in note for note in found.notes)
+    for seed in (0, 1):
+        stages = tmp_path / "out" / "models" / f"folds-seed{seed}" / "stages"
+        assert sorted(stage.name for stage in stages.iterdir()) == ["biased-1", "biased-2"]
+    again = eh.fit(eh.Even(), task, "mlp", seed=0, data_seed=0, output_dir=tmp_path / "even", epochs=2)
+    assert np.allclose(eh.audit(again.folder, task=task).training["score"], found.training["score_seed0"], rtol=1e-4)
 
 
 def test_runs_on_different_data_are_not_compared_and_it_is_said(tmp_path: Path) -> None:
@@ -96,7 +136,7 @@ def test_a_run_without_a_biased_model_has_one_trained_which_is_kept(tmp_path: Pa
     found = eh.audit(tmp_path / "erm")
     assert "trained for this audit" in found.described
     assert (found.seeds, found.data_seed) == ((2,), 2)
-    model = tmp_path / "erm" / "audit" / "models" / "seed2" / "stages" / "biased" / "stage.json"
+    model = tmp_path / "erm" / "audit" / "models" / "folds-seed2" / "stages" / "biased-1" / "stage.json"
     before = model.stat().st_mtime_ns
     again = eh.audit(tmp_path / "erm")
     assert model.stat().st_mtime_ns == before
@@ -115,12 +155,12 @@ def test_seeds_train_models_on_the_same_data(tmp_path: Path) -> None:
 
 
 def test_a_saved_classifier_is_taken_as_it_is(runs: Path, task: Task, tmp_path: Path) -> None:
-    folder = runs / "pgd0" / "stages" / "biased" / "model"
-    taken = eh.audit(task, folder, output_dir=tmp_path / "taken")
-    of_run = eh.audit(runs / "pgd0", task=task, output_dir=tmp_path / "run")
-    assert np.allclose(taken.to_frame()["score"], of_run.to_frame()["score"], rtol=1e-4)
+    taken = eh.audit(task, runs / "pgd0" / "stages" / "biased" / "model", output_dir=tmp_path / "taken")
+    scores = np.load(runs / "pgd0" / "stages" / "scores" / "scores.npy")
+    assert np.allclose(taken.training["score"], scores / scores.sum(), rtol=1e-4)
     assert taken.seeds == (None,)
-    assert not (tmp_path / "taken" / "models" / "given" / "stages" / "biased").exists()
+    assert not (tmp_path / "taken" / "models" / "given" / "stages").exists()
+    assert any("trained on the rows that it was asked about can't be known" in note for note in taken.notes)
 
 
 # ---- what is refused, in one sentence -------------------------------------------------------------------------------
@@ -165,20 +205,23 @@ def test_data_that_are_not_the_runs(runs: Path, task: Task, tmp_path: Path) -> N
     assert "it was trained on 200 samples, the data given have 100" in said
     shuffled = dataclasses.replace(task, train=task.train.shuffle(seed=0))
     other = refusal(runs / "pgd0", task=shuffled, output_dir=tmp_path / "a")
-    assert "don't match the data: computed again, the samples have other scores" in other
+    assert "they hold other rows than those that it was trained and tested on, or in another order" in other
+    assert not (tmp_path / "a").exists()
 
 
-def test_scores_that_do_not_match(runs: Path, task: Task, tmp_path: Path) -> None:
-    folder = spoiled(runs, tmp_path, lambda record: record)
-    path = folder / "stages" / "scores" / "scores.npy"
-    scores = np.load(path)
-    np.save(path, scores[:150])
-    said = refusal(folder, task=task)
-    assert "don't match the data: 150 scores, 200 training samples" in said
-    np.save(path, scores[::-1])
-    assert "computed again, the samples have other scores" in refusal(folder, task=task)
+def test_models_that_do_not_match(even: Path, task: Task, tmp_path: Path) -> None:
+    folder = tmp_path / "spoiled"
+    shutil.copytree(even / "even0", folder)
+    path = folder / "stages" / "probabilities-1" / "probabilities.npy"
+    told = np.load(path)
+    np.save(path, told[:150])
+    assert "don't match the data: 150 of them, 200 training samples" in refusal(folder, task=task)
+    np.save(path, told[::-1])
+    assert "computed again, the samples have other ones" in refusal(folder, task=task)
     path.write_bytes(path.read_bytes()[:100])
     assert "can't be read" in refusal(folder, task=task)
+    path.unlink()  # nothing to compare with
+    eh.audit(folder, task=task)
 
 
 def test_several_tasks_in_one_folder(runs: Path, tmp_path: Path) -> None:
@@ -222,10 +265,13 @@ def test_seeds_that_are_none(seeds: Any) -> None:
     assert "'seeds' parameter of audit must be" in refusal("colored-digits", seeds=seeds)
 
 
-def test_scores_that_are_no_numbers_rank_nothing(runs: Path, task: Task, tmp_path: Path) -> None:
-    folder = spoiled(runs, tmp_path, lambda record: record)
-    np.save(folder / "stages" / "scores" / "scores.npy", np.full(200, np.nan))
-    assert "so samples can't be ranked by them" in refusal(folder, task=task)
+def test_scores_that_are_no_numbers_rank_nothing(
+    even: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (np.nan, 0.0):
+        monkeypatch.setattr(scoring, "gradient_norms", lambda model, rows, *_, n=number, **__: np.full(len(rows), n))
+        said = refusal(even / "even0", task=task, output_dir=tmp_path / str(number))
+        assert "so samples can't be ranked by them" in said
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

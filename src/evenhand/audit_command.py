@@ -25,25 +25,26 @@ _BESIDE_A_RUN = {"run_folder", "seeds", *_PLACES, "output_dir", "export", "devic
 class AuditVerb(Train):
     """Does my data hold a shortcut, which samples go against it, and what to do.
 
-    Takes the biased model of a RUN (PGD, Even, …), or a saved classifier (--model DIR), or trains biased models on a
-    task; scores each training sample by its gradient's norm; and writes audit.html, audit.md, audit.json and
-    scores.parquet and .csv. Beside a RUN, its record says task, model and training; --data-dir (of own data: --data)
-    says where its files lie. An audit that was stopped goes on where it was when the same command is given again.
+    Takes the biased models of a RUN of Even, or a saved classifier (--model DIR), or trains two biased models for each
+    seed, each on one half of the training rows and asked about the other half; scores each row by its gradient's norm;
+    and writes audit.html, audit.md, audit.json and scores.parquet and .csv. Beside a RUN, its record says task, model
+    and training; --data-dir (of own data: --data) says where its files lie. An audit that was stopped goes on where it
+    was when the same command is given again.
 
     Attributes:
         run_folder: A run's folder, or a folder of runs on the same data with different seeds; without it --task is
             audited.
         model: A saved classifier's folder, taken as the biased model; or what biased models start from: `mlp`,
             `digits-cnn`, `tiny-bert`, `small-vit`, `MiniLM`, …, a checkpoint's folder, or a name on the hub.
-        seeds: Train so many biased models (seeds 0, 1, …) on the same data, and show how far they agree.
+        seeds: Train this many pairs of biased models (seeds 0, 1, …) on the same data, and show how far they agree.
         export: Write the scores to this file too, as Parquet or CSV by its ending.
-        seed: The biased model's seed; --seeds gives several.
+        seed: The biased models' seed; --seeds gives several.
         data_seed: Drives the data's construction.
         output_dir: The audit's folder; `audit` in the RUN, or runs/TASK/audit-… unless given.
     """
 
     run_folder: Positional[Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")]] = None
-    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one model)")] = None
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: one pair)")] = None
     export: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: see above)")] = None
 

@@ -139,7 +139,9 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
         opposites=opposites,
         suspects=suspects,
-        advice=advise(hint, opposites, lambda method: command(method, subject.configuration, subject.device), task.kind),
+        advice=advise(
+            hint, opposites, lambda method: command(method, subject.configuration, subject.device), task.kind
+        ),
         notes=(*task.notes, *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),

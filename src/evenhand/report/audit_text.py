@@ -72,7 +72,11 @@ def audit_markdown(content: Mapping[str, Any]) -> str:
 
 def _findings(content: Mapping[str, Any]) -> list[str]:
     if not content["findings"]:
-        said = "Nothing could be tested." if content["tested"] == "nothing" else "Nothing that was tested points to a class."
+        said = (
+            "Nothing could be tested."
+            if content["tested"] == "nothing"
+            else "Nothing that was tested points to a class."
+        )
         return [said]
     rows = [
         (

@@ -20,7 +20,6 @@ from evenhand.tasks.base import BesideColumns
 from evenhand.tasks.own_columns import Part
 from evenhand.tasks.own_reading import all_column_names, read_table, table_format, told
 
-
 Found = tuple[datasets.Dataset | None, list[str]]
 """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""
 
@@ -80,9 +79,7 @@ class HubColumns:
         return replace(self, rows=self.rows.select(rows))
 
 
-def columns_beside(
-    parts: Sequence[Part], splits: Mapping[str, NDArray[np.int64]], split: str
-) -> BesideColumns:
+def columns_beside(parts: Sequence[Part], splits: Mapping[str, NDArray[np.int64]], split: str) -> BesideColumns:
     """The columns beside the rows of a split.
 
     Args:

@@ -166,7 +166,11 @@ def _with_metadata(
     listed = {path.resolve() for path in files}
     unlisted = sum(path.resolve() not in listed for path in picture_files(root))
     typed = table.suffix not in (".csv", ".tsv") or not in_table
-    used = (image, *([in_table] if in_table else []), *(name for option, name in others.items() if "group" not in option))
+    used = (
+        image,
+        *([in_table] if in_table else []),
+        *(name for option, name in others.items() if "group" not in option),
+    )
     beside = TableColumns(table, used)
     part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed, beside=beside)
     parts = [part] if split or "split" in others else _by_folder(part, names)
