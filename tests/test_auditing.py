@@ -56,13 +56,13 @@ def test_pointing_is_fishers_exact_test_for_the_class_chosen() -> None:
 
 def test_pooling_one_value_is_testing_it_alone() -> None:
     rng = np.random.default_rng(1)
-    label_N = rng.integers(0, 4, 200)
-    table = tabulate(
-        sparse.csr_array((rng.random(200) < 0.3)[:, None].astype(float)), ranked(rng.random(200), label_N, 4)
-    )
-    for alone, pooled in zip(separations(table, np.array([2])), pooled_separations(table, np.array([2])), strict=True):
-        assert alone.auroc_V[0] == pytest.approx(pooled.auroc_V[0])
-        assert alone.p_V[0] == pytest.approx(pooled.p_V[0])
+    scores_N = ranked(rng.random(200), rng.integers(0, 4, 200), 4)
+    has_N = rng.random(200) < 0.3
+    table = tabulate(sparse.csr_array(has_N[:, None].astype(float)), scores_N)
+    pooled = pooled_separations(np.where(has_N, 2, -1), np.ones(200, dtype=bool), scores_N)
+    for alone, together in zip(separations(table, np.array([2])), pooled, strict=True):
+        assert alone.auroc_V[0] == pytest.approx(together.auroc_V[0])
+        assert alone.p_V[0] == pytest.approx(together.p_V[0])
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------

@@ -160,18 +160,24 @@ def separations(table: Table, class_V: NDArray[np.int64]) -> tuple[Separation, S
     return _both(table, aligned_VC, ~aligned_VC)
 
 
-def pooled_separations(table: Table, class_V: NDArray[np.int64]) -> tuple[Separation, Separation]:
-    """Of several values that exclude each other, as one: conflicting samples and aligned ones."""
-    aligned_VC = np.arange(len(table.size_C)) == class_V[:, None]
-    sums = [
-        np.where(chosen_VC, of_VC, 0.0).sum(axis=0, keepdims=True)
-        for chosen_VC in (~aligned_VC, aligned_VC)
-        for of_VC in (table.count_VC, table.ranks_VC)
-    ]
-    return (
-        separation(sums[0], sums[1], table.size_C, higher=True),
-        separation(sums[2], sums[3], table.size_C, higher=False),
-    )
+def pooled_separations(match_N: NDArray[np.int64], kept_N: NDArray[np.bool_], scores: Ranked) -> list[Separation]:
+    """Of several values that exclude each other, as one: conflicting samples and aligned ones.
+
+    Args:
+        match_N: The class that a sample's value points to, −1 for none.
+        kept_N: The samples that are compared.
+        scores: The ranked scores.
+    """
+    label_N, classes = scores.label_N[kept_N], len(scores.size_C)
+    left = ranked(scores.rank_N[kept_N], label_N, classes)
+    aligned_N = match_N[kept_N] == label_N
+    against_N = (match_N[kept_N] >= 0) & ~aligned_N
+    found = []
+    for member_N, higher in ((against_N, True), (aligned_N, False)):
+        count_C = np.bincount(label_N[member_N], minlength=classes).astype(np.float64)
+        ranks_C = np.bincount(label_N, weights=left.rank_N * member_N, minlength=classes)
+        found.append(separation(count_C[None], ranks_C[None], left.size_C, higher=higher))
+    return found
 
 
 def _both(

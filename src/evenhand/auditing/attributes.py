@@ -34,11 +34,13 @@ class Attribute:
         name: What it is called.
         names: Name of each value; of a colour its code, as in "#dc143c".
         value_N: Which value each sample has, −1 for none, shape (N,).
+        cut: Whether values are parts of a number, cut without regard to classes.
     """
 
     name: str
     names: list[str]
     value_N: NDArray[np.int64]
+    cut: bool = False
 
 
 Views = list[Attribute]
@@ -49,7 +51,7 @@ def by_tenths(name: str, number_N: NDArray[np.float64]) -> Attribute | None:
     """A number by its tenths; a value that a tenth of the samples have is one of its own. None for a single value."""
     text_N = _tenths(number_N)
     text_N[np.isnan(number_N)] = MISSING
-    return _attribute(name, text_N)
+    return _attribute(name, text_N, cut=True)
 
 
 def column_attributes(name: str, entries: pa.ChunkedArray, labels: tuple[str, ...] = ()) -> list[Views] | str:
@@ -127,7 +129,7 @@ def _number_views(name: str, text_N: NDArray[Any], number_N: NDArray[np.float64]
         return as_entries
     text_N = words_N.copy()
     text_N[numeric_N] = _tenths(numbers)
-    tenths = _attribute(name, text_N)
+    tenths = _attribute(name, text_N, cut=True)
     views = [] if tenths is None else [tenths]
     if whole and len(different) <= _FEW_NUMBERS and not isinstance(as_entries, str):
         views = [*as_entries[0], *views]
@@ -178,7 +180,7 @@ def _dates(name: str, when: Any) -> list[Views] | str:
     for tenth in np.unique(tenth_N.dropna()):
         rows = (tenth_N == tenth).to_numpy()
         text_N[rows] = f"{when[rows].min():%Y-%m-%d} to {when[rows].max():%Y-%m-%d}"
-    whole = _attribute(f"{name} (tenths)", text_N)
+    whole = _attribute(f"{name} (tenths)", text_N, cut=True)
     views += [] if whole is None else [[whole]]
     return views or "one value"
 
@@ -193,6 +195,8 @@ def _entries(name: str, text_N: NDArray[Any]) -> list[Views] | str:
     return "free text" if words >= _MANY_WORDS else f"no entry on {LEAST_COUNT} rows, as ids"
 
 
-def _attribute(name: str, text_N: NDArray[Any]) -> Attribute | None:
+def _attribute(name: str, text_N: NDArray[Any], cut: bool = False) -> Attribute | None:
     codes, names = pd.factorize(text_N)
-    return Attribute(name, [str(text) for text in names], codes.astype(np.int64)) if len(names) > 1 else None
+    if len(names) < 2:
+        return None
+    return Attribute(name, [str(text) for text in names], codes.astype(np.int64), cut)

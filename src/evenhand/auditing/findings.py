@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from evenhand.auditing.association import (
     LEAST_EXCESS,
@@ -22,10 +23,10 @@ from evenhand.auditing.association import (
     Table,
     pointing,
     pooled_separations,
-    ranked,
-    separation,
     separations,
+    tabulate,
 )
+from evenhand.auditing.attributes import Attribute
 from evenhand.metrics import holm
 
 LEAST_SEPARATION = 0.6
@@ -43,6 +44,9 @@ TELLING = 0.8
 """From this gain on, and where it is right on this share of its samples, an association stands among the findings."""
 FOLLOWED = 0.5
 """How bright or long inputs are often belongs to what they show: the model must follow it on half of what it misleads."""
+CLEAR = 0.8
+"""Of the parts that a number is cut into, only those are compared by their scores that point to a class at least this
+much as clearly as the clearest."""
 ALIKE = 0.9
 """Two findings that tell the same class of this share of the samples that either is on are one."""
 
@@ -106,7 +110,8 @@ class Finding:
         auroc_aligned: The same of aligned samples; low.
         p: Largest p of the three tests (association; scores of conflicting; of aligned samples), after Holm's
             correction for everything that was tested.
-        followed: Share of the conflicting samples that the biased model takes for the class that their value points to.
+        followed: Share of the conflicting samples that the biased model takes for the class that their value points to;
+            of a number's parts, those count that hold one class.
         also: What goes with it and says nothing beside it: kind, name and place of each.
         match_N: The class that a sample's value points to, −1 for none, shape (N,); not part of the data written.
     """
@@ -213,12 +218,7 @@ def _is_carried(first: Finding, second: Finding, scores: Ranked) -> bool:
     rest_N = (first.match_N < 0) | (first.match_N == scores.label_N)
     if 2 * (against_N & ~rest_N).sum() < min(against_N.sum(), (~rest_N).sum()):
         return False  # they are misled by different samples
-    classes = len(scores.size_C)
-    label_N = scores.label_N[rest_N]
-    left = ranked(scores.rank_N[rest_N], label_N, classes)
-    count_C = np.bincount(label_N[against_N[rest_N]], minlength=classes).astype(np.float64)
-    ranks_C = np.bincount(label_N, weights=left.rank_N * against_N[rest_N], minlength=classes)
-    apart = separation(count_C[None], ranks_C[None], left.size_C, higher=True)
+    apart = pooled_separations(second.match_N, rest_N, scores)[0]
     return not (apart.p_V[0] <= SIGNIFICANCE and apart.auroc_V[0] >= LEAST_SEPARATION)
 
 
@@ -265,43 +265,61 @@ def value_candidates(
     return candidates
 
 
-def attribute_candidate(
-    kind: Kind,
-    name: tuple[str, str | None],
-    names: Sequence[str],
-    value_N: NDArray[np.int64],
-    table: Table,
-    seen: Seen,
-) -> Candidate:
-    """Several values that exclude each other, tested as one: the colour, a column.
+def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, scores: Ranked, seen: Seen) -> Candidate:
+    """Several values that exclude each other, tested as one: the colour, a measure, a column.
 
     Which values point to a class is decided by their labels alone, corrected for the number of values; scores are
     compared over all of these together, so that a few conflicting samples of each are enough.
 
     Args:
         kind: What it is.
-        name: The attribute's name and place.
-        names: Name of each value.
-        value_N: Which value each sample has, −1 for none, shape (N,).
-        table: The values' table.
+        place: The text that is measured; None for all else.
+        attribute: Its values, each on enough samples.
+        scores: The ranked scores.
         seen: The samples.
     """
+    names = attribute.names
+    present = np.flatnonzero(attribute.value_N >= 0)
+    shape = (len(attribute.value_N), max(1, len(names)))
+    table = tabulate(
+        sparse.csr_array((np.ones(len(present)), (present, attribute.value_N[present])), shape=shape), scores
+    )
     points = pointing(table)
     p_values = np.array([1.0 if p is None else p for p in holm([float(p) for p in points.p_V])])
-    chosen: list[int] = np.flatnonzero(_points(points) & (p_values <= SIGNIFICANCE)).tolist()
+    pointing_V = _points(points) & (p_values <= SIGNIFICANCE)
+    chosen: list[int] = np.flatnonzero(pointing_V).tolist()
     p_association = float(p_values.min(initial=1.0))
     if not chosen:
         return Candidate(p_association, 1.0, None)
-    part = Table(table.count_VC[chosen], table.ranks_VC[chosen], table.size_C)
-    conflicting, aligned = pooled_separations(part, points.class_V[chosen])
-    p_scores = [conflicting.p_V[0]] + ([] if np.isnan(aligned.auroc_V[0]) else [aligned.p_V[0]])
     class_of = np.full(len(names) + 1, -1)  # the last one is that of samples without a value
     class_of[chosen] = points.class_V[chosen]
+    match_N = class_of[attribute.value_N]
+    unclear = np.setdiff1d(chosen, _clear(chosen, points)) if attribute.cut else []
+    kept_N = ~np.isin(attribute.value_N, unclear)
+    conflicting, aligned = pooled_separations(match_N, kept_N, scores)
+    p_scores = [conflicting.p_V[0]] + ([] if np.isnan(aligned.auroc_V[0]) else [aligned.p_V[0]])
     values = tuple(
         sorted((_value(names[v], v, table, points, seen.classes) for v in chosen), key=lambda v: (-v.count, v.name))
     )
-    finding = _finding(kind, name, values, class_of[value_N], (conflicting, aligned), 0, seen)
+    finding = _finding(kind, (attribute.name, place), values, match_N, (conflicting, aligned), 0, seen)
+    finding = replace(finding, followed=_followed(kept_N, match_N, seen))
     return Candidate(p_association, float(max(p_association, *p_scores)), finding)
+
+
+def _clear(chosen: Sequence[int], points: Pointing) -> list[int]:
+    """The parts of a number that point to their class about as clearly as the clearest does.
+
+    Where a class's range ends within a part, the part holds two classes: the samples of the other one in it don't go
+    against anything.
+    """
+    excess_V = points.share_V - points.base_V
+    best = {c: max(excess_V[v] for v in chosen if points.class_V[v] == c) for c in points.class_V[list(chosen)]}
+    return [v for v in chosen if excess_V[v] >= CLEAR * best[points.class_V[v]]]
+
+
+def _followed(kept_N: NDArray[np.bool_], match_N: NDArray[np.int64], seen: Seen) -> float | None:
+    against_N = kept_N & (match_N >= 0) & (match_N != seen.label_N)
+    return float((seen.predicted_N == match_N)[against_N].mean()) if against_N.any() else None
 
 
 def _points(points: Pointing) -> NDArray[np.bool_]:
@@ -334,7 +352,6 @@ def _finding(
     count = sum(value.count for value in values)
     against = sum(value.conflicting for value in values)
     told = sum(value.count * (value.share - value.base) for value in values)
-    against_N = (match_N >= 0) & (match_N != seen.label_N)
     return Finding(
         kind=kind,
         name=name[0],
@@ -348,7 +365,7 @@ def _finding(
         auroc_conflicting=_defined(apart[0].auroc_V[v]),
         auroc_aligned=_defined(apart[1].auroc_V[v]),
         p=1.0,
-        followed=float((seen.predicted_N == match_N)[against_N].mean()) if against_N.any() else None,
+        followed=_followed(np.ones(samples, dtype=bool), match_N, seen),
         match_N=match_N,
     )
 

@@ -6,14 +6,13 @@ Legend: N samples.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
 from evenhand.auditing.attributes import Attribute, Views, by_tenths, column_attributes
@@ -119,16 +118,8 @@ class _Tests:
 
     def add(self, kind: Kind, views: Views, place: str | None = None) -> None:
         """Test an attribute, in one of its views."""
-        self.candidates.append(first_that_separates([self._of(kind, view, place) for view in views]))
-
-    def _of(self, kind: Kind, attribute: Attribute, place: str | None) -> Candidate:
-        value_N, names = _frequent(attribute)
-        present = np.flatnonzero(value_N >= 0)
-        member_NV = sparse.csr_array(
-            (np.ones(len(present)), (present, value_N[present])), shape=(len(value_N), max(1, len(names)))
-        )
-        table = tabulate(member_NV, self.scores)
-        return attribute_candidate(kind, (attribute.name, place), names, value_N, table, self.seen)
+        found = [attribute_candidate(kind, place, _frequent(view), self.scores, self.seen) for view in views]
+        self.candidates.append(first_that_separates(found))
 
 
 def _test_texts(tests: _Tests, split: datasets.Dataset) -> None:
@@ -208,11 +199,11 @@ def _entries(split: datasets.Dataset, name: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(names, pa.string())])
 
 
-def _frequent(attribute: Attribute) -> tuple[NDArray[np.int64], list[str]]:
+def _frequent(attribute: Attribute) -> Attribute:
     """The attribute without values on too few samples."""
     present_N = attribute.value_N >= 0
     count_V = np.bincount(attribute.value_N[present_N], minlength=len(attribute.names))
     kept = np.flatnonzero(count_V >= LEAST_COUNT)
     place_V = np.full(len(attribute.names) + 1, -1)  # the last one is that of samples without a value
     place_V[kept] = np.arange(len(kept))
-    return place_V[attribute.value_N], [attribute.names[v] for v in kept]
+    return replace(attribute, value_N=place_V[attribute.value_N], names=[attribute.names[v] for v in kept])

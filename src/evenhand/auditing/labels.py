@@ -77,7 +77,7 @@ def find_opposites(
     rows = ranking[(wrong_N & confident_N)[ranking]]
     mass = float(score_N[rows].sum() / score_N.sum())
     confident_right = float(confident_N[right_N].mean()) if right_N.any() else 0.0
-    ratio = len(rows) / wrong_N.sum() / confident_right if wrong_N.any() and confident_right else None
+    ratio = len(rows) / int(wrong_N.sum()) / confident_right if wrong_N.any() and confident_right else None
     few = LEAST <= len(rows) <= FEW * len(score_N)
     return Opposites(rows, mass, ratio, few and mass >= SURE_MASS and ratio is not None and ratio >= SURE_ERRORS)
 
