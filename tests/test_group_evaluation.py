@@ -40,7 +40,7 @@ def expected(model: Any, data: datasets.Dataset, train: datasets.Dataset | None 
         "accuracy": found["average"],
         **{f"accuracy_{name}": v for name, v in found["by_group"].items()},
     }
-    shares: dict[str, tuple[float, int]] = {}
+    told: dict[str, tuple[float, int]] = {}
     if found["worst_group"] is not None and found["worst_group_n"] is not None:
         told["worst_group"] = found["worst_group"], found["worst_group_n"]
     if found["small_groups"] is not None:

@@ -26,7 +26,7 @@ from rich.text import Text
 from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
 from evenhand.progress import Measurement
-from evenhand.report.worst import Groups, empty_groups, group_texts, record_groups
+from evenhand.report.worst import Groups, empty_groups, group_texts, is_lower, record_groups, weakest
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
@@ -268,10 +268,10 @@ def percent(value: float | None) -> str:
 
 
 def metrics_table(record: dict[str, Any]) -> Table:
-    """The headline metrics of one run; the small groups stand in it where there are any."""
-    metrics, small = record["metrics"], record_groups(record)[1]
+    """The headline metrics of one run; the small groups stand in it where they are the worst."""
+    metrics, groups = record["metrics"], record_groups(record)
     values = {"average": metrics["average"], "worst group": metrics["worst_group"]}
-    values |= {} if small is None else {"small groups": small.accuracy}
+    values |= {"small groups": weakest(groups)} if is_lower(groups) else {}
     values |= {"aligned": metrics["aligned"], "conflicting": metrics["conflicting"]}
     table = Table()
     for column in values:
