@@ -271,7 +271,8 @@ def _check_data(
             f"samples; {wanted}."
         )
     again_N = probability_NC[np.arange(len(rows)), column_values(split, "labels")[rows]]
-    if np.mean(np.abs(again_N - told_N[rows]) > _TOLERANCE) > 0.1:
+    scale_N = np.maximum(again_N, told_N[rows]) + 1e-3
+    if np.mean(np.abs(again_N - told_N[rows]) / scale_N > _TOLERANCE) > 0.1:
         raise UserError(
             f"The probabilities in '{path}' don't match the data: computed again, the samples have other ones; "
             f"{wanted}."
