@@ -162,6 +162,7 @@ def test_reset_forgets_b_and_detaching_does_too() -> None:
         edge.backward(model(x), y, combine=False)
         edge.reset()
         for p in model.parameters():
+            assert p.grad is not None
             p.grad.data.mul_(0)  # leaves the version counter as it is
 
     assert_close(update(dropped), update(None), FLOAT64)
@@ -188,9 +189,7 @@ class Experts(nn.Module):
     def __init__(self, pick: str = "mask", used: int = 3) -> None:
         super().__init__()
         self.enter, self.head = nn.Linear(4, 6), nn.Linear(6, CLASSES)
-        self.experts = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)) for _ in range(used)
-        )
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)) for _ in range(used))
         self.pick = pick
 
     def forward(self, x: Tensor, expert: Tensor) -> dict[str, Tensor]:
@@ -413,14 +412,12 @@ def test_norms_compare_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     monkeypatch.setattr("evenhand.gradients.norm_check._AGAIN", 4)
     model = Long().double().eval()
     sign = torch.tensor([-1.0] * 16 + [1.0] * 16).double()
-    rows = [
-        {"x": torch.cat([s[None], torch.randn(5).double()]), "labels": i % CLASSES} for i, s in enumerate(sign)
-    ]
+    rows = [{"x": torch.cat([s[None], torch.randn(5).double()]), "labels": i % CLASSES} for i, s in enumerate(sign)]
     expected = norms_of(loop(model, rows, stack, list(model.parameters())), "l2")
     with caplog.at_level(logging.WARNING):
         found = gradient_norms(model, rows, "all", batch_size=4, collate_fn=stack)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    assert [r.message for r in caplog.records if "disagree" in r.message][0].endswith("layer.weight")
+    assert next(r.message for r in caplog.records if "disagree" in r.message).endswith("layer.weight")
 
 
 def test_comparisons_cost_less_than_a_hundredth() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -100,7 +99,7 @@ class T5Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.t5 = tf.T5ForConditionalGeneration(
-            tf.T5Config(
+            tf.T5Config(  # pyright: ignore[reportCallIssue]
                 vocab_size=40,
                 d_model=16,
                 d_kv=8,
@@ -179,8 +178,12 @@ def check_sums(engine: WeightedGradients, inputs: Inputs, n: int, tolerance: flo
     loss_B = F.cross_entropy(logits_of(model, inputs), labels_B, reduction="none")
     right = []
     for weights in (torch.ones_like(weight_B), weight_B):
-        found = torch.autograd.grad((weights * loss_B).mean(), list(named.values()), retain_graph=True, allow_unused=True)
-        right.append({k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), found, strict=True)})
+        found = torch.autograd.grad(
+            (weights * loss_B).mean(), list(named.values()), retain_graph=True, allow_unused=True
+        )
+        right.append(
+            {k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), found, strict=True)}
+        )
     with engine.forward():
         logits_BC = logits_of(model, inputs)
     engine.backward(F.cross_entropy(logits_BC, labels_B, reduction="none"), weight_B)
@@ -297,6 +300,7 @@ def test_layers_without_a_covered_parameter_have_no_hook() -> None:
     assert own
     assert all("lora" in n or "modules_to_save" in n for n in own)
     engine.detach()
+    normalised: Any
     normalised, inputs = ZOO["positions normalised"]()
     engine = WeightedGradients(normalised)
     assert normalised.positions._forward_hooks
@@ -342,5 +346,3 @@ class _Logits(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Tensor:
         return self.model(**inputs)["logits"]
-
-

@@ -13,9 +13,8 @@ gradient divided by its length, so that a sample the model is sure of doesn't un
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 Sums = dict[nn.Parameter, Tensor]
 """Σ |g_i|^p of each parameter, or max |g_i| where p is infinite, shape (B,)."""
+
 
 class NormPass:
     """Norms of the gradients of some parameters, batch by batch.
@@ -157,9 +157,7 @@ class NormPass:
             self._last_gram = a, gram(positions(a.detach().to(dtype), self._batch))
         return self._last_gram[1]
 
-    def _collect_gram(
-        self, layer: nn.Module, own: Mapping[str, nn.Parameter], gram_BTT: Tensor, delta: Tensor
-    ) -> None:
+    def _collect_gram(self, layer: nn.Module, own: Mapping[str, nn.Parameter], gram_BTT: Tensor, delta: Tensor) -> None:
         """‖Σ_t δ_t ⊗ a_t‖² of a linear layer's weight from a's Gram matrices, and the rest of the layer by its rule."""
         weight = own["weight"]
         assert weight not in self._sums, "a use that wasn't counted"
