@@ -162,6 +162,7 @@ def test_reset_forgets_b_and_detaching_does_too() -> None:
         edge.backward(model(x), y, combine=False)
         edge.reset()
         for p in model.parameters():
+            assert p.grad is not None
             p.grad.data.mul_(0)  # leaves the version counter as it is
 
     assert_close(update(dropped), update(None), FLOAT64)
@@ -416,7 +417,7 @@ def test_norms_compare_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         found = gradient_norms(model, rows, "all", batch_size=4, collate_fn=stack)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    assert [r.message for r in caplog.records if "disagree" in r.message][0].endswith("layer.weight")
+    assert next(r.message for r in caplog.records if "disagree" in r.message).endswith("layer.weight")
 
 
 def test_comparisons_cost_less_than_a_hundredth() -> None:

@@ -99,7 +99,7 @@ class T5Classifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.t5 = tf.T5ForConditionalGeneration(
-            tf.T5Config(
+            tf.T5Config(  # pyright: ignore[reportCallIssue]
                 vocab_size=40,
                 d_model=16,
                 d_kv=8,
@@ -300,6 +300,7 @@ def test_layers_without_a_covered_parameter_have_no_hook() -> None:
     assert own
     assert all("lora" in n or "modules_to_save" in n for n in own)
     engine.detach()
+    normalised: Any
     normalised, inputs = ZOO["positions normalised"]()
     engine = WeightedGradients(normalised)
     assert normalised.positions._forward_hooks

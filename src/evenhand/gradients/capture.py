@@ -2,12 +2,12 @@
 
 Legend: B samples, K weightings.
 
-A forward hook sends the output of each layer that has a rule through a tap (taps.py), an identity that keeps the layer's
-input a and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. An embedding that
-gives the same rows to all samples has no tap: δ is read where the graph adds its output to each of them. What rules don't
-cover comes from a second backward through the same graph, restricted to those parameters. Each batch's graph is compared
-with what the taps saw; the first batches, and later ones now and then, are checked against plain autograd, which finds
-what neither shows.
+A forward hook sends the output of each layer that has a rule through a tap (taps.py), an identity that keeps the
+layer's input a and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. An
+embedding that gives the same rows to all samples has no tap: δ is read where the graph adds its output to each of them
+(shared.py). What rules don't cover comes from a second backward through the same graph, restricted to those parameters.
+Each batch's graph is compared with what the taps saw. The first batches, and later ones now and then, are compared with
+plain autograd, which finds what neither shows.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Legend: B samples.
 
-An embedding of dim 0 = 1 is summed over the batch in the backward. The graph has δ of each sample one node earlier, where
-the output is added to, or copied for, every sample: a hook on that node reads it there.
+An embedding of dim 0 = 1 is summed over the batch in the backward. The graph has δ of each sample one node earlier,
+where the output is added to, or copied for, every sample: a hook on that node reads it there.
 """
 
 from __future__ import annotations

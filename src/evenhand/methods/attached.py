@@ -45,7 +45,7 @@ class Attached:
         method: The method.
         model: The model whose own call (`model(...)`) makes the logits.
         scaler: A `torch.amp.GradScaler`: losses are scaled by it, an overflow stays visible to its `step`.
-        verify: Check the single-backward route against plain autograd on the first batches.
+        verify: Check the single-backward route against plain autograd, on the first batches and now and then.
     """
 
     def __init__(

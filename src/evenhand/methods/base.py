@@ -221,7 +221,7 @@ class OneStage(Method):
         Args:
             model: The model; its trainable parameters are those that require gradients now.
             scaler: The loop's `torch.amp.GradScaler`, if it has one.
-            verify: Check the single-backward route against plain autograd on the first batches.
+            verify: Check the single-backward route against plain autograd, on the first batches and now and then.
         """
         if self.needs_companion:
             raise UserError(
