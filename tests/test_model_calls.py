@@ -109,7 +109,7 @@ def test_every_method_takes_every_form(method: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("demanding", [False, True])
 def test_evaluation_and_prediction_are_those_of_transformers(form: str, demanding: bool, tmp_path: Path) -> None:
-    data = image_data(17)  # the last batch has one sample
+    data: Any = image_data(17)  # the last batch has one sample
     ours, theirs = (
         kind(Net(form, demanding), arguments(tmp_path, **BATCH), train_dataset=data, eval_dataset=data)
         for kind in (eh.Trainer, transformers.Trainer)
@@ -256,7 +256,7 @@ def test_ignored_samples_are_as_in_transformers(labels: str, optim: str, tmp_pat
     data = some_ignored(text_data())
     if labels == "a whole batch":
         data = relabelled(data, [*data["labels"][:16], *[-100] * 8, *data["labels"][24:]])
-    settings = {"optim": optim, "train_sampling_strategy": "sequential"}
+    settings: dict[str, Any] = {"optim": optim, "train_sampling_strategy": "sequential"}
     theirs = trained(tmp_path, text_model(), data, transformers.Trainer, **settings)
     assert all(bool(torch.isfinite(p).all()) for p in theirs.values())
     for method in (eh.ERM(), eh.EDGE(alpha=0.0), eh.EDGE(alpha=0.0, projection="tensor")):
@@ -268,7 +268,12 @@ def test_ignored_samples_have_no_part_in_any_gradient(method: Any, tmp_path: Pat
     # samples don't meet within this model, so leaving them out is the same; 4 micro-batches of unlike share
     data = some_ignored(text_data(32))
     left = data.filter(lambda row: row["labels"] != -100)
-    settings = {**SGD, "num_train_epochs": 1, "train_sampling_strategy": "sequential", "max_grad_norm": 0.0}
+    settings: dict[str, Any] = {
+        **SGD,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "max_grad_norm": 0.0,
+    }
     options = {"method": method, "class_weights": [1.0, 2.0, 3.0]}
     expected = trained(
         tmp_path, text_model(0.0), left, trainer=options, per_device_train_batch_size=len(left), **settings

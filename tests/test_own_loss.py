@@ -126,7 +126,8 @@ def test_random_numbers_buffers_and_attributes_are_as_before() -> None:
     with unnoticed(model):
         model(**inputs)
         assert model.config.problem_type == "single_label_classification"
-        random.random(), np.random.rand()
+        random.random()
+        np.random.rand()
         model.seen += 1
         model.seen = torch.ones(3)
         model.mark, model.new = "after", "thing"
@@ -159,7 +160,7 @@ class Weighted(BertForSequenceClassification):
     """A classifier of transformers with class weights in its forward."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
-        outputs = super().forward(input_ids, attention_mask, **kwargs)
+        outputs: Any = super().forward(input_ids, attention_mask, **kwargs)
         if labels is not None:
             outputs["loss"] = cross_entropy(outputs.logits, labels, weight=torch.tensor([5.0, 1.0, 1.0]))
         return outputs
