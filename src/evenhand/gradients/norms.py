@@ -65,8 +65,8 @@ def gradient_norms(
     that doesn't fit is halved. Under several processes each must call this; they share the work and all get the result.
 
     Args:
-        model: A classifier whose output has `logits`.
-        dataset: A map-style dataset whose batches have `labels`, N samples.
+        model: A classifier whose output is or has `logits`.
+        dataset: A map-style dataset whose batches have `labels`, N samples. The norm of one with the label −100 is 0.
         source: Which parameters' gradient, as one vector. "head": the last Linear layer with its bias, in closed form
             where it is the model's last operation. "extractor": the other trainable parameters. "all": all trainable
             ones. Otherwise a pattern or a list of patterns: names of parameters or modules with *, ? and [], which
@@ -104,6 +104,7 @@ def gradient_norms(
 
         def scored() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             for batch in batches(dataset, mine, place, dtype, collate_fn):
+                batch.call.find_out(model, batch[:2].inputs, batch.label_B[:2])
                 norm_B = score(batch)
                 batch.check_finite(norm_B, "gradients")
                 task(len(batch))
