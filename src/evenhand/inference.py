@@ -6,7 +6,6 @@ Legend: N samples, B samples of a batch, C classes.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -101,13 +100,6 @@ class Call:
 
     def __init__(self) -> None:
         self.labelled: bool | None = None
-
-    def find_out(self, model: nn.Module, inputs: dict[str, Any], labels_B: Tensor) -> None:
-        """Call the model for that alone, if it isn't known."""
-        if self.labelled is None:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # reentrant checkpointing misses gradients
-                self(model, inputs, labels_B)
 
     def __call__(self, model: nn.Module, inputs: dict[str, Any], labels_B: Tensor) -> Any:
         """The model's output."""

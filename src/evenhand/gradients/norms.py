@@ -104,7 +104,6 @@ def gradient_norms(
 
         def scored() -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
             for batch in batches(dataset, mine, place, dtype, collate_fn):
-                batch.call.find_out(model, batch[:2].inputs, batch.label_B[:2])
                 norm_B = score(batch)
                 batch.check_finite(norm_B, "gradients")
                 task(len(batch))
