@@ -433,3 +433,20 @@ def test_what_the_docs_say_of_accumulation(make: Any, times: int, tmp_path: Path
     large, theirs, ours = step(transformers.Trainer, 32, 1), step(transformers.Trainer, 8, 4), step(eh.Trainer, 8, 4)
     assert float((ours - large).norm() / large.norm()) < 1e-4
     assert float((theirs - times * large).norm() / large.norm()) < 1e-2
+
+
+# ---- gradient norms -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [*FORMS, "tensor"])
+@pytest.mark.parametrize("demanding", [False, True])
+@pytest.mark.parametrize("source", ["head", "extractor", "all"])
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_norms_of_every_form_and_none_of_ignored_samples(form: str, demanding: bool, source: Any, norm: Any) -> None:
+    data = some_ignored(image_data(12))
+    ignored = np.array(data["labels"][:]) == -100
+    expected = eh.gradient_norms(Net(), image_data(12), source=source, norm=norm)
+    found = eh.gradient_norms(Net(form, demanding), data, source=source, norm=norm, batch_size=5)
+    assert 0 < ignored.sum() < 12
+    assert (found[ignored] == 0).all()
+    np.testing.assert_allclose(found[~ignored], expected[~ignored], rtol=1e-5)

@@ -162,8 +162,8 @@ def _process(rank: int, folder: str, ranks: int) -> None:
         )
     parallel = nn.parallel.DistributedDataParallel(model)
     np.save(Path(folder) / f"parallel{rank}.npy", gradient_norms(parallel, rows[:1], "all", collate_fn=stack))
-    rows[5]["labels"] = -100
-    with pytest.raises(UserError, match="Sample 5 has the label -100"):
+    rows[5]["labels"] = -1
+    with pytest.raises(UserError, match="Sample 5 has the label -1"):
         gradient_norms(model, rows, batch_size=2, collate_fn=stack)
     del parallel  # its threads must be gone before the group is
     torch.distributed.barrier()
@@ -281,7 +281,7 @@ def test_bad_data_is_refused_in_one_sentence(source: str) -> None:
             gradient_norms(model, rows, source, batch_size=2, collate_fn=collate)
 
     refused("empty dataset", [])
-    for label in (-100, 3):
+    for label in (-1, 3):
         rows = vector_rows()
         rows[3]["labels"] = label
         refused(f"Sample 3 has the label {label}, but the model's classes are 0 to 2", rows)

@@ -14,14 +14,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evenhand.losses import IGNORED
+
 
 def logit_gradients(logits_BC: Tensor, label_B: Tensor) -> Tensor:
     """∇ of each sample's cross-entropy with respect to its logits, softmax(z) − onehot, in float64.
 
-    p_y − 1 is summed from the other classes, so that a sample the model is sure of keeps its digits.
+    p_y − 1 is summed from the other classes, so that a sample the model is sure of keeps its digits. Of a sample with
+    the label −100 it is 0.
     """
-    error_BC = torch.softmax(accurate(logits_BC), dim=1).scatter_(1, label_B[:, None], 0.0)
-    return error_BC.scatter_(1, label_B[:, None], -error_BC.sum(1, keepdim=True))
+    class_B1 = label_B.clamp(min=0)[:, None]
+    error_BC = torch.softmax(accurate(logits_BC), dim=1).scatter_(1, class_B1, 0.0)
+    error_BC.scatter_(1, class_B1, -error_BC.sum(1, keepdim=True))
+    return error_BC.masked_fill_((label_B == IGNORED).to(error_BC.device)[:, None], 0.0)
 
 
 def accurate(x: Tensor) -> Tensor:

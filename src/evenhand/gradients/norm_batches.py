@@ -6,7 +6,7 @@ Legend: N samples, B samples of a batch, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import datasets
@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from evenhand.batches import Collator, Rows, arrow_table
-from evenhand.inference import logits_of
+from evenhand.inference import Call, logits_of
+from evenhand.losses import IGNORED
 from evenhand.validation import UserError
 
 
@@ -31,6 +32,7 @@ class Batch:
     inputs: dict[str, Any]
     label_B: Tensor
     row_B: NDArray[np.int64]
+    call: Call = field(default_factory=Call)
 
     def __len__(self) -> int:
         return len(self.row_B)
@@ -41,7 +43,7 @@ class Batch:
             name: value[samples] if isinstance(value, Tensor) and value.ndim and len(value) == len(self) else value
             for name, value in self.inputs.items()
         }
-        return Batch(inputs, self.label_B[samples], self.row_B[samples])
+        return replace(self, inputs=inputs, label_B=self.label_B[samples], row_B=self.row_B[samples])
 
     def logits(self, model: nn.Module) -> Tensor:
         """The model's logits, shape (B, C).
@@ -49,9 +51,9 @@ class Batch:
         Raises:
             UserError: If there are none, one isn't finite, or a label is none of the C classes.
         """
-        logits_BC = logits_of(model(**self.inputs), self.label_B)
+        logits_BC = logits_of(self.call(model, self.inputs, self.label_B), self.label_B)
         classes = logits_BC.shape[1]
-        outside_B = (self.label_B < 0) | (self.label_B >= classes)
+        outside_B = ((self.label_B < 0) & (self.label_B != IGNORED)) | (self.label_B >= classes)
         if bool(outside_B.any()):
             i = int(outside_B.nonzero()[0])
             raise UserError(
@@ -95,6 +97,7 @@ def batches(
         batch_sampler=cast(Any, [rows.tolist() for rows in batch_rows]),
         collate_fn=collate_fn or default_data_collator,
     )
+    call = Call()
     for rows, loaded in zip(batch_rows, loader, strict=True):
         inputs = {name: _placed(value, device, dtype) for name, value in loaded.items() if name != "index"}
         label_B = inputs.pop("labels", None)
@@ -105,7 +108,7 @@ def batches(
                 f"The labels must be one class a sample. Got shape {tuple(label_B.shape)} and {label_B.dtype} "
                 f"for {len(rows)} samples."
             )
-        yield Batch(inputs, label_B.long(), rows)
+        yield Batch(inputs, label_B.long(), rows, call)
 
 
 def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

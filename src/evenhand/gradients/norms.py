@@ -65,8 +65,8 @@ def gradient_norms(
     that doesn't fit is halved. Under several processes each must call this; they share the work and all get the result.
 
     Args:
-        model: A classifier whose output has `logits`.
-        dataset: A map-style dataset whose batches have `labels`, N samples.
+        model: A classifier whose output is or has `logits`.
+        dataset: A map-style dataset whose batches have `labels`, N samples. The norm of one with the label −100 is 0.
         source: Which parameters' gradient, as one vector. "head": the last Linear layer with its bias, in closed form
             where it is the model's last operation. "extractor": the other trainable parameters. "all": all trainable
             ones. Otherwise a pattern or a list of patterns: names of parameters or modules with *, ? and [], which
