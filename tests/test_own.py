@@ -637,3 +637,64 @@ def test_own_data_in_a_study(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(eh.UserError, match=r"^There is no file '.*my\.csv'\.$"):
         read_plan(tmp_path / "s.yaml").cells[0].first.as_dict()
+
+
+# ---- columns beside -------------------------------------------------------------------------------------------------
+
+
+def test_other_columns_are_kept_beside_the_rows_and_are_no_inputs(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "text": [f"text {i}" for i in range(60)],
+            "label": ["a", "b", "c"] * 20,
+            "site": [f"site {i % 5}" for i in range(60)],
+            "id": range(60),
+            "group": ["x", "y"] * 30,
+            "index": range(60),
+            "half": [None, 1.5] * 30,
+        }
+    )
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    frame.assign(tags=[["t"]] * 60).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    frame.assign(tags=[["t"]] * 60).to_parquet(tmp_path / "rows.parquet")
+    for name, nested in (("rows.csv", ()), ("rows.jsonl", ()), ("rows.parquet", ("tags",))):
+        task = OwnData(data=tmp_path / name, text="text", group="group", id="id").build(0)
+        assert not {"site", "half"} & set(task.train.column_names)
+        assert task.beside is not None
+        for split, rows in task.splits.items():
+            beside = task.beside(split)
+            assert {"site", "group", "index", "half"} <= set(beside.names)
+            assert not {"text", "label", "id"} & set(beside.names)
+            assert beside.nested == nested
+            places = [int(text.split()[1]) for text in rows["text"]]
+            assert beside.column("site").to_pylist() == [f"site {i % 5}" for i in places]
+            assert [int(i) for i in beside.column("index").to_pylist()] == places
+
+
+def test_columns_that_only_some_lines_or_files_have(tmp_path: Path) -> None:
+    lines = [{"text": f"text {i}", "label": "ab"[i % 2], **({"late": {"deep": i}} if i > 20 else {})} for i in range(60)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    task = OwnData(data=tmp_path / "rows.jsonl", text="text").build(0)
+    assert task.beside is not None
+    late = task.beside("train").column("late").to_pylist()
+    assert [entry is None for entry in late] == [int(text.split()[1]) <= 20 for text in task.train["text"]]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, column in (("train", "shop"), ("test", "other")):
+        rows = pd.DataFrame({"text": ["one", "two", "six"] * 9, "label": ["a", "b", "c"] * 9, column: range(27)})
+        rows.to_csv(folder / f"{name}.csv", index=False)
+    split = OwnData(data=folder, text="text").build(0)
+    assert split.beside is not None
+    assert set(split.beside("train").names) == {"shop", "other"}
+    assert split.beside("train").column("other").null_count == len(split.train)
+    assert split.beside("test").column("other").null_count == 0
+
+
+def test_what_names_a_run_is_the_same_with_columns_beside(tmp_path: Path) -> None:
+    source = OwnData(data=write(tmp_path / "rows.csv", table()), text="sentence")
+    before = source.settings()
+    task = source.build(0)
+    assert task.beside is not None
+    assert task.beside("train").names == ("place", "split", "key")
+    assert source.settings() == before
+    assert set(before) == {"data", "text", "sha256"}

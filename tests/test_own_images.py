@@ -246,3 +246,33 @@ def test_a_folder_beside_split_folders_is_no_class(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     with pytest.raises(eh.UserError, match=r"holds split folders and 'unlabeled', which names no split: move it away"):
         OwnData(data=tmp_path).build(0)
+
+
+def test_further_columns_of_the_metadata_stand_beside_the_rows(tmp_path: Path) -> None:
+    names = folder_of(tmp_path)
+    metadata(tmp_path, names, scanner=lambda i: f"scanner {i % 3}", id=lambda i: i)
+    task = OwnData(data=tmp_path, group="light", image_side=8).build(0)
+    assert task.beside is not None
+    beside = task.beside("train")
+    assert set(beside.names) == {"light", "scanner", "id"}
+    places = [names.index(name) for name in task.train["id"]]
+    assert beside.column("scanner").to_pylist() == [f"scanner {i % 3}" for i in places]
+
+
+def test_further_columns_follow_the_split_folders(tmp_path: Path) -> None:
+    names = []
+    for split in ("train", "test"):
+        names += [f"{split}/{name}" for name in folder_of(tmp_path / split)]
+    metadata(tmp_path, names, number=lambda i: i, label=lambda i: "ab"[i % 2])
+    task = OwnData(data=tmp_path, image_side=8).build(0)
+    assert task.beside is not None
+    for split, rows in task.splits.items():
+        numbers = [int(i) for i in task.beside(split).column("number").to_pylist()]
+        assert [names[i] for i in numbers] == list(rows["id"])
+
+
+def test_without_metadata_nothing_is_beside(tmp_path: Path) -> None:
+    folder_of(tmp_path)
+    task = OwnData(data=tmp_path, image_side=8).build(0)
+    assert task.beside is not None
+    assert task.beside("train").names == ()

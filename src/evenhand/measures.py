@@ -1,4 +1,4 @@
-"""What a picture or a text is besides its content, as one number each: brightness, size, length, …
+"""What a picture or a text is besides its content, as one number each, such as its brightness or length.
 
 Each is a pure function of one input. Whether such a number tells the class is for an audit to find out.
 
@@ -34,12 +34,12 @@ class Picture:
 
 def brightness(picture: Picture) -> float:
     """Mean of the grey levels, in 0–255."""
-    return float(_grey_HW(picture).mean())
+    return float(_grey(picture).mean())
 
 
 def contrast(picture: Picture) -> float:
     """Standard deviation of the grey levels."""
-    return float(_grey_HW(picture).std())
+    return float(_grey(picture).std())
 
 
 def size(picture: Picture) -> float:
@@ -54,7 +54,7 @@ def aspect(picture: Picture) -> float:
 
 def sharpness(picture: Picture) -> float:
     """How much neighbouring grey levels differ (mean absolute Laplacian), in units of the contrast."""
-    grey_HW = _grey_HW(picture)
+    grey_HW = _grey(picture)
     spread = grey_HW.std()
     if min(grey_HW.shape) < 3 or spread == 0:
         return 0.0
@@ -68,7 +68,7 @@ def length(text: str) -> float:
     return float(len(text))
 
 
-def _grey_HW(picture: Picture) -> NDArray[np.float64]:
+def _grey(picture: Picture) -> NDArray[np.float64]:
     pixels_CHW = picture.pixels_CHW
     if len(pixels_CHW) < 3:
         return pixels_CHW[0].astype(np.float64)

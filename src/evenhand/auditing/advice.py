@@ -90,9 +90,9 @@ def _collect(hint: Hint) -> str:
     return (
         f"Collect samples before you train: {against} against {named(first)}, and no method can correct what no sample "
         f"contradicts. What is needed: samples with “{example}” of other classes than '{value.points_to}', and samples "
-        f"of '{value.points_to}' without it, from a hundred on. Or take it out of the inputs, if you can. If it is what "
-        "makes the class, and not a habit of these data, nothing needs correcting. With such samples, compare Even with "
-        "ERM:"
+        f"of '{value.points_to}' without it, from a hundred on. Or take it out of the inputs, if you can. If it is "
+        "what makes the class, and not a habit of these data, nothing needs correcting. With such samples, compare "
+        "Even with ERM:"
     )
 
 

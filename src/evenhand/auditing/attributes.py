@@ -96,7 +96,7 @@ def _as_text(series: Any, held: Any) -> NDArray[Any]:
     if pa.types.is_boolean(held):
         text_N = series.map({True: "true", False: "false"}).to_numpy(dtype=object)
     elif pa.types.is_floating(held):
-        text_N = np.array([f"{value:g}" if value == round(value, 4) else repr(value) for value in series], dtype=object)
+        text_N = np.array([f"{value:.12g}" for value in series], dtype=object)
     else:
         text_N = np.array([str(value).strip() for value in series], dtype=object)
     if pa.types.is_integer(held) and missing.any():  # pandas made floats of them
@@ -145,10 +145,12 @@ def _tenths(number_N: NDArray[np.float64]) -> NDArray[Any]:
         text_N[inverse_N == place] = f"{values[place]:.4g}"
     rest_N = ~often[inverse_N] & np.isfinite(number_N)
     if rest_N.any():
-        parts = max(1, round(TENTHS * rest_N.sum() / len(number_N)))
-        cut: Any = pd.qcut(number_N[rest_N], parts, duplicates="drop")
-        ranges = [f"{part.left:.4g} to {part.right:.4g}" for part in cut.categories]
-        text_N[rest_N] = np.array(ranges, dtype=object)[cut.codes]
+        rest = number_N[rest_N]
+        parts = max(1, round(TENTHS * len(rest) / len(number_N)))
+        edges = np.unique(np.quantile(rest, np.arange(1, parts) / parts, method="inverted_cdf"))
+        codes = np.searchsorted(edges, rest)
+        ranges = {c: f"{rest[codes == c].min():.4g} to {rest[codes == c].max():.4g}" for c in np.unique(codes)}
+        text_N[rest_N] = [ranges[c] for c in codes]
     return text_N
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
     score_N = scored.mean
     label_N = column_values(task.train, "labels")
     hint = find_hints(task, score_N, scored.probability_NC.argmax(axis=1))
+    commanded = partial(command, configuration=subject.configuration, device=subject.device)
     opposites = find_opposites(score_N, scored.probability_NC, label_N, hint)
     suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
     frame = _frame(task, scored, label_N, hint, suspects.rows)
@@ -139,9 +141,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
         opposites=opposites,
         suspects=suspects,
-        advice=advise(
-            hint, opposites, lambda method: command(method, subject.configuration, subject.device), task.kind
-        ),
+        advice=advise(hint, opposites, commanded, task.kind),
         notes=(*task.notes, *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),

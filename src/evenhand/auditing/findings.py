@@ -43,7 +43,9 @@ LARGE_GAIN = 0.05
 TELLING = 0.8
 """From this gain on, and where it is right on this share of its samples, an association stands among the findings."""
 FOLLOWED = 0.5
-"""How bright or long inputs are often belongs to what they show: the model must follow it on half of what it misleads."""
+"""How bright or long inputs are often belongs to what they show: the model must follow it where it misleads."""
+LEAST_REST = 0.25
+"""Where fewer samples than this share are in no part of a number that points anywhere, those parts are compared alone."""
 CLEAR = 0.8
 """Of the parts that a number is cut into, only those are compared by their scores that point to a class at least this
 much as clearly as the clearest."""
@@ -294,8 +296,7 @@ def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, sco
     class_of = np.full(len(names) + 1, -1)  # the last one is that of samples without a value
     class_of[chosen] = points.class_V[chosen]
     match_N = class_of[attribute.value_N]
-    unclear = np.setdiff1d(chosen, _clear(chosen, points)) if attribute.cut else []
-    kept_N = ~np.isin(attribute.value_N, unclear)
+    kept_N = _compared(attribute, match_N, chosen, points)
     conflicting, aligned = pooled_separations(match_N, kept_N, scores)
     p_scores = [conflicting.p_V[0]] + ([] if np.isnan(aligned.auroc_V[0]) else [aligned.p_V[0]])
     values = tuple(
@@ -304,6 +305,17 @@ def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, sco
     finding = _finding(kind, (attribute.name, place), values, match_N, (conflicting, aligned), 0, seen)
     finding = replace(finding, followed=_followed(kept_N, match_N, seen))
     return Candidate(p_association, float(max(p_association, *p_scores)), finding)
+
+
+def _compared(
+    attribute: Attribute, match_N: NDArray[np.int64], chosen: Sequence[int], points: Pointing
+) -> NDArray[np.bool_]:
+    """The samples whose scores are compared: of a number's parts, those that hold one class, or point to none."""
+    if not attribute.cut:
+        return np.ones(len(match_N), dtype=bool)
+    kept_N = ~np.isin(attribute.value_N, np.setdiff1d(chosen, _clear(chosen, points)))
+    # a rest between two classes' ranges is nothing to compare with
+    return kept_N if (match_N < 0).mean() >= LEAST_REST else kept_N & (match_N >= 0)
 
 
 def _clear(chosen: Sequence[int], points: Pointing) -> list[int]:

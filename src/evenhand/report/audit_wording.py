@@ -110,9 +110,9 @@ FINDINGS_NOTE = (
     "classes). p is the largest of the three, after Holm’s correction for everything tested; level 1 %. “Gain”: the "
     "share of all samples whose class the value tells beyond what the classes’ sizes tell. From a gain of 2 % "
     "on, and where samples against it outscore classmates 75 % of the time, a shortcut is called likely, otherwise "
-    "weak. How bright, sharp, large or long inputs are must also be followed: the biased model takes half of the samples "
-    "against it, or more, for the class that it points to. A leak tells the class of 95 % of its samples or more with "
-    "fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with a gain of "
+    "weak. How bright, sharp, large or long inputs are must also be followed: the biased model takes half of the "
+    "samples against it, or more, for the class that it points to. A leak tells the class of 95 % of its samples or "
+    "more with fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with a gain of "
     "5 % or more that is right on 80 % stands here too, though the scores don’t show that it is used. Whether a "
     "value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
 )

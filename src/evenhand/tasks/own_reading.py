@@ -28,7 +28,7 @@ from datasets import config
 from evenhand.validation import UserError, did_you_mean
 
 Role = Literal["text", "label", "other", "beside"]
-"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts), `beside` may be anything."""
+"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts); `beside` is anything."""
 
 Scalar = str | int | float | bool | None
 
