@@ -22,12 +22,12 @@ import numpy as np
 from torch import nn
 
 import evenhand as eh
-from evenhand.inference import logits_and_labels
+from evenhand.data.columns import membership
 from evenhand.methods.base import Method, Run
 from evenhand.methods.even import balanced_alpha
+from evenhand.models.inference import logits_and_labels
 from evenhand.sampling import effective_sample_size
 from evenhand.tasks import TaskSource
-from evenhand.tasks.base import membership
 
 ROWS: list[dict[str, float]] = []
 

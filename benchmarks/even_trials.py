@@ -30,10 +30,10 @@ from sklearn.mixture import GaussianMixture
 from torch import nn
 
 import evenhand as eh
-from evenhand.inference import true_class_probabilities
 from evenhand.methods.base import Method, Run
 from evenhand.methods.even import Balanced, balanced_alpha
 from evenhand.methods.weighted import Weighted
+from evenhand.models.inference import true_class_probabilities
 from evenhand.tasks import TaskSource
 
 HERE = Path(__file__).parent

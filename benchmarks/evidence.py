@@ -25,14 +25,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evenhand.configuration import changed_fields
 from evenhand.methods import METHODS
 from evenhand.metrics import holm, summarize
 from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, group_records
 from evenhand.report.paired import p_text
 from evenhand.report.plans import find_plans, with_planned
-from evenhand.report.records import find_records
-from evenhand.report.wording import NOTHING, interval, mean_std, points
+from evenhand.runs.configuration import changed_fields
+from evenhand.runs.read import find_records
+from evenhand.wording import NOTHING, interval, mean_std, points
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = {

@@ -84,9 +84,9 @@ def measure(path: str, cache: str, compare: bool) -> list[tuple[str, float, floa
     config.HF_DATASETS_CACHE = Path(cache)
     import numpy as np
 
-    from evenhand.batches import TokenRows, collator_for
-    from evenhand.models import ModelSource
-    from evenhand.preprocess import Tokenizing
+    from evenhand.data.inputs import Tokenizing
+    from evenhand.data.rows import TokenRows, collator_for
+    from evenhand.models.source import ModelSource
     from evenhand.tasks import OwnData
 
     source = ModelSource("MiniLM", "text", ("0", "1", "2"))

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import evenhand as eh
-from evenhand.adapters import Adapters
-from evenhand.batches import collator_for, model_rows
-from evenhand.configuration import model_source
+from evenhand.data.rows import collator_for, model_rows
 from evenhand.gradients.projection import Projection
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
+from evenhand.models.adapters import Adapters
+from evenhand.runs.configuration import model_source
 
 RANKS = (1, 2, 4, 8, 16, 32)
 STEPS, BATCHES, Q, ALPHA = 30, 8, 0.7, 1.0

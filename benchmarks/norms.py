@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, default_data_collator
 
 import evenhand as eh
-from evenhand.models import ModelSource
+from evenhand.models.source import ModelSource
 
 Batch = dict[str, Tensor]
 Side = Callable[[nn.Module, list[Batch]], Tensor | None]

@@ -27,9 +27,9 @@ import transformers
 from transformers import BertConfig, BertForSequenceClassification, PrinterCallback, TrainingArguments
 
 import evenhand as eh
-from evenhand.batches import Rows, collator_for
-from evenhand.models import ModelSource
-from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset, draw_attributes, paint
+from evenhand.data.rows import Rows, collator_for
+from evenhand.models.source import ModelSource
+from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset, draw_attributes, paint
 
 BATCH = 256
 

@@ -15,11 +15,11 @@ from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import Opposites
 from evenhand.auditing.scoring import Scored, Scoring
 from evenhand.auditing.sources import Subject
-from evenhand.configuration import Configuration
 from evenhand.methods import GCE
+from evenhand.runs.configuration import Configuration
 from evenhand.tasks import Task
-from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset, paint
-from evenhand.training import FINE_TUNING
+from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset, paint
+from evenhand.training.settings import FINE_TUNING
 
 WORDS = ("river", "stone", "window", "paper", "garden", "engine", "cloud", "music")
 CLASSES = ("yes", "no", "maybe")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from evenhand.tasks.base import Task
-from evenhand.tasks.coloring import PGD_PALETTE, colored_dataset, paint
+from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset, paint
 
 # A busy machine must not fail a test: no example has a deadline, and drawing one may take its time.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])

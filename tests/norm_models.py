@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 import reference
 from evenhand.gradients import gradient_norms
-from evenhand.heads import head_of
+from evenhand.models.heads import head_of
 
 POWERS: dict[Any, float] = {"l1": 1, "l2": 2, "linf": math.inf, "l2sq": 2, 0.7: 0.7, 3.0: 3}
 Rows = list[dict[str, Any]]

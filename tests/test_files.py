@@ -18,16 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import evenhand as eh
-from evenhand.cli import main
-from evenhand.configuration import Configuration
+from evenhand.cli.parser import main
 from evenhand.files import READ_WHOLE, read_files
 from evenhand.report import write_report
-from evenhand.report.card import model_card
-from evenhand.shared_stages import stage_key
+from evenhand.runs.card import model_card
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.shared_stages import stage_key
 from evenhand.studies import Study
 from evenhand.studies.worker import Job, perform
-from evenhand.tasks import TASKS, TaskSource, mnist
-from evenhand.training import Training
+from evenhand.tasks import TASKS, TaskSource
+from evenhand.tasks.images import mnist
+from evenhand.training.settings import Training
 from text_replicas import (
     hans_beside_multinli,
     tabs,

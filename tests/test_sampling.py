@@ -18,8 +18,8 @@ from transformers import TrainingArguments
 
 import evenhand as eh
 from evenhand import sampling
-from evenhand.models import ModelSource
-from evenhand.run import fit
+from evenhand.models.source import ModelSource
+from evenhand.runs.fit import fit
 from evenhand.sampling import (
     ImportanceSampler,
     collapse_limit,

@@ -11,7 +11,8 @@ from typing import Any
 import datasets
 import pytest
 
-from evenhand.tasks import Task, TaskSource, membership
+from evenhand.data.columns import membership
+from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 
 NLI = ("entailment", "neutral", "contradiction")

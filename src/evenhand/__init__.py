@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from evenhand.version import __version__
 
 if TYPE_CHECKING:
-    from evenhand.adapters import Adapters
     from evenhand.auditing import Audit, audit
-    from evenhand.evaluating import evaluate
     from evenhand.gradients import gradient_norms
     from evenhand.methods import DPR, EDGE, ERM, GCE, JTT, METHODS, PGD, Even, Focal, LfF, Reweight
+    from evenhand.models.adapters import Adapters
     from evenhand.report import report
-    from evenhand.run import Result, fit
+    from evenhand.runs.evaluate import evaluate
+    from evenhand.runs.fit import Result, fit
     from evenhand.studies import study
     from evenhand.tasks import (
         BAR,
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
         Task,
         Waterbirds,
     )
-    from evenhand.trainer import Trainer
+    from evenhand.training.trainer import Trainer
     from evenhand.validation import UserError
 
 _HOMES = {
-    "Adapters": "evenhand.adapters",
+    "Adapters": "evenhand.models.adapters",
     "Audit": "evenhand.auditing",
     "audit": "evenhand.auditing",
-    "evaluate": "evenhand.evaluating",
+    "evaluate": "evenhand.runs.evaluate",
     "gradient_norms": "evenhand.gradients",
     "EDGE": "evenhand.methods",
     "ERM": "evenhand.methods",
@@ -60,8 +60,8 @@ _HOMES = {
     "LfF": "evenhand.methods",
     "Reweight": "evenhand.methods",
     "report": "evenhand.report",
-    "Result": "evenhand.run",
-    "fit": "evenhand.run",
+    "Result": "evenhand.runs.fit",
+    "fit": "evenhand.runs.fit",
     "study": "evenhand.studies",
     "TASKS": "evenhand.tasks",
     "BAR": "evenhand.tasks",
@@ -83,7 +83,7 @@ _HOMES = {
     "SNLIHard": "evenhand.tasks",
     "MarkedNotes": "evenhand.tasks",
     "Task": "evenhand.tasks",
-    "Trainer": "evenhand.trainer",
+    "Trainer": "evenhand.training.trainer",
     "UserError": "evenhand.validation",
 }
 

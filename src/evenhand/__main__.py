@@ -2,7 +2,7 @@
 
 import sys
 
-from evenhand.cli import main
+from evenhand.cli.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import Opposites
 from evenhand.auditing.verdict import named, tested_text
 from evenhand.methods import ERM, Even, Method
-from evenhand.models import Kind
+from evenhand.models.source import Kind
 from evenhand.validation import count
 
 MANY = 0.03

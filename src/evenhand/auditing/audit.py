@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evenhand.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.auditing.advice import advise
 from evenhand.auditing.command import command
 from evenhand.auditing.detection import agreement, class_views, detection, order
@@ -25,13 +24,14 @@ from evenhand.auditing.labels import find_opposites, find_suspects
 from evenhand.auditing.result import Audit
 from evenhand.auditing.scoring import Answers, Scored, score_all
 from evenhand.auditing.sources import Subject, subject_of_data, subject_of_runs
-from evenhand.batches import arrow_table
-from evenhand.preparing import Asked
-from evenhand.progress import Progress
-from evenhand.record import now
-from evenhand.run import Device, torch_device
+from evenhand.data.columns import column_values, membership
+from evenhand.data.rows import arrow_table
+from evenhand.evaluation.progress import Progress
+from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
+from evenhand.runs.fit import Device, torch_device
+from evenhand.runs.prepared import Asked
+from evenhand.runs.record import now
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.tasks.base import column_values, membership
 from evenhand.validation import UserError, check_integer
 
 

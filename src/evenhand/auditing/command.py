@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.configuration import Configuration
 from evenhand.methods import Method
-from evenhand.run import Device
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.fit import Device
 
 
 def command(method: Method, configuration: Configuration, device: Device = "auto") -> str:

@@ -27,10 +27,10 @@ from evenhand.auditing.findings import (
     value_candidates,
 )
 from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, colours, looks, text_measures, token_members
-from evenhand.batches import arrow_table
-from evenhand.report.wording import listed
+from evenhand.data.columns import column_values
+from evenhand.data.rows import arrow_table
 from evenhand.tasks import Task
-from evenhand.tasks.base import column_values
+from evenhand.wording import listed
 
 _KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
 _NAMED = 8  # columns that weren't tested, in a note

@@ -19,8 +19,8 @@ from PIL import Image
 
 from evenhand.auditing.association import LEAST_COUNT
 from evenhand.auditing.attributes import Attribute
-from evenhand.batches import Rows, arrow_table
-from evenhand.measures import OF_PICTURES, OF_TEXTS, Picture
+from evenhand.data.measures import OF_PICTURES, OF_TEXTS, Picture
+from evenhand.data.rows import Rows, arrow_table
 
 TEXT_COLUMNS = ("text", "text_pair")
 PICTURE_COLUMNS = ("image", "pixel_values")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evenhand.adapters import Adapters
-from evenhand.record import FORMAT
+from evenhand.models.adapters import Adapters
+from evenhand.runs.record import FORMAT
 from evenhand.tasks import TASKS, TaskSource
-from evenhand.training import Training
+from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
 _NEEDED: dict[str, type] = {

@@ -20,7 +20,7 @@ from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.shown import shown_samples
 from evenhand.auditing.verdict import line, tested_text, verdict
-from evenhand.record import versions, write_json
+from evenhand.runs.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 

@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from evenhand.batches import model_rows
-from evenhand.configuration import Configuration
+from evenhand.data.columns import column_values
+from evenhand.data.rows import model_rows
+from evenhand.evaluation.progress import Progress
 from evenhand.gradients import Norm, Source, gradient_norms
-from evenhand.inference import logits_and_labels
 from evenhand.methods.base import OneStage
 from evenhand.methods.folds import biased_folds
-from evenhand.progress import Progress
-from evenhand.record import read_json, write_json
-from evenhand.saved_models import load_model
-from evenhand.stages import untouched_surroundings
-from evenhand.stored_run import StoredRun, ready
+from evenhand.models.inference import logits_and_labels
+from evenhand.models.saved import load_model
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.record import read_json, write_json
+from evenhand.runs.stored_run import StoredRun, ready
 from evenhand.tasks import Task
-from evenhand.tasks.base import column_values
+from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError
 
 FOLDS = 2

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
-from evenhand.measures import Picture
+from evenhand.data.measures import Picture
 from evenhand.tasks import Task
 
 LONGEST_TEXT = 400

@@ -10,12 +10,12 @@ from typing import Any
 
 from evenhand.auditing.records import RunRecord, find_runs
 from evenhand.auditing.scoring import BiasedModels, Scoring
-from evenhand.configuration import Configuration
+from evenhand.evaluation.progress import Progress
 from evenhand.methods import GCE
-from evenhand.preparing import Asked, prepare
-from evenhand.progress import Progress
-from evenhand.run import Device
-from evenhand.saved_models import load_model
+from evenhand.models.saved import load_model
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.fit import Device
+from evenhand.runs.prepared import Asked, prepare
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 

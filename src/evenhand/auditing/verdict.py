@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from evenhand.auditing.findings import Finding, Kind
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import Opposites
-from evenhand.report.wording import count, listed
+from evenhand.wording import count, listed
 
 NOT_TESTED: dict[str, str] = {
     "text": "the order of words, style, and what several words say together",

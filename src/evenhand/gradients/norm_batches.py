@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
-from evenhand.batches import Collator, Rows, arrow_table
-from evenhand.inference import Call, logits_of
+from evenhand.data.rows import Collator, Rows, arrow_table
 from evenhand.losses import IGNORED
+from evenhand.models.inference import Call, logits_of
 from evenhand.validation import UserError
 
 

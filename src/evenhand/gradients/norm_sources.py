@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from evenhand.gradients.patterns import WILDCARDS, matching_parameters
-from evenhand.heads import head_of
+from evenhand.models.heads import head_of
 from evenhand.validation import UserError, check_choice
 
 Source = Literal["head", "extractor", "all"] | str

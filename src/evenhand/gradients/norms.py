@@ -19,13 +19,13 @@ from accelerate.utils import extract_model_from_parallel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenhand.batches import Collator
+from evenhand.data.rows import Collator
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
 from evenhand.gradients.norm_batches import Batch, batches, scoring_order
 from evenhand.gradients.norm_pass import NormPass, frozen
 from evenhand.gradients.norm_sources import Source, check_source, selected_parameters
-from evenhand.heads import head_of
-from evenhand.inference import eval_mode
+from evenhand.models.heads import head_of
+from evenhand.models.inference import eval_mode
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 Norm = Literal["l1", "l2", "linf", "l2sq"] | float

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.gradients import WeightedGradients
-from evenhand.heads import check_trainable
 from evenhand.losses import IGNORED, counted, cross_entropy, true_class_probability
-from evenhand.signals import RunningProbabilities
+from evenhand.methods.signals import RunningProbabilities
+from evenhand.models.heads import check_trainable
 from evenhand.validation import UserError, check_integer
 
 if TYPE_CHECKING:

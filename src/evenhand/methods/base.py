@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evenhand.data.columns import Inputs
 from evenhand.gradients import Norm, Projection, Route, Scope, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
 from evenhand.methods.objective import Companion, Objective
 from evenhand.sampling import all_equal
-from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_number, plain_fields
 
 Init = Literal["inherit", "random", "pretrained", "initial"]
@@ -29,7 +29,7 @@ EQUAL_WEIGHTS = "every training sample weighs the same"
 
 
 class Run(Protocol):
-    """What a method's `fit` may ask of a run; `evenhand.run` keeps each stage on disk as it finishes."""
+    """What a method's `fit` may ask of a run; `evenhand.runs.fit` keeps each stage on disk as it finishes."""
 
     @property
     def epochs(self) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from evenhand.inference import Call, logits_of
+from evenhand.models.inference import Call, logits_of
 
 SampleLosses = Callable[[Tensor, Tensor], Tensor]
 """Logits of shape (B, C) and labels of shape (B,) to the loss of each sample, shape (B,)."""

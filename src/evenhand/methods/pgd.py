@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, get_args
 
 from torch import nn
 
+from evenhand.data.columns import Inputs
 from evenhand.gradients import Norm, Source, check_norm, check_source
 from evenhand.methods.base import Init, Method, OneStage, Run, check_init
 from evenhand.methods.erm import ERM
@@ -14,7 +15,6 @@ from evenhand.methods.gce import GCE
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.methods.weighted import Weighted
 from evenhand.sampling import mixture
-from evenhand.tasks.base import Inputs
 from evenhand.validation import UserError, check_choice, check_number
 
 BiasedLoss = Literal["gce", "ce"]

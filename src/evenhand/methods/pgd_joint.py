@@ -13,11 +13,11 @@ from torch import Tensor
 
 from evenhand.gradients import Norm, norm_power
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
-from evenhand.heads import head_of
-from evenhand.inference import evaluating
 from evenhand.losses import IGNORED, counted, cross_entropy
 from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
 from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
+from evenhand.models.heads import head_of
+from evenhand.models.inference import evaluating
 from evenhand.validation import UserError
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from evenhand.report import audit_wording as wording
-from evenhand.report.wording import count
+from evenhand.wording import count
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 

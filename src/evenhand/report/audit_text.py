@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evenhand.report import audit_wording as wording
-from evenhand.report.wording import count
+from evenhand.wording import count
 
 _LONGEST = 120  # characters of a text in a table
 _SPECIAL = re.compile(r"([\\`*_\[\]|])")

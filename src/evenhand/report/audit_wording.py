@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from evenhand.report.wording import NOTHING, count, listed, percent
+from evenhand.wording import NOTHING, count, listed, percent
 
 LEVELS = {
     "leak": "leak: (nearly) nothing goes against it",

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
 from evenhand.report.plans import NO_PLANS, Plans
-from evenhand.report.records import Measured, Record
-from evenhand.report.wording import clipped, settings_text
-from evenhand.report.worst import is_lower
+from evenhand.runs.read import Measured, Record
+from evenhand.runs.worst_groups import is_lower
+from evenhand.wording import clipped, settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from evenhand.metrics import Summary, summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.records import Record, number
-from evenhand.report.wording import NOTHING, distinct, duration, listed, megabytes, ratio
+from evenhand.runs.read import Record, number
+from evenhand.wording import NOTHING, distinct, duration, listed, megabytes, ratio
 
 _HEAD = ("Method", "Time a run", "± std", "Time vs. ERM")
 _MEMORY_HEAD = ("Peak memory", "Memory vs. ERM")

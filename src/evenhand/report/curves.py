@@ -9,9 +9,9 @@ from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, axis, layout, plain, script_json
 from evenhand.report.ranking import leading
-from evenhand.report.records import Record, number
 from evenhand.report.styles import Style
-from evenhand.report.wording import METRIC_TITLES, clipped, count, distinct, listed
+from evenhand.runs.read import Record, number
+from evenhand.wording import METRIC_TITLES, clipped, count, distinct, listed
 
 MOST_CURVES = 12  # of methods in a picture
 _SERIES = ("conflicting", "aligned", "worst_group", "small_groups", "average", "loss")

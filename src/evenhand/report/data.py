@@ -17,9 +17,9 @@ from evenhand.report.heat import groups_data
 from evenhand.report.notes import section_notes
 from evenhand.report.paired import paired_data
 from evenhand.report.ranking import best_other, fault
-from evenhand.report.records import METRICS, Record
 from evenhand.report.sweeps import Sweep, sweeps_data
 from evenhand.report.worst_table import run_columns, worst_data
+from evenhand.runs.read import METRICS, Record
 
 JSON_FORMAT = 1  # of report.json; raised when a reader of the old one would misread the new one
 

@@ -9,8 +9,8 @@ from typing import Any
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.notes import sizes
-from evenhand.report.records import METRICS, Record
-from evenhand.report.wording import NOTHING, count, distinct, duration, mean_std, setting_value, settings_text
+from evenhand.runs.read import METRICS, Record
+from evenhand.wording import NOTHING, count, distinct, duration, mean_std, setting_value, settings_text
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from evenhand.metrics import Summary, summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.records import Record, number
-from evenhand.report.wording import NOTHING, duration, mean_std
+from evenhand.runs.read import Record, number
+from evenhand.wording import NOTHING, duration, mean_std
 
 MEASURES = {"auroc": "AUROC", "average_precision": "Average precision", "sampling_mass": "Sampling mass"}
 DETECTION_HEAD = ("Method", *MEASURES.values(), "Seeds")

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.styles import Style
-from evenhand.report.wording import METRIC_TITLES, count, percent, visible
+from evenhand.wording import METRIC_TITLES, count, percent, visible
 
 GREY = "#808080"  # readable on white and on black; the page's script replaces it by its own ink
 _GRID = "rgba(128, 128, 128, 0.22)"

@@ -16,8 +16,8 @@ from evenhand.report.ranking import (
     took_shortcut,
 )
 from evenhand.report.ranking import gap as gap_of
-from evenhand.report.wording import count, distinct, interval, listed, percent, points
 from evenhand.report.worst_table import worst_sentence
+from evenhand.wording import count, distinct, interval, listed, percent, points
 
 _MOST_NAMED = 3  # methods that a sentence names with their numbers
 

@@ -9,7 +9,7 @@ from typing import Any
 from evenhand.metrics import wilson
 from evenhand.report.cells import Section
 from evenhand.report.notes import groups_not_counted, sizes
-from evenhand.report.wording import NOTHING, distinct, mean_std
+from evenhand.wording import NOTHING, distinct, mean_std
 
 HEAT_NOTE = (
     "Accuracy in % on each group of the primary test set, mean ± standard deviation over seeds. Groups marked * are "

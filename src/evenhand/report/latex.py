@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from evenhand.report.cells import Section
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.tables import main_head, main_rows
-from evenhand.report.wording import visible
 from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, worst_rows
+from evenhand.wording import visible
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

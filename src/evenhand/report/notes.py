@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP
 from evenhand.report.cells import Section
-from evenhand.report.records import Record
-from evenhand.report.wording import count, distinct, listed
-from evenhand.report.worst import MOST_NAMED, empty_groups
+from evenhand.runs.read import Record
+from evenhand.runs.worst_groups import MOST_NAMED, empty_groups
 from evenhand.validation import named
+from evenhand.wording import count, distinct, listed
 
 
 def section_notes(section: Section) -> list[str]:

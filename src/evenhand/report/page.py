@@ -32,8 +32,8 @@ from evenhand.report.samples import SampleCards, sample_cards
 from evenhand.report.styles import Style, method_styles
 from evenhand.report.sweeps import Sweep, sweep_charts
 from evenhand.report.tables import MethodRow, method_rows, shown_metrics
-from evenhand.report.wording import LONGEST_NAME, LONGEST_TEXT, METRIC_TITLES, clipped, visible
 from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, WorstRow, worst_rows
+from evenhand.wording import LONGEST_NAME, LONGEST_TEXT, METRIC_TITLES, clipped, visible
 
 LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from evenhand.metrics import PairedDifference, holm
 from evenhand.report.cells import Section, difference
-from evenhand.report.records import METRICS
-from evenhand.report.wording import METRIC_TITLES, NOTHING, interval, points
+from evenhand.runs.read import METRICS
+from evenhand.wording import METRIC_TITLES, NOTHING, interval, points
 
 PAIRED_HEAD = ("Method", "Metric", "Difference (points)", "95% interval", "Seeds", "p", "p, Holm")
 

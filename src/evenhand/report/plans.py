@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.report.records import Record, checked_record, read_object
+from evenhand.runs.read import Record, checked_record, read_object
 from evenhand.validation import UserError
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from evenhand.metrics import Summary, wilson
 from evenhand.report.cells import Cell, Section, SeedValues, difference
-from evenhand.report.records import Record, number
-from evenhand.report.wording import percent
+from evenhand.runs.read import Record, number
+from evenhand.wording import percent
 
 # A gap between aligned and conflicting accuracy from here on is called a shortcut taken, or an inverted one.
 SHORTCUT_GAP = 0.10

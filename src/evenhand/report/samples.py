@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evenhand.report.cells import Section
 from evenhand.report.ranking import leading
-from evenhand.report.records import Record, Sample, read_samples
+from evenhand.runs.read import Record, Sample, read_samples
 
 MOST_METHODS = 12  # with more, the table would only be scrolled
 # Mostly conflicting ones: that is where methods part.

@@ -12,9 +12,9 @@ from typing import Any
 from evenhand.metrics import Summary
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, axis, layout, plain, script_json
-from evenhand.report.records import number
 from evenhand.report.styles import Style, method_styles
-from evenhand.report.wording import METRIC_TITLES, clipped, count, mean_std, settings_text
+from evenhand.runs.read import number
+from evenhand.wording import METRIC_TITLES, clipped, count, mean_std, settings_text
 
 FEWEST_VALUES = 3  # fewer make no line
 MOST_LINES = 12

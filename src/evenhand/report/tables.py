@@ -17,8 +17,9 @@ from evenhand.report.headline import headline
 from evenhand.report.heat import HEAT_NOTE, heat_map
 from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
 from evenhand.report.ranking import fault
-from evenhand.report.records import METRICS, STATUSES, Measured, Record
-from evenhand.report.wording import (
+from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, run_columns, worst_columns, worst_rows
+from evenhand.runs.read import METRICS, STATUSES, Measured, Record
+from evenhand.wording import (
     METRIC_TITLES,
     NOTHING,
     count,
@@ -30,7 +31,6 @@ from evenhand.report.wording import (
     mean_std,
     points,
 )
-from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, run_columns, worst_columns, worst_rows
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
 

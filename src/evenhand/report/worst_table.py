@@ -9,10 +9,10 @@ from typing import Any
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, summarize, wilson
 from evenhand.report.cells import Cell, Section
-from evenhand.report.records import Measured
-from evenhand.report.wording import NOTHING, clipped, count, distinct, mean_std
-from evenhand.report.worst import MOST_NAMED, group_texts, interval_text, is_lower
+from evenhand.runs.read import Measured
+from evenhand.runs.worst_groups import MOST_NAMED, group_texts, interval_text, is_lower
 from evenhand.validation import named
+from evenhand.wording import NOTHING, clipped, count, distinct, mean_std
 
 WORST_HEAD = ("Method", "Group", "Samples", "Accuracy", "95% interval")
 WORST_NOTE = (

@@ -16,9 +16,9 @@ from evenhand.report.latex import methods_latex
 from evenhand.report.page import render_page, section_notes
 from evenhand.report.paired import paired_data
 from evenhand.report.plans import find_plans, with_planned
-from evenhand.report.records import find_records
 from evenhand.report.sweeps import find_sweeps, sweeps_data
 from evenhand.report.tables import csv_text, methods_csv, methods_markdown, runs_csv
+from evenhand.runs.read import find_records
 
 
 @dataclass(frozen=True)

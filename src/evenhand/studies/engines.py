@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from evenhand.progress import Measurement
+from evenhand.evaluation.progress import Measurement
 from evenhand.studies.store import Outcome
 from evenhand.studies.worker import Job
 

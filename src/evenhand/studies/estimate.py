@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from evenhand.configuration import Configuration
+from evenhand.runs.configuration import Configuration
 from evenhand.studies.store import Raw
 
 

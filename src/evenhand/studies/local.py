@@ -13,7 +13,7 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-from evenhand.progress import Measurement
+from evenhand.evaluation.progress import Measurement
 from evenhand.studies.engines import TRIES, Event, Finished, Lost, Measured, Stage, Started
 from evenhand.studies.store import Outcome, failed_record
 from evenhand.studies.worker import Job, perform
@@ -87,7 +87,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # The program itself too, where it runs: every process would import it anew.
-    program = [name for name in ("evenhand.cli",) if name in sys.modules]
+    program = [name for name in ("evenhand.cli.parser",) if name in sys.modules]
     context.set_forkserver_preload(["evenhand.studies.worker", *program])
     return context
 

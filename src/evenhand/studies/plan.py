@@ -13,15 +13,15 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from evenhand.adapters import Adapters
-from evenhand.configuration import Configuration, files_read, shipped_training
 from evenhand.files import Files
 from evenhand.methods import METHODS, Method
+from evenhand.models.adapters import Adapters
+from evenhand.runs.configuration import Configuration, files_read, shipped_training
 from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
 from evenhand.tasks import TASKS, TaskSource
-from evenhand.training import Training
+from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_integer, did_you_mean, unknown_name
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evenhand.configuration import Configuration, without_seeds
-from evenhand.record import FORMAT, write_json
+from evenhand.runs.configuration import Configuration, without_seeds
+from evenhand.runs.record import FORMAT, write_json
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
 

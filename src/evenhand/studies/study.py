@@ -11,10 +11,10 @@ from typing import Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from evenhand.configuration import Configuration, check_parts
-from evenhand.models import RANDOM_START
+from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
-from evenhand.run import Device, torch_device
+from evenhand.runs.configuration import Configuration, check_parts
+from evenhand.runs.fit import Device, torch_device
 from evenhand.studies.engines import Engine, Event, Finished
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine

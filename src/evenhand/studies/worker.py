@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from evenhand.configuration import Configuration, files_read
-from evenhand.progress import Progress
-from evenhand.run import Device, carry_out, torch_device
-from evenhand.shared_stages import SharedStages
+from evenhand.evaluation.progress import Progress
+from evenhand.runs.configuration import Configuration, files_read
+from evenhand.runs.fit import Device, carry_out, torch_device
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
 from evenhand.tasks import Task
 from evenhand.validation import UserError

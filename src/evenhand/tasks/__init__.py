@@ -1,22 +1,22 @@
 """Tasks: data whose shortcut is known, or not. One file a family."""
 
-from evenhand.tasks.bar import BAR
-from evenhand.tasks.base import Task, TaskSource, column_values, membership
-from evenhand.tasks.bffhq import BFFHQ
-from evenhand.tasks.celeba import CelebA
-from evenhand.tasks.challenge_nli import MNLIHANS, SNLIHard
-from evenhand.tasks.challenge_pairs import QQPPAWS, FEVERSymmetric
-from evenhand.tasks.civilcomments import CivilComments
-from evenhand.tasks.corrupted_cifar import CorruptedCIFAR10
-from evenhand.tasks.digits import ColoredDigits
-from evenhand.tasks.leaked import LeakedSNLI
-from evenhand.tasks.mnist import ColoredMNIST
-from evenhand.tasks.multi_bias import MultiBiasMNIST
-from evenhand.tasks.multinli import MultiNLI
-from evenhand.tasks.nli import BiasedSNLI
-from evenhand.tasks.notes import MarkedNotes
-from evenhand.tasks.own import OwnData
-from evenhand.tasks.waterbirds import Waterbirds
+from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.images.bar import BAR
+from evenhand.tasks.images.bffhq import BFFHQ
+from evenhand.tasks.images.celeba import CelebA
+from evenhand.tasks.images.corrupted_cifar import CorruptedCIFAR10
+from evenhand.tasks.images.digits import ColoredDigits
+from evenhand.tasks.images.mnist import ColoredMNIST
+from evenhand.tasks.images.multi_bias import MultiBiasMNIST
+from evenhand.tasks.images.waterbirds import Waterbirds
+from evenhand.tasks.own.own_data import OwnData
+from evenhand.tasks.text.biased_snli import BiasedSNLI
+from evenhand.tasks.text.challenge_nli import MNLIHANS, SNLIHard
+from evenhand.tasks.text.challenge_pairs import QQPPAWS, FEVERSymmetric
+from evenhand.tasks.text.civilcomments import CivilComments
+from evenhand.tasks.text.leaked_snli import LeakedSNLI
+from evenhand.tasks.text.multinli import MultiNLI
+from evenhand.tasks.text.notes import MarkedNotes
 
 TASKS: dict[str, type[TaskSource]] = {
     "own-data": OwnData,
@@ -62,6 +62,4 @@ __all__ = [
     "Task",
     "TaskSource",
     "Waterbirds",
-    "column_values",
-    "membership",
 ]

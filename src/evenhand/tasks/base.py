@@ -15,21 +15,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evenhand.batches import arrow_table
+from evenhand.data.columns import Inputs, column_values
 from evenhand.files import Files, read_files
-from evenhand.models import ARCHITECTURES, BACKBONES, Kind
-from evenhand.training import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
+from evenhand.models.source import ARCHITECTURES, BACKBONES, Kind
+from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import UserError, plain_fields
-
-Inputs = Literal["text", "image", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -132,33 +129,6 @@ class Task:
             return 3, self.image_side, self.image_side
         channels, height, width = self.train.features["pixel_values"].shape
         return channels, height, width
-
-
-def membership(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.bool_]]:
-    """Name → which rows carry it, each of shape (n,); empty if the split has no such column."""
-    if column not in split.column_names:
-        return {}
-    feature: Any = split.features[column]
-    if isinstance(feature, datasets.List):
-        return _overlapping(split, column, feature.feature.names)
-    value_N = column_values(split, column)
-    return {name: value_N == i for i, name in enumerate(feature.names)}
-
-
-def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict[str, NDArray[np.bool_]]:
-    lists: Any = arrow_table(split.select_columns(column)).column(column).combine_chunks()
-    compute: Any = pc  # its functions are made at run time
-    rows = compute.list_parent_indices(lists).to_numpy()  # of each entry of each row's list
-    values = compute.list_flatten(lists).to_numpy()
-    members = {name: np.zeros(len(split), dtype=bool) for name in names}
-    for i, name in enumerate(names):
-        members[name][rows[values == i]] = True
-    return members
-
-
-def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:
-    """A column of numbers as an array of shape (n,)."""
-    return arrow_table(split.select_columns(column)).column(column).to_numpy()
 
 
 class TaskSource(ABC):

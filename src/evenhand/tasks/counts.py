@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import datasets
 
-from evenhand.tasks.base import Task, membership
+from evenhand.data.columns import membership
+from evenhand.tasks.base import Task
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evenhand.tasks.base import Task, column_values, membership
+from evenhand.data.columns import column_values, membership
+from evenhand.tasks.base import Task
 from evenhand.validation import named
 
 FEW = 20

@@ -1,0 +1,157 @@
+"""What `evenhand evaluate` does: a trained model on a task or on new data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import tyro
+from rich.table import Table
+from tyro.conf import Positional
+
+from evenhand.cli.task_options import TaskChoice, task_fields
+from evenhand.cli.terminal import group_lines, output, percent
+from evenhand.runs.evaluate import Data, Evaluated, Share, evaluate
+from evenhand.runs.fit import Device
+from evenhand.runs.worst_groups import told_groups
+from evenhand.validation import UserError
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateVerb(TaskChoice):
+    """Measure a trained model on a task or on new data: accuracy by group with intervals, and every prediction.
+
+    The model is that of a run of evenhand's, or any image or sequence classifier of transformers with its tokenizer or
+    image processor. A run is measured on its own task unless another one or data are given. Where a run was trained on
+    your own data, --data says where they lie: the very file has the run's splits, any other is measured whole, with the
+    run's columns unless you name others.
+
+    Attributes:
+        model: A run's folder, a model's folder, or a name on the Hugging Face hub.
+        task: The task to measure it on; `evenhand tasks` lists them. With --data it is own-data.
+        on: Splits to measure, such as `test clean`; all but train unless given.
+        predictions: Table of every prediction to write, FILE.csv or FILE.parquet.
+        json: Print everything as JSON instead of tables.
+        data_seed: Seed of the task's construction; the run's, or 0, unless given.
+        batch_size: Samples a forward pass.
+        device: `auto` takes a GPU if there is one.
+    """
+
+    model: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|MODEL")]
+    task: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the run's own, or your --data)")
+    ] = None
+    on: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="SPLIT [...]", help_behavior_hint="(default: all but train)")
+    ] = ()
+    predictions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    json: bool = False
+    data_seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the run's, or 0)")] = (
+        None
+    )
+    batch_size: int = 256
+    device: Device = "auto"
+
+    def run(self) -> int:
+        """Measure, write the table of predictions if asked, and print."""
+        if self.predictions is not None:
+            _check_place(self.predictions)
+        found = evaluate(
+            self.model,
+            _splits(self),
+            on=self.on or None,
+            data_seed=self.data_seed,
+            settings=_given(self),
+            batch_size=self.batch_size,
+            device=self.device,
+        )
+        if self.predictions is not None:
+            _write(pd.concat([split.predictions for split in found.values()], ignore_index=True), self.predictions)
+        if self.json:
+            content = {"model": self.model, "splits": {name: described(split) for name, split in found.items()}}
+            output().print(json.dumps(content, indent=1, allow_nan=False), markup=False)
+            return 0
+        for name, split in found.items():
+            _show(name, split)
+        if self.predictions is not None:
+            output().print(f"Predictions: {self.predictions}", markup=False)
+        return 0
+
+
+def _splits(verb: EvaluateVerb) -> Data | None:
+    """The data that the command line names; None where it names none, so that a run's own task is taken."""
+    return verb.task_source() if verb.task_given() else None
+
+
+def _given(verb: EvaluateVerb) -> dict[str, Any]:
+    """Settings that change those of a run's own task."""
+    if verb.task_given():
+        return {}
+    given = {name: getattr(verb, name, None) for name in task_fields()}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
+def described(split: Evaluated) -> dict[str, Any]:
+    """A split's metrics for a reader that is a program."""
+
+    def shares(found: dict[str, Share]) -> dict[str, Any]:
+        return {n: {"accuracy": s.accuracy, "n": s.n, "interval": s.interval} for n, s in found.items()}
+
+    metrics = split.result.metrics
+    return {
+        "metrics": {name: value for name, value in metrics.items() if name != "by_group"},
+        "shares": shares(split.shares),
+        "groups": shares(split.groups),
+        "groups_not_counted": split.result.not_counted,
+    }
+
+
+def _show(name: str, split: Evaluated) -> None:
+    table = Table(title=name, title_justify="left")
+    table.add_column("samples")
+    for column in ("n", "accuracy %", "95 % interval"):
+        table.add_column(column, justify="right")
+    for part, found in (("", split.shares), ("group ", split.groups)):
+        for label, share in found.items():
+            ends = "–" if share.interval is None else " to ".join(percent(end) for end in share.interval)
+            table.add_row(
+                f"{part}{'all' if label == 'average' else label}", str(share.n), percent(share.accuracy), ends
+            )
+    console = output()
+    console.print(table)
+    metrics = split.result.metrics
+    for line in group_lines(told_groups(metrics), metrics["by_group"]):
+        console.print(line, markup=False)
+    weighted = metrics["average_train_weighted"]
+    if weighted is not None:
+        console.print(f"Average, groups weighted as in train: {percent(weighted)} %.")
+
+
+def _check_place(path: Path) -> None:
+    if path.suffix not in _WRITERS:
+        raise UserError(f"The table of predictions must be a .csv or .parquet file. Got '{path}'.")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(
+            f"The table of predictions can't be written to '{path}': its folder doesn't exist, or it is one."
+        )
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    """Write to a temporary name, then rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        _WRITERS[path.suffix](table, partial)
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"The table of predictions can't be written to '{path}' ({error.strerror}).") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""What a built task holds: a few samples, a sheet of its pictures, pictures that can't be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from evenhand.data.columns import membership
+from evenhand.tasks.base import Task
+from evenhand.validation import UserError
+
+_BATCH = 256  # pictures read at a time
+_SHOWN_TEXT = 160  # characters of a text that is shown
+_PER_SPLIT, _PER_ROW = 24, 8
+_THUMB, _CAPTION = 112, 30  # pixels
+
+
+def unreadable(split: datasets.Dataset) -> Iterator[str | None]:
+    """For each picture of a split None, or what is wrong with it; nothing for other splits."""
+    if "image" not in split.column_names:
+        return
+    stored = split.select_columns(["image"]).with_format("arrow")
+    for start in range(0, len(split), _BATCH):
+        for picture in stored[start : start + _BATCH]["image"].to_pylist():
+            source = picture["path"] if picture["bytes"] is None else BytesIO(picture["bytes"])
+            try:
+                with Image.open(source) as opened:
+                    opened.load()
+            except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+                yield f"{picture['path'] or 'a picture of the hub'} ({error})"
+            else:
+                yield None
+
+
+def sample_lines(split: datasets.Dataset, count: int) -> list[str]:
+    """The first samples of a split: their label, attribute and alignment, with the text or the picture's size."""
+    return [_sample_line(split, split[i]) for i in range(min(count, len(split)))]
+
+
+def write_contact_sheet(task: Task, path: Path) -> None:
+    """Write a PNG of some pictures of train and of the primary test set, from each group in turn.
+
+    Raises:
+        UserError: If the task has texts, or the file isn't to be a PNG.
+    """
+    if task.kind != "image":
+        raise UserError(f"The task '{task.name}' has texts, so there is no sheet of pictures: leave --samples out.")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"The file given as --samples must end in .png. Got '{path}'.")
+    blocks = [_block(f"{name}:", task.splits[name]) for name in ("train", task.primary_test)]
+    sheet = Image.new("RGB", (_PER_ROW * _THUMB, sum(block.height for block in blocks)), "white")
+    top = 0
+    for block in blocks:
+        sheet.paste(block, (0, top))
+        top += block.height
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    sheet.save(unfinished, format="PNG")
+    unfinished.replace(path)
+
+
+def _sample_line(split: datasets.Dataset, row: dict[str, Any]) -> str:
+    parts = [f"{row['index']}: {_named(split, row, 'labels')}"]
+    parts += [value for name in ("attribute", "alignment") if (value := _named(split, row, name))]
+    if "text" in row:
+        texts = [row["text"], row.get("text_pair")]
+        parts.append(" ‖ ".join(_shortened(text) for text in texts if text is not None))
+    else:
+        picture = _picture(row)
+        parts.append(f"{picture.width}×{picture.height} pixels")
+    return " · ".join([*parts, str(row["id"])] if row.get("id") is not None else parts)
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_TEXT else text[: _SHOWN_TEXT - 1] + "…"
+
+
+def _named(split: datasets.Dataset, row: dict[str, Any], column: str) -> str:
+    feature: Any = split.features.get(column)
+    if feature is None or row[column] is None:
+        return ""
+    return feature.int2str(row[column])
+
+
+def _picture(row: dict[str, Any]) -> Image.Image:
+    if "image" in row:
+        return row["image"].convert("RGB")
+    return Image.fromarray(np.asarray(row["pixel_values"], dtype=np.uint8).transpose(1, 2, 0))
+
+
+def _block(title: str, split: datasets.Dataset) -> Image.Image:
+    """A title and rows of captioned pictures."""
+    rows = _rows_of_each_group(split)
+    lines = -(-len(rows) // _PER_ROW)
+    block = Image.new("RGB", (_PER_ROW * _THUMB, _CAPTION + lines * (_THUMB + _CAPTION)), "white")
+    draw, font = ImageDraw.Draw(block), ImageFont.load_default()
+    draw.text((4, 8), title, fill="black", font=font)
+    for place, index in enumerate(rows):
+        row = split[int(index)]
+        left, top = place % _PER_ROW * _THUMB, _CAPTION + place // _PER_ROW * (_THUMB + _CAPTION)
+        picture = _picture(row)
+        scale = (_THUMB - 4) / max(picture.size)
+        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+        sharp = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+        block.paste(picture.resize(size, sharp), (left + 2, top + 2))
+        caption = f"{_named(split, row, 'labels')}\n{_named(split, row, 'attribute')}"
+        draw.text((left + 4, top + _THUMB), caption, fill="black", font=font, spacing=1)
+    return block
+
+
+def _rows_of_each_group(split: datasets.Dataset) -> list[int]:
+    """Up to 24 rows: the first of each group, then the second of each, …; the first rows where no group is known."""
+    groups = [np.flatnonzero(member_N) for member_N in membership(split, "group").values()]
+    chosen: dict[int, None] = {}
+    for turn in range(max((len(rows) for rows in groups), default=0)):
+        for rows in groups:
+            if turn < len(rows):
+                chosen[int(rows[turn])] = None
+        if len(chosen) >= _PER_SPLIT:
+            break
+    return (list(chosen) or list(range(len(split))))[:_PER_SPLIT]

@@ -1,0 +1,256 @@
+"""The verb `evenhand tasks`: lists the tasks, explains one with what it holds, and checks counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from tyro.conf import Positional
+
+from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
+from evenhand.cli.task_options import TaskChoice, task_fields
+from evenhand.cli.terminal import output
+from evenhand.tasks import TASKS, Task, TaskSource
+from evenhand.tasks.counts import compared, split_counts
+from evenhand.training.settings import Training
+from evenhand.validation import UserError, check_integer, unknown_name
+
+_SAMPLES = 3  # of train and of the primary test set
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks(TaskChoice):
+    """List the tasks, or explain one: origin, licence, bias, metric, published counts, training settings.
+
+    A task that needs no files, or that is given its files, is built, and shown with the counts of its groups and a few
+    samples.
+
+    Attributes:
+        task: The task to explain or check; without it all are listed, or checked.
+        check: Build the task and compare its counts with the published ones, and read every picture; the exit code is
+            1 if anything differs. Without a NAME every task that needs no files is checked, and those whose files lie
+            in a folder of the task's name below --data-dir.
+        samples: A PNG to write a sheet of the task's pictures to, from every group.
+        data_seed: Drives the data's construction.
+    """
+
+    task: Annotated[Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
+    check: bool = False
+    samples: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="(default: none)")] = None
+    data_seed: int = 0
+
+    def run(self) -> int:
+        """Print to standard output."""
+        check_integer("tasks", "data_seed", self.data_seed, 0)
+        settings = self._settings()
+        if self.task is None and "data" not in settings:
+            others = sorted(set(settings) - ({"data_dir"} if self.check else set()))
+            if others or self.samples is not None:
+                option = others[0].replace("_", "-") if others else "samples"
+                raise UserError(
+                    f"The option --{option} goes with one task: give its name, as in `evenhand tasks NAME`."
+                )
+            return self._check_all() if self.check else _list_all()
+        if self.task is not None and self.task not in TASKS:
+            raise unknown_name("task", self.task, TASKS)
+        return self._check_one() if self.check else self._explain(settings)
+
+    def _settings(self) -> dict[str, Any]:
+        given = {name: getattr(self, name, None) for name in task_fields()}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
+
+    def _explain(self, settings: dict[str, Any]) -> int:
+        source = self._source_unless_incomplete(settings)
+        built = None
+        if source is not None and (not needs_files(source) or getattr(source, "data_dir", None) is not None):
+            built = source.build(self.data_seed)
+        if self.samples is not None:
+            if built is None:
+                raise UserError(f"The option --samples needs the task's files: give --data-dir; {_files_of(self.task)}")
+            write_contact_sheet(built, self.samples)
+        _describe(TASKS[self.task or "own-data"], source)
+        if source is not None and built is not None:
+            _show(built)
+            _show_files(source)
+        if self.samples is not None:
+            output().print(f"\nSheet of pictures: {self.samples}", markup=False)
+        return 0
+
+    def _source_unless_incomplete(self, settings: dict[str, Any]) -> TaskSource | None:
+        """The task with its settings; None if it can't be made without any, and none are given."""
+        try:
+            return self.task_source()
+        except UserError:
+            if settings:
+                raise
+            return None
+
+    def _check_one(self) -> int:
+        source = self.task_source()
+        task = source.build(self.data_seed)
+        if self.samples is not None:
+            write_contact_sheet(task, self.samples)
+        return 0 if _checked(source, task) else 1
+
+    def _check_all(self) -> int:
+        """Check what can be built here, and say of the others what is missing."""
+        root: Path | None = getattr(self, "data_dir", None)
+        if root is not None and not Path(root).is_dir():
+            raise UserError(f"The folder '{root}' given as --data-dir does not exist.")
+        differ = []
+        for name, cls in TASKS.items():
+            try:
+                source = _with_folder(cls, None if root is None else Path(root) / name)
+            except UserError as error:
+                output().print(f"{name}: not checked: {error}", markup=False)
+                continue
+            try:
+                fine = _checked(source, source.build(self.data_seed))
+            except UserError as error:
+                output().print(f"{name}: failed: {error}", markup=False)
+                fine = False
+            if not fine:
+                differ.append(name)
+        if differ:
+            output().print(f"\nNot as published, or failed: {', '.join(differ)}.", markup=False)
+        return 1 if differ else 0
+
+
+def needs_files(source: TaskSource | type[TaskSource]) -> bool:
+    """Whether a task is made of files or of the hub's copy of them."""
+    return "data_dir" in {f.name for f in dataclasses.fields(source)}  # type: ignore[arg-type]
+
+
+def _with_folder(cls: type[TaskSource], folder: Path | None) -> TaskSource:
+    """The task with its default settings, reading a folder if it needs one.
+
+    Raises:
+        UserError: If it can't be made so; what is missing.
+    """
+    if not needs_files(cls):
+        return cls()
+    if folder is None or not folder.exists():
+        where = (
+            f"the folder '{folder}' does not exist" if folder else f"give --data-dir with a folder '{cls.name}' in it"
+        )
+        raise UserError(f"{where}; {_files_of(cls.name)}")
+    return cls(data_dir=folder)  # type: ignore[call-arg]
+
+
+def _files_of(name: str | None) -> str:
+    files = TASKS[name].files if name in TASKS else ""
+    return files or f"`evenhand tasks {name}` says what it needs."
+
+
+def _list_all() -> int:
+    table = Table("task", "what it is", "default model")
+    for name, task in TASKS.items():
+        table.add_row(name, task.summary, task.default_model)
+    console = output()
+    console.print(table)
+    console.print("`evenhand tasks NAME` explains one, with the settings that each model is trained with.")
+    return 0
+
+
+def _describe(cls: type[TaskSource], source: TaskSource | None) -> None:
+    console = output()
+    facts = {"Origin": cls.origin, "Licence": cls.licence, "Bias": cls.bias, "Metric": cls.metric}
+    if cls.files:
+        facts["Files in --data-dir"] = cls.files
+    lines = [f"{title}: {text}" for title, text in facts.items()]
+    console.print(f"{cls.name} — {cls.summary}\n" + "\n".join(lines), markup=False)
+    console.print(f"\n{inspect.getdoc(cls)}\n", markup=False)
+    expected = source.expected_counts() if source is not None else {}
+    if expected:
+        console.print("Published counts, or those of the construction:")
+        console.print(_count_table(expected))
+    console.print("Training settings of each stage:")
+    for model, training in cls.training.items():
+        label = f"{model} (default)" if model == cls.default_model else model
+        console.print(f"  {label}: {_described(training)}", markup=False)
+    for model, training in cls.adapter_training.items():
+        console.print(f"  {model} with adapters (--lora, --peft): {_described(training)}", markup=False)
+
+
+def _show(task: Task) -> None:
+    """What a built task holds."""
+    console = output()
+    console.print(f"\nBuilt (primary test set '{task.primary_test}'):", markup=False)
+    console.print(_count_table({name: split_counts(split) for name, split in task.splits.items()}))
+    for name in ("train", task.primary_test):
+        console.print(f"First samples of {name}:", markup=False)
+        for line in sample_lines(task.splits[name], _SAMPLES):
+            console.print(f"  {line}", markup=False)
+    for note in task.notes:
+        console.print(note, markup=False)
+
+
+def _show_files(source: TaskSource) -> None:
+    """The files that were read, as a run's record tells of them."""
+    for option, files in source.data_files().items():
+        if files is None:
+            continue
+        told = files.as_dict()
+        size = f"{told['count']:,} of {told['bytes']:,} bytes"
+        output().print(f"Files of --{option.replace('_', '-')}: {size}, SHA-256 {files.sha256}", markup=False)
+
+
+def _count_table(counts: dict[str, dict[str, int]]) -> Table:
+    """Splits as columns; all samples, groups and alignments as rows."""
+    table = Table("samples", *(rich_escaped(split) for split in counts))
+    names = dict.fromkeys(what for numbers in counts.values() for what in numbers)
+    for what in names:
+        cells = [f"{numbers[what]:,}" if what in numbers else "–" for numbers in counts.values()]
+        table.add_row("all" if what == "n" else rich_escaped(what), *cells)
+    return table
+
+
+def rich_escaped(name: str) -> str:
+    """A name in which brackets are no markup."""
+    return name.replace("[", r"\[")
+
+
+def _checked(source: TaskSource, task: Task) -> bool:
+    """Print each count beside the expected one, and read every picture; whether all is well."""
+    console = output()
+    counts = compared(task, source.expected_counts())
+    for count in counts:
+        console.print(f"{source.name}: {count}: {'ok' if count.ok else 'DIFFERS'}", markup=False)
+    if not counts:
+        sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in task.splits.items())
+        console.print(f"{source.name}: no counts are published; built: {sizes}", markup=False)
+    fine = all(count.ok for count in counts)
+    for split, rows in task.splits.items():
+        if "image" not in rows.column_names:
+            continue
+        bar = Console(stderr=True)
+        pictures = track(
+            unreadable(rows), f"pictures of {split}", total=len(rows), console=bar, disable=not bar.is_terminal
+        )
+        broken = [problem for problem in pictures if problem is not None]
+        if broken:
+            fine = False
+            console.print(
+                f"{source.name}: {split}: {len(broken):,} of {len(rows):,} pictures can't be read, first {broken[0]}",
+                markup=False,
+            )
+        else:
+            console.print(f"{source.name}: {split}: all {len(rows):,} pictures can be read: ok", markup=False)
+    for note in task.notes:
+        console.print(f"{source.name}: {note}", markup=False)
+    return fine
+
+
+def _described(training: Training) -> str:
+    """The settings in one line, without those that have no effect."""
+    shown = dataclasses.asdict(training)
+    if training.schedule != "step":
+        del shown["step_epochs"]
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if value)

@@ -1,0 +1,311 @@
+"""What a run shows on the terminal: bars on a terminal, lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+
+from evenhand.evaluation.progress import Measurement
+from evenhand.methods.base import nothing_done
+from evenhand.metrics import GroupShare, summarize
+from evenhand.runs.worst_groups import Groups, empty_groups, group_texts, is_lower, record_groups, weakest
+from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
+from evenhand.tasks import OwnData
+from evenhand.tasks import Task as BuiltTask
+from evenhand.tasks.summary import DataSummary, data_summary
+from evenhand.validation import named
+
+OWN_DATA = OwnData.name
+_ROWS = 30  # of a table of classes or groups
+
+
+class RunDisplay:
+    """Shows how far each stage of each run is; the `Progress` that `evenhand.fit` reports to.
+
+    Args:
+        quiet: Show nothing.
+        console: Where to; standard error by default, so that results can be piped.
+        epochs: Without a terminal, whether each epoch that is measured has a line of its own, or each stage only.
+        shows_data: Show what the user's own data hold before training.
+    """
+
+    def __init__(
+        self,
+        quiet: bool = False,
+        console: Console | None = None,
+        *,
+        epochs: bool = True,
+        shows_data: bool = False,
+    ) -> None:
+        self.shows_data = shows_data
+        self.console = console or Console(stderr=True, quiet=quiet)
+        self.live = self.console.is_terminal and not quiet
+        self.epochs = epochs
+        self.run = ""
+        self.clocks: dict[tuple[str, str], _Clock] = {}
+        self.bars: dict[tuple[str, str], TaskID] = {}
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            _StepRate(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}", markup=False),
+            console=self.console,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> RunDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def begin(self, run: str) -> None:
+        """Name the run whose stages come next."""
+        self.run = run
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def data(self, task: BuiltTask) -> None:
+        """The task is built."""
+        if self.shows_data and task.name == OWN_DATA:
+            self.console.print(*data_tables(data_summary(task)), sep="\n")
+            for note in task.notes:
+                self.say(note)
+
+    def stage(self, name: str, done: int, total: int) -> None:
+        """A stage has done so many of its steps."""
+        key = (self.run, name)
+        self.clocks.setdefault(key, _Clock(done)).steps = done
+        if self.live:
+            if key not in self.bars:
+                description = escape(f"{self.run} · {name}".lstrip(" ·"))
+                self.bars[key] = self.progress.add_task(description, total=total, unit="steps", told="")
+            self.progress.update(self.bars[key], completed=done)
+        elif done == total:
+            self.say(f"{self.run}: stage '{name}' trained for {total} steps")
+
+    def measured(self, measurement: Measurement) -> None:
+        """A stage has ended an epoch: its loss, how fast it goes, and how it does on validation data."""
+        key = (self.run, measurement.stage)
+        told = _told(measurement)
+        if key in self.bars:
+            self.progress.update(self.bars[key], told=told)
+        elif not self.live and self.epochs and measurement.values:
+            rate = self.clocks[key].rate if key in self.clocks else None
+            speed = "" if rate is None else f", {rate:.1f} steps/s"
+            epoch = f"epoch {measurement.epoch}/{measurement.epochs}"
+            self.say(f"{self.run}: stage '{measurement.stage}', {epoch}: {told}{speed}")
+
+
+class _Clock:
+    """How many steps a second a stage does, on average since it was first heard of."""
+
+    def __init__(self, steps: int) -> None:
+        self.began = time.monotonic()
+        self.first = self.steps = steps
+
+    @property
+    def rate(self) -> float | None:
+        passed = time.monotonic() - self.began
+        return (self.steps - self.first) / passed if passed > 0 and self.steps > self.first else None
+
+
+class _StepRate(ProgressColumn):
+    """Steps a second; nothing for the bar that counts runs."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed and task.fields["unit"] == "steps" else "")
+
+
+def _told(measurement: Measurement) -> str:
+    """As in "loss 0.312, validation: worst group 55.0 % (a, b: 40 samples), conflicting 48.0 %".
+
+    What is undefined is left out; small groups together stand before the worst one where they are lower.
+    """
+    worst, value = measurement.worst, measurement.values.get("worst_group")
+    if worst is None and value is not None:
+        worst = GroupShare((), value, None, None)
+    parts = group_texts((worst, measurement.small), brief=True)
+    if measurement.values.get("conflicting") is not None:
+        parts.append(f"conflicting {percent(measurement.values['conflicting'])} %")
+    if not parts and measurement.values.get("average") is not None:
+        parts = [f"average {percent(measurement.values['average'])} %"]
+    loss = f"loss {measurement.train_loss:.3g}"
+    return f"{loss}, validation: {', '.join(parts)}" if parts else loss
+
+
+class StudyDisplay:
+    """Shows how a study goes on: a bar for it and one for each run at work, and a line for each run and cell that ends.
+
+    Args:
+        pending: The cells with runs to carry out, by name, and how many runs each has.
+        quiet: Show nothing.
+        console: Where to; standard error by default.
+    """
+
+    def __init__(self, pending: Mapping[str, int], quiet: bool = False, console: Console | None = None) -> None:
+        self.runs = RunDisplay(quiet, console)
+        self.pending = dict(pending)
+        self.outcomes: dict[str, list[dict[str, Any]]] = {}
+        self.total = sum(self.pending.values())
+        self.ended = 0
+        self.overall: TaskID | None = None
+
+    def __enter__(self) -> StudyDisplay:
+        self.runs.__enter__()
+        if self.runs.live:
+            self.overall = self.runs.progress.add_task("all", total=self.total, unit="runs", told=self._cells())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.runs.__exit__(kind, error, trace)
+
+    def event(self, event: Event) -> None:
+        """Something has happened to a run."""
+        name = event.job.name
+        if isinstance(event, Stage):
+            if self.runs.live:
+                self.runs.begin(name)
+                self.runs.stage(event.name, event.done, event.total)
+        elif isinstance(event, Measured):
+            if self.runs.live:
+                self.runs.begin(name)
+                self.runs.measured(event.measurement)
+        elif isinstance(event, Lost):
+            self._close(name)
+            self.runs.say(f"{name}: its process {event.reason}; begun again")
+        elif isinstance(event, Finished):
+            self._close(name)
+            self.ended += 1
+            self.runs.say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
+            self._cell_goes_on(event.job.cell, event.outcome.record)
+            if self.overall is not None:
+                self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
+
+    def _cell_goes_on(self, cell: str, record: dict[str, Any]) -> None:
+        """After a cell's last run of this start, what its runs of this start gave."""
+        records = self.outcomes.setdefault(cell, [])
+        records.append(record)
+        if len(records) == self.pending.get(cell) and len(records) > 1:
+            self.runs.say(f"cell {cell}: {_cell_ending(records)}")
+
+    def _cells(self) -> str:
+        ended = sum(len(self.outcomes.get(cell, [])) == runs for cell, runs in self.pending.items())
+        return f"{ended} of {len(self.pending)} cells"
+
+    def _close(self, run: str) -> None:
+        """The bars of a run go when it ends: a study has too many."""
+        for key in [key for key in self.runs.bars if key[0] == run]:
+            self.runs.progress.remove_task(self.runs.bars.pop(key))
+
+
+def _ending(record: dict[str, Any]) -> str:
+    if record["status"] != "done":
+        return f"failed: {record['error']}"
+    metrics = record["metrics"]
+    idle = record.get("did_nothing")
+    nothing = "" if idle is None else f"; {nothing_done(record['method']['title'], idle)}"
+    aligned = [] if metrics.get("aligned") is None else [f"aligned {percent(metrics['aligned'])} %"]
+    parts = [*aligned, f"conflicting {percent(metrics['conflicting'])} %"]
+    if metrics["conflicting"] is None:
+        groups = group_texts(record_groups(record), brief=True)
+        parts = [*aligned, f"average {percent(metrics['average'])} %", *groups[:1]]
+    return f"{', '.join(parts)} ({record['durations']['total_s']:.1f} s){nothing}"
+
+
+def _cell_ending(records: list[dict[str, Any]]) -> str:
+    done = [record for record in records if record["status"] == "done"]
+    small = [record_groups(record)[1] for record in done]
+    series = {
+        "worst group": [record["metrics"]["worst_group"] for record in done],
+        "small groups": [share and share.accuracy for share in small],
+        "aligned": [record["metrics"].get("aligned") for record in done],
+        "conflicting": [record["metrics"]["conflicting"] for record in done],
+    }
+    parts = [f"{len(done)} of {len(records)} runs done"]
+    for name, values in series.items():
+        summary = summarize(values)
+        if summary.mean is not None:
+            spread = "" if summary.std is None else f" ± {percent(summary.std)}"
+            parts.append(f"{name} {percent(summary.mean)}{spread} %")
+    idle = sum(record.get("did_nothing") is not None for record in records)
+    if idle:
+        parts.append(f"did nothing in {idle} of them, which trained as ERM does")
+    return ", ".join(parts)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal, a dash where it is undefined."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def metrics_table(record: dict[str, Any]) -> Table:
+    """The headline metrics of one run; the small groups stand in it where they are the worst."""
+    metrics, groups = record["metrics"], record_groups(record)
+    values = {"average": metrics["average"], "worst group": metrics["worst_group"]}
+    values |= {"small groups": weakest(groups)} if is_lower(groups) else {}
+    values |= {"aligned": metrics["aligned"], "conflicting": metrics["conflicting"]}
+    table = Table()
+    for column in values:
+        table.add_column(f"{column} %", justify="right")
+    table.add_row(*(percent(value) for value in values.values()))
+    return table
+
+
+def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:
+    """The worst group and the small ones, a line each, the lower one first, and the groups without a sample."""
+    lines = [f"{text[:1].upper()}{text[1:]}." for text in group_texts(groups)]
+    empty = empty_groups(by_group)
+    return [*lines, f"Groups without a sample here: {named(empty)}."] if empty else lines
+
+
+def data_tables(summary: DataSummary) -> list[Table]:
+    """Classes with their counts and shares, and groups with theirs, split by split."""
+    tables = []
+    for kind, counted in (("class", summary.classes), ("group", summary.groups)):
+        if not counted:
+            continue
+        table = Table(Column(kind, overflow="fold"), *(Column(split, justify="right") for split in summary.sizes))
+        for name, of in list(counted.items())[:_ROWS]:
+            table.add_row(Text(name), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
+        if len(counted) > _ROWS:
+            table.add_row(f"… {len(counted) - _ROWS} more")
+        tables.append(table)
+    return tables
+
+
+def _counted(count: int, size: int) -> str:
+    return f"{count:,} ({100 * count / size:.1f} %)"
+
+
+def output() -> Console:
+    """Standard output, for results."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)

@@ -1,0 +1,336 @@
+"""A trained model on data that may be new: metrics by group with intervals, and every prediction.
+
+Legend: N samples of a split, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from evenhand.data.columns import column_values, membership
+from evenhand.data.inputs import Preprocess
+from evenhand.data.rows import collator_for, model_rows
+from evenhand.evaluation.measured import SplitResult, measured
+from evenhand.metrics import accuracy, wilson
+from evenhand.models.inference import logits_and_labels
+from evenhand.models.saved import load_model
+from evenhand.models.small_vision import SmallVisionConfig
+from evenhand.models.source import Kind, ModelSource
+from evenhand.runs.fit import Device, torch_device
+from evenhand.runs.record import read_json
+from evenhand.runs.stored_run import ready
+from evenhand.tasks import TASKS, OwnData, Task, TaskSource
+from evenhand.training.stage import untouched_surroundings
+from evenhand.validation import UserError, check_integer, named, unknown_name
+
+Data = str | TaskSource | Task | datasets.Dataset | Mapping[str, datasets.Dataset]
+
+
+@dataclass(frozen=True)
+class Share:
+    """An accuracy, over how many samples, with Wilson's 95 % interval; None where no sample defines it."""
+
+    accuracy: float | None
+    n: int
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model on one split.
+
+    Attributes:
+        result: Metrics, group sizes and predictions.
+        shares: Accuracy of all samples (`average`), and where that is known of `aligned` and `conflicting` ones.
+        groups: Accuracy of each group by name.
+        predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
+            class, and what is known of `attribute`, `alignment` and `group`.
+    """
+
+    result: SplitResult
+    shares: dict[str, Share]
+    groups: dict[str, Share]
+    predictions: pd.DataFrame
+
+
+def evaluate(
+    model: Path | str,
+    data: Data | None = None,
+    *,
+    on: Sequence[str] | str | None = None,
+    data_dir: Path | str | None = None,
+    data_seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    batch_size: int = 256,
+    device: Device = "auto",
+) -> dict[str, Evaluated]:
+    """Measure a trained model, ours or any image or sequence classifier of transformers, by group.
+
+    Args:
+        model: A run's folder, a model's folder with its tokenizer or image processor, or a name on the hub.
+        data: A task, or splits of your own with the columns that tasks have (`labels` as a ClassLabel, `text` and
+            perhaps `text_pair`, or `image` or `pixel_values`; perhaps `index`, `group`, `attribute`, `alignment`). A
+            run is measured on its own task if None. `OwnData` is measured as one split, but for a run on the very data
+            that the run was trained on: then on the run's own splits.
+        on: Names of the splits; all but train if None.
+        data_dir: Folder of the data files, for a run's own task, whose record names no folder.
+        data_seed: Seed of a task's construction; that of the run, or 0, if None.
+        settings: Settings in place of those that a run's own task was made with.
+        batch_size: Samples a forward pass.
+        device: `auto` takes a GPU if there is one.
+
+    Returns:
+        Split by name → its metrics and predictions.
+
+    Raises:
+        UserError: If model and data don't fit each other, or one of them can't be read.
+    """
+    check_integer("evaluate", "batch_size", batch_size, 1)
+    place = torch_device(device)
+    folder, record = _located(model)
+    given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
+    if record is not None and isinstance(given, OwnData):
+        given = _same_as_run(given, record)
+    recorded = 0 if record is None else record["data_seed"]
+    with untouched_surroundings():
+        loaded = ready(load_model(folder), place)
+        splits, task = _splits(given, recorded if data_seed is None else data_seed, _named_classes(loaded))
+        chosen = _chosen(splits, on)
+        preprocess = _preprocess(loaded, str(folder), chosen, record)
+        return {
+            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
+            for name, split in chosen.items()
+        }
+
+
+# ---- which model, which data ----------------------------------------------------------------------------------------
+
+
+def _located(model: Path | str) -> tuple[Path | str, dict[str, Any] | None]:
+    """Where the model's files are, and the record if it is a run's."""
+    path = Path(model) / "record.json"
+    if not path.exists():
+        return model, None
+    try:
+        record = read_json(path)
+        status = record["status"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"The file '{path}' is no record of a run ({error}).") from error
+    if status != "done":
+        raise UserError(f"The run in '{model}' has no model to evaluate: its status is '{status}'.")
+    if not (Path(model) / "model").is_dir():
+        raise UserError(
+            f"The run in '{model}' has no folder 'model': a study keeps models with keep_models: true only."
+        )
+    return Path(model) / "model", record
+
+
+def _data_of_run(
+    model: Path | str, record: dict[str, Any] | None, settings: Mapping[str, Any], data_dir: Path | str | None
+) -> TaskSource:
+    if record is None:
+        raise UserError(f"'{model}' is no run with a task of its own: say what it is evaluated on, by a task or data.")
+    name = record["task"]["name"]
+    if name not in TASKS:
+        raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
+    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir), record.get("files"))
+
+
+def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:
+    return dict(settings) | ({} if data_dir is None else {"data_dir": data_dir})
+
+
+def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
+    """The run's own splits where the data are those that it was trained on; else all of the data as one split.
+
+    New data have the run's columns of inputs and labels unless others are named.
+    """
+    settings = record["task"]["settings"]
+    if record["task"]["name"] != data.name:
+        return data
+    files = record.get("files") or {}
+    if data.same_content("data", record):
+        names = [name for name in (*files, *settings.get("sha256", {})) if getattr(data, name, None) is not None]
+        places = {name: getattr(data, name) for name in names}
+        return OwnData.from_settings(settings, places, files).build(record["data_seed"])
+    inputs = () if data.text or data.image else ("text", "image")
+    missing = [name for name in (*inputs, "label") if not getattr(data, name) and settings.get(name)]
+    return dataclasses.replace(data, **{name: settings[name] for name in missing})
+
+
+def _splits(
+    data: Data, data_seed: int, classes: tuple[str, ...] | None
+) -> tuple[dict[str, datasets.Dataset], Task | None]:
+    """Every split by name, and the task if they are one's."""
+    if isinstance(data, OwnData):
+        return {"data": data.one_split(classes)}, None
+    if isinstance(data, str):
+        if data not in TASKS:
+            raise unknown_name("task", data, TASKS)
+        data = TASKS[data]()
+    if isinstance(data, TaskSource):
+        check_integer("evaluate", "data_seed", data_seed, 0)
+        data = data.build(data_seed)
+    if isinstance(data, Task):
+        return data.splits, data
+    splits = {"data": data} if isinstance(data, datasets.Dataset) else dict(data)
+    for name, split in splits.items():
+        if not isinstance(split, datasets.Dataset) or not {"labels"} <= set(split.column_names) or not len(split):
+            raise UserError(f"The split '{name}' must be a datasets.Dataset with rows and a column 'labels'.")
+        if not isinstance(split.features["labels"], datasets.ClassLabel):
+            raise UserError(f"The column 'labels' of the split '{name}' must be a datasets.ClassLabel.")
+    return splits, None
+
+
+def _chosen(splits: dict[str, datasets.Dataset], on: Sequence[str] | str | None) -> dict[str, datasets.Dataset]:
+    names = [on] if isinstance(on, str) else list(on or [])
+    for name in names:
+        if name not in splits:
+            raise unknown_name("split", name, splits)
+    return {name: split for name, split in splits.items() if (name in names if names else name != "train")}
+
+
+# ---- do they fit ----------------------------------------------------------------------------------------------------
+
+
+def _preprocess(
+    model: PreTrainedModel, folder: str, splits: dict[str, datasets.Dataset], record: dict[str, Any] | None
+) -> Preprocess:
+    """How rows become the model's inputs, by the tokenizer or processor beside it."""
+    config = model.config
+    kind: Kind = "text" if type(model).__name__.endswith("ForSequenceClassification") else "image"
+    shape = None
+    if isinstance(config, SmallVisionConfig):
+        shape = (config.num_channels, config.image_height, config.image_width)
+    for name, split in splits.items():
+        columns = set(split.column_names)
+        fits = "text" in columns if kind == "text" else bool({"image", "pixel_values"} & columns)
+        if not fits:
+            raise UserError(f"The model takes {kind}s, but the split '{name}' has no such column ({sorted(columns)}).")
+        found = tuple(split.features["pixel_values"].shape) if kind == "image" and "pixel_values" in columns else None
+        if shape is not None and found is not None and found != shape:
+            taken, given = ("×".join(map(str, size)) for size in (shape, found))
+            raise UserError(f"The model takes images of {taken}, but those of the split '{name}' are {given}.")
+    source = ModelSource(folder, kind, _classes(model), shape)
+    return source.preprocessor((record or {}).get("training", {}).get("max_length"))[0]
+
+
+def _classes(model: PreTrainedModel) -> tuple[str, ...]:
+    names: dict[Any, str] = dict(model.config.id2label or {})
+    return tuple(names[i] for i in sorted(names, key=int))
+
+
+def _named_classes(model: PreTrainedModel) -> tuple[str, ...] | None:
+    """The model's classes; None where it has numbers only."""
+    classes = _classes(model)
+    return None if all(c == f"LABEL_{i}" for i, c in enumerate(classes)) else classes
+
+
+def _merged_numbers(model: PreTrainedModel, split: datasets.Dataset, merged: Mapping[str, str]) -> NDArray[np.int64]:
+    """The number among the split's classes of what each of the model's classes counts as, shape (C,)."""
+    found = list(split.features["labels"].names)
+    classes = _classes(model)
+    if not set(classes) <= set(merged):
+        raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
+    return np.array([found.index(merged[c]) for c in classes])
+
+
+def _class_numbers(model: PreTrainedModel, folder: str, name: str, split: datasets.Dataset) -> NDArray[np.int64]:
+    """The model's number of each class of the data, matched by name; by number where the model has no names."""
+    classes, found = _classes(model), tuple(split.features["labels"].names)
+    if len(classes) == len(found) and _named_classes(model) is None:
+        return np.arange(len(found))
+    if not set(found) <= set(classes):
+        raise UserError(
+            f"The classes of the model '{folder}' are {', '.join(classes)}, but those of the split '{name}' are "
+            f"{', '.join(found)}."
+        )
+    return np.array([classes.index(c) for c in found])
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------
+
+
+def _evaluated(
+    model: PreTrainedModel,
+    folder: str,
+    name: str,
+    split: datasets.Dataset,
+    task: Task | None,
+    preprocess: Preprocess,
+    batch_size: int,
+) -> Evaluated:
+    merged = {} if task is None else task.merged.get(name, {})
+    # labels and predictions are compared as the model's classes, or as the split's where several of those merge
+    numbers = np.arange(len(split.features["labels"].names)) if merged else _class_numbers(model, folder, name, split)
+    counted_C = _merged_numbers(model, split, merged) if merged else np.arange(len(_classes(model)))
+    label_N = column_values(split, "labels")
+    if not np.issubdtype(label_N.dtype, np.integer) or label_N.min() < 0:
+        raise UserError(f"The split '{name}' has rows without a label.")
+    rows = model_rows(split, preprocess)
+    logits_NC, _ = logits_and_labels(model, rows, batch_size, collator_for(preprocess))
+    label_N = numbers[label_N]
+    probability_NC = torch.from_numpy(logits_NC).double().softmax(1).numpy()
+    if not np.isfinite(probability_NC).all():
+        raise UserError(f"The model '{folder}' gives probabilities that are no numbers on the split '{name}'.")
+    result = measured(split, counted_C[probability_NC.argmax(1)], label_N, None if task is None else task.train)
+    correct_N = result.predicted_N == label_N
+    everything = np.ones(len(label_N), dtype=bool)
+    return Evaluated(
+        result,
+        _shares(correct_N, {"average": everything, **membership(split, "alignment")}),
+        _shares(correct_N, membership(split, "group")),
+        _table(model, name, split, label_N, result.predicted_N, probability_NC, merged=bool(merged)),
+    )
+
+
+def _shares(correct_N: NDArray[np.bool_], members: Mapping[str, NDArray[np.bool_]]) -> dict[str, Share]:
+    found = {}
+    for name, member_N in members.items():
+        n, value = int(member_N.sum()), accuracy(correct_N, member_N)
+        found[name] = Share(value, n, wilson(value, n))
+    return found
+
+
+def _table(
+    model: PreTrainedModel,
+    name: str,
+    split: datasets.Dataset,
+    label_N: NDArray[np.int64],
+    predicted_N: NDArray[np.int64],
+    probability_NC: NDArray[np.float64],
+    *,
+    merged: bool,
+) -> pd.DataFrame:
+    classes = np.array(_classes(model))
+    compared = np.array(split.features["labels"].names) if merged else classes
+    columns: dict[str, Any] = {"split": name}
+    for column in ("index", "id"):
+        if column in split.column_names:
+            columns[column] = split[column][:]
+    if "index" not in columns:
+        columns["index"] = np.arange(len(split))
+    columns |= {"label": compared[label_N], "prediction": compared[predicted_N]}
+    columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(classes)}
+    columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
+    return pd.DataFrame(columns)
+
+
+def _named(split: datasets.Dataset, column: str) -> list[str | None]:
+    """Each row's group by name; the names of several are separated by semicolons."""
+    names: list[list[str]] = [[] for _ in range(len(split))]
+    for name, member_N in membership(split, column).items():
+        for row in np.flatnonzero(member_N):
+            names[row].append(name)
+    return [named(found) or None for found in names]

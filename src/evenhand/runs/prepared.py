@@ -1,0 +1,112 @@
+"""From what a user asks for to a run that can begin: the task built, the settings chosen, the model checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evenhand.evaluation.progress import DataProgress, Progress
+from evenhand.methods.base import Method
+from evenhand.models.adapters import Adapters
+from evenhand.models.source import ModelSource
+from evenhand.runs.configuration import Configuration, check_parts, model_source, shipped_training
+from evenhand.tasks import TASKS, Task, TaskSource
+from evenhand.training.settings import Training
+from evenhand.validation import UserError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a user may say of a run beside its method and task; None leaves it to the task and the model.
+
+    Attributes:
+        model: The model's name.
+        seed: Drives initialisation, order and dropout.
+        data_seed: Drives the data's construction; the same as `seed` if None.
+        epochs: Epochs a stage.
+        lr: Learning rate.
+        batch_size: Samples a step.
+        bf16: Whether training runs under autocast to bfloat16.
+        adapters: What trains beside the head; None trains the whole model.
+        fresh: Whether a checkpoint gives its architecture only.
+    """
+
+    model: str | None = None
+    seed: int = 0
+    data_seed: int | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    bf16: bool = False
+    adapters: Adapters | None = None
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin.
+
+    Attributes:
+        configuration: What is run.
+        task: Its task, built.
+        source: Where its models come from.
+    """
+
+    configuration: Configuration
+    task: Task
+    source: ModelSource
+
+
+def prepare(
+    owner: str, method: Method, task: str | TaskSource | Task, asked: Asked, progress: Progress | None = None
+) -> Prepared:
+    """Build the task, choose the settings, and refuse what doesn't fit together.
+
+    Args:
+        owner: The function that the user called, for messages.
+        method: The method.
+        task: The task by name, with its settings, or built.
+        asked: What else was asked for.
+        progress: Is shown the task if it has a method `data`.
+
+    Raises:
+        UserError: If something given is wrong or unknown, or the model doesn't fit the task.
+    """
+    recipe = _recipe(owner, task)
+    data_seed = asked.seed if asked.data_seed is None else asked.data_seed
+    built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
+    model = asked.model or (recipe.usual_model if isinstance(recipe, TaskSource) else None)
+    if model is None:
+        raise UserError(f"The 'model' parameter of {owner} must be given for a task of your own.")
+    if isinstance(progress, DataProgress):
+        progress.data(built)
+    source = model_source(model, built, asked.adapters, asked.fresh)
+    source.config()  # an unknown or unfitting model is refused here
+    method.check_start(pretrained=not source.starts_random)
+    method.check_inputs(built.inputs)
+    check_parts(method, source)
+    configuration = Configuration(
+        method=method,
+        task=recipe,
+        model=model,
+        training=_training(recipe, model, asked),
+        seed=asked.seed,
+        data_seed=data_seed,
+        adapters=asked.adapters,
+        fresh=asked.fresh,
+    )
+    return Prepared(configuration, built, source)
+
+
+def _training(recipe: TaskSource | Task, model: str, asked: Asked) -> Training:
+    shipped = shipped_training(recipe, model, asked.adapters, asked.fresh)
+    return shipped.replaced(asked.epochs, asked.lr, asked.batch_size, asked.bf16)
+
+
+def _recipe(owner: str, task: str | TaskSource | Task) -> TaskSource | Task:
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise unknown_name("task", task, TASKS)
+        return TASKS[task]()
+    if not isinstance(task, (TaskSource, Task)):
+        raise UserError(f"The 'task' parameter of {owner} must be a task's name or a task. Got {task!r}.")
+    return task

@@ -1,0 +1,312 @@
+"""Users' own pictures: folders of them, tables that name them, and the check that every one can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+from PIL import Image
+
+from evenhand.data.own_reading import Role, cache_folder, check_columns, column_names, file_digest, read_table
+from evenhand.data.rows import arrow_table
+from evenhand.tasks.own.beside import TableColumns
+from evenhand.tasks.own.columns import Part, split_named
+from evenhand.validation import UserError, count
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".tsv", ".jsonl", ".parquet"))
+FILE_COLUMN = "file_name"
+"""The metadata's column of pictures, unless --image names another; their names are relative to the metadata."""
+
+FULLY_CHECKED = 20_000
+"""So many pictures are decoded before training; of larger sets only the files' heads are read."""
+
+FOLDER_LABEL = "label"
+"""The column of labels that class folders make."""
+
+_AT_ONCE = 256
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted; what is hidden is left out."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place) / n for n in names if n.lower().endswith(ENDINGS) and not n.startswith(".")]
+    return sorted(found)
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether there is a picture anywhere below the folder."""
+    return any(name.lower().endswith(ENDINGS) for _, _, names in os.walk(folder) for name in names)
+
+
+def metadata_files(folder: Path) -> list[Path]:
+    """All metadata below a folder, sorted."""
+    return sorted(path for name in METADATA for path in folder.rglob(name))
+
+
+def named_pictures(table: Path, column: str) -> list[Path]:
+    """The pictures that a table names and that are there; none where it holds pictures itself."""
+    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
+    stored: Any = arrow_table(read_table(table, {column: "other"})).column(column)
+    if not (pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type)):
+        return []
+    return [path for name in stored.to_pylist() if name and (path := table.parent / name).is_file()]
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of the pictures' names and sizes and of the metadata."""
+    digest = hashlib.sha256()
+    for path in picture_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\t{path.stat().st_size}\n".encode())
+    for path in metadata_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\t{file_digest(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def table_pictures_digest(table: Path, column: str) -> str:
+    """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
+    digest = hashlib.sha256()
+    rows = read_table(table, {column: "other"})
+    stored: Any = arrow_table(rows).column(column)
+    if pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
+        for name in stored.to_pylist():
+            path = table.parent / (name or "")
+            digest.update(f"{name}\t{path.stat().st_size if path.is_file() else None}\n".encode())
+    return digest.hexdigest()
+
+
+def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
+    """The folder itself, or its split folders with the split that each name says."""
+    inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and has_pictures(entry)]
+    splits = [split_named(entry.name) for entry in inner]
+    alone = not any(entry.name.lower().endswith(ENDINGS) for entry in folder.iterdir()) and _metadata(folder) is None
+    if alone and "train" in splits:
+        if None in splits:
+            other = inner[splits.index(None)].name
+            raise UserError(
+                f"The folder '{folder}' holds split folders and '{other}', which names no split: move it away, or "
+                "rename the folders if they are classes."
+            )
+        return list(zip(splits, inner, strict=True))
+    return [(None, folder)]
+
+
+def read_folder(
+    folder: Path, image: str | None, label: str | None, others: Mapping[str, str]
+) -> tuple[list[Part], list[str], str]:
+    """The pictures of a folder with what its metadata and class folders say about them.
+
+    Args:
+        folder: The folder; class folders, perhaps below train, validation and test, or a metadata file.
+        image: The metadata's column of file names; `file_name` if None.
+        label: Its column of labels; if None its column `label` if it has one, and else the class folders.
+        others: Option → further columns of the metadata.
+
+    Returns:
+        The parts, with the pictures in the column `image`; notes; the column of labels.
+    """
+    parts: list[Part] = []
+    notes: list[str] = []
+    columns = set()
+    for split, root in folder_roots(folder):
+        table = _metadata(root)
+        if table is None:
+            if others or label:
+                option, column = next(iter({**({"label": label} if label else {}), **others}.items()))
+                raise UserError(
+                    f"The folder '{root}' has no metadata file ({', '.join(METADATA)}), so there is no column "
+                    f"'{column}', given as --{option}."
+                )
+            found, column = [Part(f"'{root.name}'", _class_folders(root), split)], FOLDER_LABEL
+        else:
+            found, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
+            if unlisted:
+                notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
+        parts.extend(found)
+        columns.add(column)
+    return parts, notes, columns.pop()
+
+
+def _metadata(root: Path) -> Path | None:
+    found = [root / name for name in METADATA if (root / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"The folder '{root}' has {' and '.join(p.name for p in found)}: keep one of them.")
+    return found[0] if found else None
+
+
+def _class_folders(root: Path) -> datasets.Dataset:
+    files = picture_files(root)
+    outside = [path for path in files if path.parent == root]
+    if outside:
+        raise UserError(
+            f"The picture '{outside[0].name}' of '{root}' lies in no class folder ({len(outside):,} in all): put "
+            "each picture into a folder named after its class, or add a metadata file (metadata.csv)."
+        )
+    labels = [path.relative_to(root).parts[0] for path in files]
+    return _pictures(root, files, {FOLDER_LABEL: pa.array(labels, pa.string())})
+
+
+def _with_metadata(
+    root: Path, table: Path, image: str, label: str | None, others: Mapping[str, str], split: str | None
+) -> tuple[list[Part], str, int]:
+    where = f"The file '{table}'"
+    found = column_names(table)
+    in_table = label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
+    asked = {"image": image, **({"label": in_table} if in_table else {}), **others}
+    check_columns(where, asked, found)
+    roles: dict[str, Role] = dict.fromkeys(asked.values(), "other")
+    if in_table:
+        roles[in_table] = "label"
+    roles[image] = "text"
+    rows = read_table(table, roles)
+    names = arrow_table(rows.select_columns(image)).column(image).to_pylist()
+    files = [root / (name or "") for name in names]
+    columns: dict[str, Any] = {
+        name: arrow_table(rows.select_columns(name)).column(name).combine_chunks() for name in roles if name != image
+    }
+    if not in_table:
+        columns[FOLDER_LABEL] = pa.array([Path(name or "").parent.name for name in names], pa.string())
+    listed = {path.resolve() for path in files}
+    unlisted = sum(path.resolve() not in listed for path in picture_files(root))
+    typed = table.suffix not in (".csv", ".tsv") or not in_table
+    used = (
+        image,
+        *([in_table] if in_table else []),
+        *(name for option, name in others.items() if "group" not in option),
+    )
+    beside = TableColumns(table, used)
+    part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed, beside=beside)
+    parts = [part] if split or "split" in others else _by_folder(part, names)
+    return parts, in_table or FOLDER_LABEL, unlisted
+
+
+def _by_folder(part: Part, names: list[str | None]) -> list[Part]:
+    """The rows by the split folders that their files lie in, if all do and one is for training."""
+    splits = [split_named(Path(name or "").parts[0]) if len(Path(name or "").parts) > 1 else None for name in names]
+    if "train" not in splits or None in splits:
+        return [part]
+    parts = []
+    for split in dict.fromkeys(splits):
+        rows = tuple(i for i, of_row in enumerate(splits) if of_row == split)
+        beside = None if part.beside is None else part.beside.of(rows)
+        parts.append(replace(part, rows=part.rows.select(rows), split=split, beside=beside))
+    return parts
+
+
+def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> datasets.Dataset:
+    """Rows of pictures, with each file's name below the root as its `id` unless a column is called so."""
+    table = pa.table(
+        {
+            "image": pa.array([{"bytes": None, "path": str(path)} for path in files], _STORED),
+            "id": pa.array([os.path.relpath(path, root).replace(os.sep, "/") for path in files], pa.string()),
+            **{name: column for name, column in columns.items() if name != "image"},
+        }
+    )
+    return datasets.Dataset(table).cast_column("image", datasets.Image())
+
+
+_STORED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def as_pictures(part: Part, column: str, base: Path | None) -> datasets.Dataset:
+    """The rows with a column of file names, or of pictures as bytes, as pictures; names are relative to `base`.
+
+    Raises:
+        UserError: If the column holds something else.
+    """
+    rows = part.rows
+    feature: Any = rows.features[column]
+    if isinstance(feature, datasets.Image):
+        return rows
+    stored = rows.features.arrow_schema.field(column).type
+    if (pa.types.is_string(stored) or pa.types.is_large_string(stored)) and base is not None:
+        names = arrow_table(rows.select_columns(column)).column(column).to_pylist()
+        files = pa.array([{"bytes": None, "path": str(base / (name or ""))} for name in names], _STORED)
+        pictures = datasets.Dataset(pa.table({column: files}))
+        others = rows.remove_columns(column)
+        rows = datasets.concatenate_datasets([pictures, others], axis=1) if others.column_names else pictures
+    elif not (pa.types.is_binary(stored) or (pa.types.is_struct(stored) and stored.get_field_index("bytes") >= 0)):
+        raise UserError(f"The column '{column}' of {part.where} holds {stored}, but file names or pictures are needed.")
+    return rows.cast_column(column, datasets.Image())
+
+
+# ---- every picture can be read --------------------------------------------------------------------------------------
+
+
+def check_pictures(part: Part, column: str) -> None:
+    """Open every picture, unless that was done before.
+
+    Raises:
+        UserError: If a file is missing or can't be decoded; the first one and their number.
+    """
+    rows = part.rows.select_columns(column).cast_column(column, datasets.Image(decode=False))
+    whole = len(rows) <= FULLY_CHECKED
+    digest, missing = _state(rows, column)
+    if missing:
+        raise UserError(
+            f"The picture '{missing[0][1]}', row {missing[0][0] + 1} of {part.where}, is not there "
+            f"({len(missing):,} in all)."
+        )
+    marker = cache_folder() / f"{digest[:32]}.pictures-checked"
+    if marker.exists():
+        return
+    broken: list[tuple[int, str, str]] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(rows), _AT_ONCE):
+            batch = rows[start : start + _AT_ONCE][column]
+            faults = pool.map(_fault, batch, [whole] * len(batch))
+            broken += [
+                (start + i, (batch[i] or {}).get("path") or "", fault) for i, fault in enumerate(faults) if fault
+            ]
+    if broken:
+        row, path, fault = broken[0]
+        name = f"The picture '{path}', row {row + 1} of {part.where}," if path else f"Row {row + 1} of {part.where}"
+        raise UserError(f"{name} can't be read as a picture: {fault} ({len(broken):,} in all).")
+    marker.touch()
+
+
+def _state(rows: datasets.Dataset, column: str) -> tuple[str, list[tuple[int, str]]]:
+    """A digest of the files' names, sizes and times (of the rows themselves where they hold bytes); missing files."""
+    digest, missing = hashlib.sha256(), []
+    stored: Any = arrow_table(rows).column(column)
+    embedded = stored.type.get_field_index("bytes") >= 0 and any(
+        chunk.field("bytes").null_count < len(chunk) for chunk in stored.chunks
+    )
+    if embedded:
+        return hashlib.sha256(rows._fingerprint.encode()).hexdigest(), []
+    names: Iterable[str | None] = (name for chunk in stored.chunks for name in chunk.field("path").to_pylist())
+    for row, name in enumerate(names):
+        path = Path(name or "")
+        if not name or not path.is_file():
+            missing.append((row, name or ""))
+            continue
+        state = path.stat()
+        digest.update(json.dumps([path.name, state.st_size, state.st_mtime_ns]).encode())
+    return digest.hexdigest(), missing
+
+
+def _fault(stored: dict[str, Any] | None, whole: bool) -> str | None:
+    """Why a picture can't be read; None if it can."""
+    if not stored or not (stored["bytes"] or stored["path"]):
+        return "there is none"
+    try:
+        with Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as picture:
+            if whole:
+                picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if stored["path"] and not stored["bytes"] and Path(stored["path"]).stat().st_size == 0:
+            return "it has 0 bytes"
+        reason = str(error).split("\n")[0].rstrip(".")
+        return "no known format" if "cannot identify" in reason else reason
+    return None

@@ -1,0 +1,100 @@
+"""Where SNLI, MultiNLI and their challenge sets come from: files as published, GLUE's, plain tables, or the hub."""
+
+from __future__ import annotations
+
+from evenhand.data.tables import Columns
+from evenhand.tasks.text.biased_snli import LABELS
+from evenhand.tasks.text.sources import HubPart, Part
+
+SNLI_HUB = "stanfordnlp/snli"
+"""SNLI's parquet copy on the Hugging Face hub (untried: the project's tests have no network)."""
+
+SNLI_HARD_HUB = "au123/snli-hard"
+"""A copy of snli_1.0_test_hard.jsonl on the hub (untried)."""
+
+MNLI_HUB = "nyu-mll/multi_nli"
+"""MultiNLI's parquet copy on the hub (untried)."""
+
+HANS_HUB = "tasksource/hans"
+"""A parquet copy of HANS on the hub (untried; jhu-cogsci/hans needs a script, which datasets no longer runs)."""
+
+NLI_NUMBERS = {name: i for i, name in enumerate(LABELS)} | {str(i): i for i in range(len(LABELS))}
+"""What stands for each class: its name, or its number in SNLI and MultiNLI."""
+
+HANS_LABELS = ("entailment", "non-entailment")
+
+_PAIR = {
+    "premise": ("sentence1", "premise"),
+    "hypothesis": ("sentence2", "hypothesis"),
+    "label": ("gold_label", "label"),
+}
+_PAIRS = Columns(_PAIR, {"id": ("pairID", "id"), "genre": ("genre",)})
+
+_SNLI_ADVICE = (
+    "take snli_1.0.zip from nlp.stanford.edu/projects/snli (CC BY-SA 4.0), unpack it, and give its folder "
+    "with --data-dir"
+)
+_MNLI_ADVICE = (
+    "take multinli_1.0.zip from cims.nyu.edu/~sbowman/multinli, or GLUE's MNLI.zip, unpack it, and give its folder "
+    "with --data-dir"
+)
+
+
+def _snli(part: str, split: str, *plain: str) -> Part:
+    return Part(
+        title=f"SNLI's {part} part",
+        files=(f"snli_1.0_{part}.jsonl", f"snli_1.0_{part}.txt", *plain),
+        columns=_PAIRS,
+        labels=NLI_NUMBERS,
+        hub=HubPart(SNLI_HUB, split),
+        advice=_SNLI_ADVICE,
+    )
+
+
+def _mnli(title: str, part: str, split: str, *plain: str) -> Part:
+    return Part(
+        title=f"MultiNLI's {title} part",
+        files=(f"multinli_1.0_{part}.jsonl", f"multinli_1.0_{part}.txt", *plain),
+        columns=_PAIRS,
+        labels=NLI_NUMBERS,
+        hub=HubPart(MNLI_HUB, split),
+        advice=_MNLI_ADVICE,
+    )
+
+
+SNLI_TRAIN = _snli("train", "train", "train.tsv")
+SNLI_DEV = _snli("dev", "validation", "dev.tsv")
+SNLI_TEST = _snli("test", "test", "test.tsv")
+SNLI_HOLDOUT = Part(
+    title="SNLI's held-out part",
+    files=("train_holdout.tsv",),
+    columns=_PAIRS,
+    labels=NLI_NUMBERS,
+    advice="leave it out: a tenth of the training part validates then",
+)
+SNLI_HARD = Part(
+    title="SNLI's hard test pairs",
+    files=("snli_1.0_test_hard.jsonl",),
+    columns=_PAIRS,
+    labels=NLI_NUMBERS,
+    hub=HubPart(SNLI_HARD_HUB, "train"),
+    advice=(
+        "take snli_1.0_test_hard.jsonl from nlp.stanford.edu/projects/snli (CC BY-SA 4.0) into the folder given with "
+        "--data-dir"
+    ),
+)
+
+MNLI_TRAIN = _mnli("training", "train", "train", "train.tsv", "train_*.tsv")
+MNLI_MATCHED = _mnli("matched development", "dev_matched", "validation_matched", "dev_matched.tsv")
+MNLI_MISMATCHED = _mnli("mismatched development", "dev_mismatched", "validation_mismatched", "dev_mismatched.tsv")
+
+HANS = Part(
+    title="HANS's evaluation set",
+    files=("heuristics_evaluation_set.jsonl", "heuristics_evaluation_set.txt"),
+    columns=Columns({**_PAIR, "heuristic": ("heuristic",)}, {"id": ("pairID",)}),
+    labels={name: i for i, name in enumerate(HANS_LABELS)} | {"0": 0, "1": 1},
+    hub=HubPart(HANS_HUB, "validation"),
+    advice=(
+        "take heuristics_evaluation_set.txt from github.com/tommccoy1/hans (MIT) into the folder given with --data-dir"
+    ),
+)

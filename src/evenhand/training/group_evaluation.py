@@ -1,0 +1,249 @@
+"""transformers' Trainer whose evaluation also says how each group fares, where the evaluation set knows its groups.
+
+Legend: N samples of an evaluation set, B of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers.trainer_utils import EvalLoopOutput
+
+from evenhand.data.columns import membership
+from evenhand.data.rows import IndexedDataset, IndexKeeping
+from evenhand.losses import IGNORED
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, group_metrics, group_shares
+from evenhand.validation import UserError
+
+_BY_GROUP = {"aligned", "conflicting", "average_train_weighted"} | {
+    f"{groups}{part}" for groups in ("worst_group", "small_groups") for part in ("", "_n", "_low", "_high")
+}
+Members = dict[str, NDArray[np.bool_]]
+
+
+class GroupEvaluation(transformers.Trainer):
+    """Adds metrics by group to an evaluation whose data set has a column `group` or `alignment`.
+
+    `group` is a ClassLabel, or a List of ClassLabel where groups overlap, `alignment` a ClassLabel with the names
+    aligned and conflicting. The metrics are `eval_accuracy`, `eval_worst_group`, `eval_aligned`, `eval_conflicting`,
+    `eval_accuracy_GROUP` for each group, and `eval_average_train_weighted` where the training set has groups too;
+    undefined ones are left out. Beside the worst group stand the number of its samples (`eval_worst_group_n`) and the
+    ends of its 95 % interval (`…_low`, `…_high`); `eval_small_groups` is the accuracy over all samples of the groups of
+    fewer than 20, with `…_n`, `…_low` and `…_high` likewise. The names of these groups, `eval_worst_group_name` and the
+    list `eval_small_groups_names`, are in what `evaluate` returns, but not in the logs, which take numbers only. A
+    metric of that name by `compute_metrics` stays. Rows with the label −100 don't count. Rows are known by their
+    number, whatever order a sampler gives them, and on several processes.
+    """
+
+    _tally: _Tally | None = None
+    _logits_BC: Tensor | None = None  # of the last evaluated batch, whatever place they have in the model's output
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', but a best model is chosen by a metric that the evaluation set defines, or not at all."""
+        self._check_best_metric()
+        return super().train(*args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """As transformers', with metrics by group."""
+        tally = self._tally = _tally_of(self._evaluated(eval_dataset), self.train_dataset)
+        try:
+            metrics: dict[str, Any] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self._tally = None
+        for name, value in {} if tally is None else tally.names().items():
+            metrics.setdefault(f"{metric_key_prefix}_{name}", value)
+        return metrics
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As transformers', with metrics by group."""
+        output = super().evaluation_loop(*args, **kwargs)
+        if self._tally is not None and output.metrics is not None:
+            prefix = kwargs.get("metric_key_prefix", "eval")
+            for name, value in self._tally.metrics().items():
+                output.metrics.setdefault(f"{prefix}_{name}", value)
+        return output
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """As transformers'; in an evaluation by group each sample comes with its row number."""
+        dataset = self._evaluated(eval_dataset)
+        if self._tally is None:
+            return super().get_eval_dataloader(eval_dataset)
+        indexed: Any = IndexedDataset(self._remove_unused_columns(dataset, description="evaluation"))
+        plain = self.eval_dataset, self.data_collator
+        self.data_collator = IndexKeeping(self.data_collator)
+        if isinstance(eval_dataset, str):  # by its name transformers keeps the loader where workers persist
+            self.eval_dataset, indexed = {eval_dataset: indexed}, eval_dataset
+        columns = self._with_index_column()
+        try:
+            return super().get_eval_dataloader(indexed)
+        finally:
+            self.eval_dataset, self.data_collator = plain
+            self._signature_columns = columns
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> Any:
+        """As transformers', which without labels would hand the model `index` too."""
+        inputs = dict(inputs)
+        index_B = inputs.pop("index", None)
+        if self._tally is None or index_B is None:
+            loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+            if isinstance(logits, Tensor) and logits.ndim == 1 and labels is None:
+                logits = logits[None]  # of one sample: transformers took a tensor of one row for a tuple of one entry
+            return loss, logits, labels
+        self._logits_BC = None
+        loss, logits, labels = super().prediction_step(model, inputs, False, ignore_keys)
+        logits_BC = logits[0] if self._logits_BC is None and isinstance(logits, tuple) else logits
+        logits_BC = logits_BC if self._logits_BC is None else self._logits_BC
+        if logits_BC is not None and labels is not None:
+            self._tally.add(self.accelerator, index_B, logits_BC, labels)
+        return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
+
+    def _check_best_metric(self) -> None:
+        """Refuse a metric by group for the best model that no evaluation would give."""
+        wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
+        if not wanted or self.args.eval_strategy == "no" or self.compute_metrics is not None:
+            return
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        for name, dataset in sets.items():
+            metric = wanted.removeprefix(f"{name}_") if name else wanted
+            if (not name or metric != wanted) and metric in _BY_GROUP:
+                tally = _tally_of(dataset, self.train_dataset)
+                if tally is None or metric not in tally.defined():
+                    raise UserError(_undefined(metric, name, tally))
+
+    def _evaluated(self, eval_dataset: Any) -> Any:
+        """The data set that an argument of `evaluate` stands for."""
+        if isinstance(eval_dataset, str):
+            return self.eval_dataset[eval_dataset]  # type: ignore[index]
+        return self.eval_dataset if eval_dataset is None else eval_dataset
+
+    def _with_index_column(self) -> Any:
+        """Keep `index` among the columns that reach the collator; returns the columns as they were."""
+        if not self.args.remove_unused_columns:
+            return self._signature_columns
+        self._set_signature_columns_if_needed()
+        columns = self._signature_columns
+        if columns is not None and "index" not in columns:
+            self._signature_columns = [*columns, "index"]
+        return columns
+
+
+class _Tally:
+    """Which rows of an evaluation set were classified right.
+
+    Args:
+        groups: Membership of each group, of shape (N,).
+        alignment: Membership of the aligned and of the conflicting rows.
+        shares: Each group's share of the training set.
+        rows: N.
+    """
+
+    def __init__(self, groups: Members, alignment: Members, shares: dict[str, float], rows: int) -> None:
+        self.groups = groups
+        self.alignment = alignment
+        self.shares = shares
+        self.correct_N = np.full(rows, -1, dtype=np.int8)  # -1: not seen
+
+    def add(self, accelerator: Accelerator, index_B: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
+        """Note a batch of every process; a row that fills up the last one is noted twice alike."""
+        correct_B = logits_BC.argmax(-1) == labels_B
+        index_B = torch.where(labels_B == IGNORED, -1, index_B.to(correct_B.device))
+        pair_B2 = torch.stack([index_B, correct_B.long()], dim=1)
+        padded: Any = accelerator.pad_across_processes(pair_B2, dim=0, pad_index=-1)
+        gathered: Any = accelerator.gather(padded)
+        pair_B2 = gathered.cpu().numpy()
+        pair_B2 = pair_B2[pair_B2[:, 0] >= 0]
+        self.correct_N[pair_B2[:, 0]] = pair_B2[:, 1]
+
+    def defined(self) -> set[str]:
+        """Names of the metrics that all rows together define."""
+        whole = _Tally(self.groups, self.alignment, self.shares, len(self.correct_N))
+        whole.correct_N[:] = 0  # seen; which metrics there are doesn't depend on who is right
+        return set(whole.metrics())
+
+    def found(self) -> Metrics:
+        """The metrics over the rows that were seen."""
+        seen_N = self.correct_N >= 0
+
+        def of_seen(members: Members) -> Members:
+            return {name: member_N[seen_N] for name, member_N in members.items()}
+
+        return group_metrics(self.correct_N[seen_N] == 1, of_seen(self.groups), of_seen(self.alignment), self.shares)
+
+    def names(self) -> dict[str, str | list[str]]:
+        """Which groups the worst one and the small ones are."""
+        found = self.found()
+        named: dict[str, str | list[str]] = {}
+        if found["worst_group_name"] is not None:
+            named["worst_group_name"] = found["worst_group_name"]
+        if found["small_groups"] is not None:
+            named["small_groups_names"] = found["small_groups"]["groups"]
+        return named
+
+    def metrics(self) -> dict[str, float]:
+        """All defined numbers."""
+        found = self.found()
+        named: dict[str, float | None] = {
+            "accuracy": found["average"],
+            "worst_group": found["worst_group"],
+            "worst_group_n": found["worst_group_n"],
+            **_ends("worst_group", found["worst_group_interval"]),
+            "aligned": found["aligned"],
+            "conflicting": found["conflicting"],
+            "average_train_weighted": found["average_train_weighted"],
+            **{f"accuracy_{name}": value for name, value in found["by_group"].items()},
+        }
+        small = found["small_groups"]
+        if small is not None:
+            named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"]}
+            named |= _ends("small_groups", small["interval"])
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def _undefined(metric: str, name: str, tally: _Tally | None) -> str:
+    """Why an evaluation set gives no such metric, in one sentence."""
+    of = f"The evaluation set '{name}'" if name else "The evaluation set"
+    if tally is None:
+        why = "has neither a column 'group' nor 'alignment' with names"
+    elif metric.startswith("worst_group"):
+        why = f"has no group of {SMALLEST_COUNTED_GROUP} rows or more"
+    elif metric.startswith("small_groups"):
+        why = f"has no group of fewer than {SMALLEST_COUNTED_GROUP} rows"
+    else:
+        why = "defines no such accuracy"
+    instead = " ('small_groups' is the accuracy over all smaller ones)" if metric == "worst_group" and tally else ""
+    return f"{of} {why}{instead}, so the best model can't be chosen by metric_for_best_model='{metric}'."
+
+
+def _ends(name: str, interval: list[float] | None) -> dict[str, float]:
+    """Both ends of an interval as metrics."""
+    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def _tally_of(dataset: Any, train: Any) -> _Tally | None:
+    groups, alignment = _known(dataset, "group"), _known(dataset, "alignment")
+    if not groups and not alignment:
+        return None
+    return _Tally(groups, alignment, group_shares(_known(train, "group")), len(dataset))
+
+
+def _known(dataset: Any, column: str) -> Members:
+    """Membership by the names of a column; none where the data set has no such column or it has no names."""
+    if not isinstance(dataset, datasets.Dataset) or column not in dataset.column_names:
+        return {}
+    feature = dataset.features[column]
+    named = feature.feature if isinstance(feature, datasets.List) else feature
+    return membership(dataset, column) if isinstance(named, datasets.ClassLabel) else {}

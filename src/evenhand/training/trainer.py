@@ -1,0 +1,400 @@
+"""evenhand.Trainer: transformers' Trainer with a debiasing method, the only training loop here.
+
+Legend: N training samples, B samples of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import numpy as np
+import torch
+from accelerate.utils.memory import clear_device_cache
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from evenhand.data.rows import IndexedDataset, IndexKeeping, LabelChecking, parted
+from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
+from evenhand.losses import counted, cross_entropy, true_class_probability
+from evenhand.methods.base import Method, OneStage
+from evenhand.methods.erm import ERM
+from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.methods.signals import RunningProbabilities
+from evenhand.models.heads import check_trainable
+from evenhand.models.inference import logits_of, with_loss
+from evenhand.sampling import ImportanceSampler, TellsEpoch
+from evenhand.training.checks import (
+    averages_needed,
+    check_combination,
+    check_companion,
+    check_model,
+    check_own_loss,
+    check_train_dataset,
+    checked_class_weights,
+    checked_sampling,
+    checked_signal,
+    has_index,
+    index_bound,
+    one_stage,
+)
+from evenhand.training.group_evaluation import GroupEvaluation
+from evenhand.training.own_loss import FirstLook
+from evenhand.validation import UserError
+
+
+class Trainer(GroupEvaluation):
+    """transformers.Trainer that trains with `method`; everything else is as there.
+
+    The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
+    gradient accumulation, a short last batch and several processes), so that accumulation equals the large batch, as it
+    doesn't in transformers 5.23 for most text classifiers (docs/gradients.md). Samples with the label −100 don't count.
+    The model's own loss isn't used: where it isn't plain cross-entropy, a warning on the first batch says so. Gradient
+    methods combine their two gradients once per optimizer step, on what has accumulated over micro-batches and
+    processes, before clipping; the Trainer's logs then hold `erm_grad_norm` (‖e‖), `bias_grad_norm` (‖b‖) and
+    `erm_bias_cosine`, means since the last log. Where an evaluation set has a column `group` or `alignment`, its
+    metrics hold accuracies by group (`GroupEvaluation`).
+
+    Args:
+        *args: As transformers.Trainer's.
+        method: A one-stage method; ERM by default. Methods with stages (PGD) are run by `evenhand.fit`.
+        signal_probs: Probability of the true class of every training sample under the model that gives EDGE's biased
+            signal, by the sample's index (the data set's `index` column, or else the row number), shape (n,).
+        sampling: Weight of every training sample, by row number, shape (N,): batches are drawn i.i.d. with
+            replacement in proportion to it. None: uniform batches without replacement, as in transformers.Trainer.
+        class_weights: c of every class, shape (C,): the loss of sample i is c_{y_i}·l_i, and so are e = mean(c·g) and
+            b = mean(c·w·g). The mean is over samples, not divided by Σ c, so that micro-batches and processes add up;
+            weights with mean 1 over the samples keep the learning rate's meaning.
+        companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
+            None.
+        **kwargs: As transformers.Trainer's.
+
+    Raises:
+        UserError: If the method, the model, the labels or the probabilities can't be trained with, before training.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        method: Method | None = None,
+        signal_probs: NDArray[np.floating] | None = None,
+        sampling: NDArray[np.floating] | None = None,
+        class_weights: Sequence[float] | None = None,
+        companion: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.method = one_stage(ERM() if method is None else method)
+        self.companion = companion
+        self.objective: Objective | None = None
+        super().__init__(*args, **kwargs)
+        self._first_look = FirstLook(self.method.title)
+        if type(self).compute_loss is not Trainer.compute_loss:
+            check_own_loss(self.method, class_weights)
+        else:  # our loss is normalised over the optimizer step, so the number of samples in it is always needed
+            self.model_accepts_loss_kwargs = True
+        self.label_names = self.args.label_names or ["labels"]  # which a model's signature may lack
+        self.can_return_loss = True
+        check_model(self)
+        check_companion(self, self.method, companion)
+        check_combination(self, self.method)
+        self.num_labels: int | None = getattr(getattr(self.model, "config", None), "num_labels", None)
+        self.class_weight_C = checked_class_weights(class_weights, self.num_labels)
+        self.sampling = sampling
+        self.signal_probs = signal_probs
+        self.signal_N: Tensor | None = None
+        self.running: RunningProbabilities | None = None
+        self.weighted_gradients: WeightedGradients | None = None
+        self._checked_dataset: Any = None
+        self._micro_batch = 0
+        if self.train_dataset is not None:
+            self._check_data()
+
+    # ---- what is trained on -----------------------------------------------------------------------------------------
+
+    def _check_data(self) -> None:
+        """Refuse a training set that can't be trained on, and get its signal ready; again where it was replaced."""
+        dataset = self.train_dataset
+        check_trainable(self._unwrapped())
+        check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
+        if self.sampling is not None:
+            self.sampling = checked_sampling(self.sampling, dataset)
+        self.signal_N = checked_signal(self.method, self.signal_probs, dataset)
+        if self.method.averaging is not None:
+            self.running = RunningProbabilities(self.method.averaging, averages_needed(dataset))
+        self._checked_dataset = dataset
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        """As transformers', with each sample's index where the method needs it, and labels that are classes."""
+        plain, collator = self.train_dataset, self.data_collator
+        if self._needs_index and not has_index(plain):
+            self.train_dataset = cast(TorchDataset[Any], IndexedDataset(self._remove_unused(plain)))
+        kept = IndexKeeping(collator) if self._needs_index else collator
+        self.data_collator = LabelChecking(kept, self.num_labels)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = plain, collator
+
+    def _remove_unused(self, dataset: Any) -> Any:
+        named = isinstance(dataset, datasets.Dataset)
+        return self._remove_unused_columns(dataset, description="training") if named else dataset
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self.sampling is None:
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampler = ImportanceSampler(self.sampling, seed=seed)
+        self.remove_callback(TellsEpoch)
+        self.add_callback(TellsEpoch(sampler))
+        return sampler
+
+    @property
+    def _needs_index(self) -> bool:
+        return self.method.needs_index or self._has_signal
+
+    @property
+    def _has_signal(self) -> bool:
+        return getattr(self, "signal_N", None) is not None or getattr(self, "running", None) is not None
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # without need a column of that name is the user's own affair
+        if self._needs_index and self._signature_columns is not None and "index" not in self._signature_columns:
+            self._signature_columns = [*self._signature_columns, "index"]
+
+    # ---- the step ---------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The method's loss on one micro-batch, normalised over the optimizer step's samples if their number is known.
+
+        Outside training it is plain cross-entropy, so that the evaluation losses of methods compare.
+        """
+        if model.training:
+            self._first_look(self, model, inputs)
+        if model.training and self.method.needs_companion:
+            loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
+        outputs, labels_B, index_B = self._forward(model, inputs)
+        logits_BC = logits_of(outputs, labels_B)
+        if model.training:
+            signal_B = self._signal(logits_BC, labels_B, index_B)
+            loss_B = self._sample_losses(self._current_method(), logits_BC, labels_B, signal_B)
+        else:
+            loss_B, self._logits_BC = cross_entropy(logits_BC, labels_B), logits_BC.detach()
+        loss = self._step_mean(loss_B, labels_B, num_items_in_batch)
+        return (loss, with_loss(outputs, loss)) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch: backward, and for gradient methods the combination once the step is complete."""
+        method = self._current_method()
+        projection = method.combination()
+        if projection is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
+            cast(Any, self.optimizer).train()
+        inputs = self._prepare_inputs(inputs)
+        self._first_look(self, model, inputs)
+        engine = self._engine()
+        with self.compute_loss_context_manager():
+            with engine.forward():
+                outputs, labels_B, index_B = self._forward(model, inputs)
+            logits_BC = logits_of(outputs, labels_B)
+            if num_items_in_batch is None:  # not called by the training loop, which always counts them
+                num_items_in_batch = counted(labels_B) * self.args.gradient_accumulation_steps
+            signal_B = self._signal(logits_BC, labels_B, index_B)
+            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
+            weight_B = method.bias_weights(logits_BC, labels_B, signal_B)
+
+        def mean(value_B: Tensor) -> Tensor:
+            return self._step_mean(value_B, labels_B, num_items_in_batch)
+
+        if method.gradient_route() == "double":
+            loss = mean(loss_B)
+            self._backward(loss)
+            self._second_forward(engine, method, inputs, signal_B, mean)
+        else:
+            loss = engine.backward(loss_B, weight_B, mean, self._backward)
+        if self.accelerator.sync_gradients:
+            if engine.statistics is not None and self.accelerator.scaler is not None:
+                engine.statistics.scale = self.accelerator.scaler.scale(torch.ones((), device=loss.device))
+            engine.combine_into_grad(projection)
+        self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
+        period = self.args.torch_empty_cache_steps
+        if period is not None and self.state.global_step % period == 0:
+            clear_device_cache()
+        return loss.detach()
+
+    def _second_forward(
+        self, engine: WeightedGradients, method: OneStage, inputs: dict[str, Any], signal_B: Tensor | None, mean: Any
+    ) -> None:
+        """Adds b from a forward of its own, whose dropout masks leave the stream of random numbers as it was.
+
+        They follow from the seed, the step, the micro-batch and the process, so that resuming finds the same ones.
+        """
+        model = self._unwrapped()
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        place = [self.args.seed, self.state.global_step, self._micro_batch, self.args.process_index]
+        seed = int(np.random.SeedSequence(place).generate_state(1)[0])
+        with torch.random.fork_rng(devices), running_statistics_kept(model), self.compute_loss_context_manager():
+            torch.manual_seed(seed)
+            # not its wrapper, which would get ready to average these gradients over the processes too
+            outputs, labels_B, _ = self._forward(model, inputs)
+            logits_BC = logits_of(outputs, labels_B)
+            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
+            loss = mean(method.bias_weights(logits_BC, labels_B, signal_B) * loss_B)
+        engine.add_bias(loss, self._backward)
+
+    def _engine(self) -> WeightedGradients:
+        """Made at the first step, when the model is on its device; anew where a callback froze or freed parameters."""
+        engine = self.weighted_gradients
+        if engine is not None and self._micro_batch == 0 and engine.outdated:
+            engine.detach()
+            self.weighted_gradients = None
+        if self.weighted_gradients is None:
+            self.weighted_gradients = WeightedGradients(
+                self._unwrapped(),
+                route=self.method.gradient_route(),
+                scope=self.method.gradient_scope(),
+                distributed=self.args.world_size > 1,
+            )
+            self.weighted_gradients.statistics = GradientStatistics()
+        return self.weighted_gradients
+
+    def _unwrapped(self) -> nn.Module:
+        assert self.model is not None
+        return self.accelerator.unwrap_model(self.model)
+
+    def _objective_loss(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
+    ) -> tuple[Tensor, Any]:
+        """The loss of a method with a companion, which learns first, and the model's output."""
+        if self.objective is None:
+            assert self.companion is not None  # train() saw to it
+            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
+            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
+            self.objective = self.method.objective(second, index_bound(self.train_dataset))
+        inputs, labels_B, index_B = parted(inputs)
+        if self.method.needs_index and index_B is None:
+            raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
+        batch = self.objective.prepare(
+            TrainingBatch(
+                inputs,
+                labels_B,
+                index_B,
+                mean=lambda value_B: self._step_mean(value_B, labels_B, num_items_in_batch),
+                last=self.accelerator.sync_gradients,
+                call=self._first_look.call,
+            )
+        )
+        outputs = self._first_look.call(model, batch.inputs, batch.label_B)
+        loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
+        return self._step_mean(loss_B, labels_B, num_items_in_batch), outputs
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', leaving no hook on the model."""
+        if self.train_dataset is not None and self.train_dataset is not self._checked_dataset:
+            self._check_data()
+        if self.running is not None:
+            self.running.reset()
+        self._micro_batch = 0
+        self._first_look = FirstLook(self.method.title)
+        if self.method.needs_companion:
+            if (args and args[0]) or kwargs.get("resume_from_checkpoint"):
+                raise UserError(
+                    f"{self.method.title} can't go on from a checkpoint in mid-training, which doesn't hold its second "
+                    "model; evenhand.fit repeats the stage."
+                )
+            # before accelerate changes the model's forward
+            self.companion = copy.deepcopy(self.model if self.companion is None else self.companion)
+            self.objective = None
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.weighted_gradients is not None:
+                self.weighted_gradients.detach()
+                self.weighted_gradients = None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers', with the means of ‖e‖, ‖b‖ and their cosine since the last training log."""
+        statistics = None if self.weighted_gradients is None else self.weighted_gradients.statistics
+        if statistics is not None and "loss" in logs:
+            logs |= statistics.read()
+        super().log(logs, start_time)
+
+    def _backward(self, loss: Tensor, **kwargs: Any) -> None:
+        # accelerate divides by its own accumulation steps, which the Trainer keeps at 1; it scales for fp16
+        self.accelerator.backward(loss, **kwargs)
+
+    def _current_method(self) -> OneStage:
+        """The method with this step's hyper-parameters."""
+        return self.method.at_step(self.state.global_step)
+
+    def _sample_losses(self, method: OneStage, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
+        loss_B = method.sample_losses(logits_BC, labels_B, signal_B)
+        if self.class_weight_C is None:
+            return loss_B
+        self.class_weight_C = self.class_weight_C.to(loss_B.device)
+        return self.class_weight_C[labels_B.clamp(min=0)] * loss_B  # 0 where the label is −100
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor, Tensor | None]:
+        """The model's output, the labels, and the samples' indices if the batch has them."""
+        inputs, labels_B, index_B = parted(inputs)
+        return self._first_look.call(model, inputs, labels_B), labels_B, index_B
+
+    def _signal(self, logits_BC: Tensor, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
+        """p_i of the bias signal where it isn't the model's own of now, shape (B,). In training only.
+
+        Samples of an evaluation have no place in the training set, so no signal.
+        """
+        if not self._has_signal:
+            return None
+        if index_B is None:
+            raise UserError(
+                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
+                "transform must keep the column."
+            )
+        if self.signal_N is not None:
+            return self.signal_N.to(labels_B.device)[index_B]
+        assert self.running is not None
+        visited = index_B, true_class_probability(logits_BC, labels_B)
+        if self.args.world_size > 1:  # every process keeps the averages of all samples
+            visited = self.accelerator.gather(visited)
+        self.running.update(*visited)
+        return self.running.value_N[index_B]
+
+    def _step_mean(self, value_B: Tensor, labels_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+        """Mean over the samples of the optimizer step that count, of which this micro-batch's are; its own without."""
+        if num_items_in_batch is None:
+            return value_B.sum() / counted(labels_B)
+        if torch.is_grad_enabled():  # a step in which no sample counts adds nothing
+            num_items_in_batch = torch.as_tensor(num_items_in_batch, device=value_B.device).clamp(min=1)
+        total = value_B.sum() / num_items_in_batch
+        # DDP averages gradients over processes, while the samples were counted over all of them.
+        return total * self.accelerator.num_processes if self.args.average_tokens_across_devices else total
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.running is not None and self.args.should_save:
+            self.running.save(Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        # a checkpoint of the model alone begins everything else anew
+        if self.running is not None and checkpoint is not None and (Path(checkpoint) / "optimizer.pt").exists():
+            self.running.load(Path(checkpoint))
