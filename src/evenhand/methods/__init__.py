@@ -1,16 +1,16 @@
 """Methods by name: each one short file, its hyper-parameters the fields of its dataclass."""
 
-from evenhand.methods.base import Init, Method, OneStage, Run
-from evenhand.methods.dpr import DPR
-from evenhand.methods.edge import EDGE
-from evenhand.methods.erm import ERM
-from evenhand.methods.even import Even
-from evenhand.methods.focal import Focal
-from evenhand.methods.gce import GCE
-from evenhand.methods.jtt import JTT
-from evenhand.methods.lff import LfF
-from evenhand.methods.pgd import PGD
-from evenhand.methods.reweight import Reweight
+from evenhand.methods.base import Init as Init, Method as Method, OneStage as OneStage, Run as Run
+from evenhand.methods.dpr import DPR as DPR
+from evenhand.methods.edge import EDGE as EDGE
+from evenhand.methods.erm import ERM as ERM
+from evenhand.methods.even import Even as Even
+from evenhand.methods.focal import Focal as Focal
+from evenhand.methods.gce import GCE as GCE
+from evenhand.methods.jtt import JTT as JTT
+from evenhand.methods.lff import LfF as LfF
+from evenhand.methods.pgd import PGD as PGD
+from evenhand.methods.reweight import Reweight as Reweight
 
 METHODS: dict[str, type[Method]] = {
     "erm": ERM,
@@ -25,21 +25,3 @@ METHODS: dict[str, type[Method]] = {
     "reweight": Reweight,
 }
 """Every method by name."""
-
-__all__ = [
-    "DPR",
-    "EDGE",
-    "ERM",
-    "GCE",
-    "JTT",
-    "METHODS",
-    "PGD",
-    "Even",
-    "Focal",
-    "Init",
-    "LfF",
-    "Method",
-    "OneStage",
-    "Reweight",
-    "Run",
-]

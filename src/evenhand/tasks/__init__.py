@@ -1,22 +1,22 @@
 """Tasks: data whose shortcut is known, or not. One file a family."""
 
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.images.bar import BAR
-from evenhand.tasks.images.bffhq import BFFHQ
-from evenhand.tasks.images.celeba import CelebA
-from evenhand.tasks.images.corrupted_cifar import CorruptedCIFAR10
-from evenhand.tasks.images.digits import ColoredDigits
-from evenhand.tasks.images.mnist import ColoredMNIST
-from evenhand.tasks.images.multi_bias import MultiBiasMNIST
-from evenhand.tasks.images.waterbirds import Waterbirds
-from evenhand.tasks.own.own_data import OwnData
-from evenhand.tasks.text.biased_snli import BiasedSNLI
-from evenhand.tasks.text.challenge_nli import MNLIHANS, SNLIHard
-from evenhand.tasks.text.challenge_pairs import QQPPAWS, FEVERSymmetric
-from evenhand.tasks.text.civilcomments import CivilComments
-from evenhand.tasks.text.leaked_snli import LeakedSNLI
-from evenhand.tasks.text.multinli import MultiNLI
-from evenhand.tasks.text.notes import MarkedNotes
+from evenhand.tasks.base import Task as Task, TaskSource as TaskSource
+from evenhand.tasks.images.bar import BAR as BAR
+from evenhand.tasks.images.bffhq import BFFHQ as BFFHQ
+from evenhand.tasks.images.celeba import CelebA as CelebA
+from evenhand.tasks.images.corrupted_cifar import CorruptedCIFAR10 as CorruptedCIFAR10
+from evenhand.tasks.images.digits import ColoredDigits as ColoredDigits
+from evenhand.tasks.images.mnist import ColoredMNIST as ColoredMNIST
+from evenhand.tasks.images.multi_bias import MultiBiasMNIST as MultiBiasMNIST
+from evenhand.tasks.images.waterbirds import Waterbirds as Waterbirds
+from evenhand.tasks.own.own_data import OwnData as OwnData
+from evenhand.tasks.text.biased_snli import BiasedSNLI as BiasedSNLI
+from evenhand.tasks.text.challenge_nli import MNLIHANS as MNLIHANS, SNLIHard as SNLIHard
+from evenhand.tasks.text.challenge_pairs import QQPPAWS as QQPPAWS, FEVERSymmetric as FEVERSymmetric
+from evenhand.tasks.text.civilcomments import CivilComments as CivilComments
+from evenhand.tasks.text.leaked_snli import LeakedSNLI as LeakedSNLI
+from evenhand.tasks.text.multinli import MultiNLI as MultiNLI
+from evenhand.tasks.text.notes import MarkedNotes as MarkedNotes
 
 TASKS: dict[str, type[TaskSource]] = {
     "own-data": OwnData,
@@ -39,27 +39,3 @@ TASKS: dict[str, type[TaskSource]] = {
     "civilcomments": CivilComments,
 }
 """Every task by name."""
-
-__all__ = [
-    "BAR",
-    "BFFHQ",
-    "MNLIHANS",
-    "QQPPAWS",
-    "TASKS",
-    "BiasedSNLI",
-    "CelebA",
-    "CivilComments",
-    "ColoredDigits",
-    "ColoredMNIST",
-    "CorruptedCIFAR10",
-    "FEVERSymmetric",
-    "LeakedSNLI",
-    "MarkedNotes",
-    "MultiBiasMNIST",
-    "MultiNLI",
-    "OwnData",
-    "SNLIHard",
-    "Task",
-    "TaskSource",
-    "Waterbirds",
-]
