@@ -16,14 +16,13 @@ from evenhand.data.own_reading import (
     check_columns,
     column_names,
     file_digest,
-    is_table,
     read_table,
-    table_format,
 )
 from evenhand.data.rows import silent_datasets
 from evenhand.files import Files, read_files
 from evenhand.tasks.own.beside import HubColumns, TableColumns
 from evenhand.tasks.own.columns import Part, split_named
+from evenhand.tasks.own.formats import is_table, table_format
 from evenhand.tasks.own.pictures import (
     as_pictures,
     folder_digest,
