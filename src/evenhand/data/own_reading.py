@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import config
 
-from evenhand.tasks.own.formats import table_format
+from evenhand.data.formats import table_format
 from evenhand.validation import UserError, did_you_mean
 
 Role = Literal["text", "label", "other", "beside"]

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from evenhand.data.formats import table_format
 from evenhand.data.own_reading import all_column_names, read_table, told
 from evenhand.data.rows import arrow_table
 from evenhand.tasks.base import BesideColumns
 from evenhand.tasks.own.columns import Part
-from evenhand.tasks.own.formats import table_format
 
 Found = tuple[datasets.Dataset | None, list[str]]
 """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""

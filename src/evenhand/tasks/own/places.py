@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetsError
 
+from evenhand.data.formats import is_table, table_format
 from evenhand.data.own_reading import (
     Role,
     check_columns,
@@ -22,7 +23,6 @@ from evenhand.data.rows import silent_datasets
 from evenhand.files import Files, read_files
 from evenhand.tasks.own.beside import HubColumns, TableColumns
 from evenhand.tasks.own.columns import Part, split_named
-from evenhand.tasks.own.formats import is_table, table_format
 from evenhand.tasks.own.pictures import (
     as_pictures,
     folder_digest,
