@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from evenhand.runs.ledger import runs_of_study
 
 QUICK = """
 task: colored-digits
@@ -33,8 +34,8 @@ def write_quick(folder: Path, seeds: int | str, extra: str = "") -> Path:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Every record below a folder."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/record.json"))]
+    """Every record of a study's folder, in the order of the hashes."""
+    return [run.raw for run in runs_of_study(folder)]
 
 
 def tables(folder: Path) -> dict[str, bytes]:

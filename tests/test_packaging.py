@@ -91,3 +91,12 @@ assert sorted(evenhand.__all__) == dir(evenhand)
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'EGDE'"):
         evenhand.EGDE  # noqa: B018
+
+
+def test_the_repository_stays_small() -> None:
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("needs a git checkout")
+    paths = [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    assert len(paths) <= 500
+    assert max(path.stat().st_size for path in paths) < 1_000_000

@@ -185,8 +185,8 @@ def spoiled(runs: Path, tmp_path: Path, change: Any) -> Path:
     ("change", "said"),
     [
         (lambda record: record | {"format": 0}, "has format 0, but this version of evenhand reads format 1"),
-        (lambda record: json.dumps(record)[:200], "is half-written or no JSON"),
-        (lambda record: [], "has format None, but"),
+        (lambda record: json.dumps(record)[:200], "is not valid JSON"),
+        (lambda record: [], "must hold a JSON object"),
         (lambda record: {k: v for k, v in record.items() if k != "task"}, "lacks 'task', so it is no whole record"),
         (lambda record: record | {"seed": "x"}, "lacks 'seed', so it is no whole record"),
     ],

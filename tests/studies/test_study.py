@@ -16,6 +16,9 @@ from filelock import FileLock
 
 import evenhand as eh
 from evenhand.cli.parser import main
+from evenhand.report import write_report
+from evenhand.runs.ledger import add_lines, runs_of_study
+from evenhand.runs.read import find_records
 from evenhand.studies import Study
 from evenhand.studies.engines import Event, Finished, Lost, Started
 from evenhand.studies.store import failed_record
@@ -65,12 +68,20 @@ def test_a_study_leaves_records_tables_and_no_models(finished: Path) -> None:
     made = records(finished / "results/quick")
     assert len(made) == 8
     assert {record["status"] for record in made} == {"done"}
-    assert made == records(finished / "runs/quick")
-    assert {p.name for p in (finished / "results/quick").iterdir()} == {
+    whole = records(finished / "runs/quick")
+    for record in whole:
+        for key in ("labels", "kind", "loader"):  # nobody reads them without a model
+            del record[key]
+        for stage in record["stages"]:
+            stage.pop("losses", None)
+    assert made == whole
+    assert {p.name for p in (finished / "results/quick").iterdir() if p.name != ".lock"} == {
         "study.json",
         "tables",
-        *(record["configuration"] for record in made),
+        "runs.jsonl",
+        "samples.jsonl",
     }
+    assert len((finished / "results/quick/samples.jsonl").read_text().splitlines()) == 4  # of the first seed
     assert not list(finished.rglob("*.safetensors"))
     assert sum(p.stat().st_size for p in (finished / "results").rglob("*") if p.is_file()) < 150_000
     assert set(tables(finished / "results/quick")) == TABLES
@@ -130,6 +141,20 @@ def test_results_count_as_done_on_another_machine(finished: Path, tmp_path: Path
     )
     assert events.names(Finished) == ["ERM, seed 2"]
     assert len(records(tmp_path / "elsewhere")) == 9  # those from the other machine too
+
+
+def in_folders(results: Path) -> list[Path]:
+    """Put a study's results as earlier versions wrote them, a folder a run; returns the paths of the records."""
+    paths = []
+    for run in runs_of_study(results):
+        run.path.parent.mkdir()
+        run.path.write_text(json.dumps(run.raw))
+        if run.samples is not None:
+            run.path.with_name("samples.json").write_text(json.dumps(run.samples[0]))
+        paths.append(run.path)
+    for path in results.glob("*.jsonl"):
+        path.unlink()
+    return paths
 
 
 def _copied(source: Path, target: Path) -> Path:
@@ -304,10 +329,10 @@ def test_folders_of_another_study(finished: Path, tmp_path: Path) -> None:
 def test_damaged_files_of_a_study(finished: Path, tmp_path: Path) -> None:
     results = _copied(finished / "results/quick", tmp_path / "damaged")
     write_quick(tmp_path, 2)
-    record = next(results.glob("*/record.json"))
+    record = in_folders(results)[0]
     content = record.read_text()
     record.write_text(content[:100])
-    assert refusal(results_dir=results).startswith(f"The file '{record}' can't be read (")
+    assert refusal(results_dir=results).startswith(f"{record} is not valid JSON (")
     record.write_text(content.replace(record.parent.name, "0" * 16))
     assert refusal(results_dir=results) == f"The file '{record}' is the record of another run: delete it."
     record.write_text(content)
@@ -324,12 +349,90 @@ def test_a_study_that_is_running_is_not_started_twice(finished: Path) -> None:
 
 
 def test_a_failure_before_the_first_record_is_a_record_that_reports_read(tmp_path: Path) -> None:
-    from evenhand.runs.read import read_record
-
     run = Study.open(write_quick(tmp_path, 1)).pending[0][1]
-    path = tmp_path / "record.json"
-    path.write_text(json.dumps(failed_record(run, "the reason")))
-    assert (read_record(path).status, read_record(path).error) == ("failed", "the reason")
+    add_lines(tmp_path, [failed_record(run, "the reason")], {})
+    assert [(record.status, record.error) for record in find_records(tmp_path)] == [("failed", "the reason")]
+
+
+def test_a_damaged_line_is_told_before_anything_is_trained(finished: Path, tmp_path: Path) -> None:
+    results = _copied(finished / "results/quick", tmp_path / "damaged")
+    write_quick(tmp_path, 3)
+    runs = results / "runs.jsonl"
+    whole = runs.read_text()
+    runs.write_text(whole[:-100])
+    message = refusal(results_dir=results)
+    assert message.startswith(f"{runs}, line 8 is half-written, a mark of a merge, or no JSON (")
+    assert message.endswith("; delete the line or repeat its run.")
+    runs.write_text("".join(whole.splitlines(keepends=True)[:-1]))  # as it says
+    assert len(Study.open(tmp_path / "quick.yaml", results_dir=results).pending) == 5
+
+
+# ---- results: folders of earlier versions, and of other machines ----------------------------------------------------
+
+
+def test_folders_of_earlier_versions_are_read_and_become_lines(finished: Path, tmp_path: Path) -> None:
+    results = _copied(finished / "results/quick", tmp_path / "results/quick")
+    lines = {path.name: path.read_text() for path in results.glob("*.jsonl")}
+    wanted = tables(results)
+    old = in_folders(results)
+    assert len(old) == 8
+    write_report(results, page=False)
+    assert tables(results) == wanted
+    write_quick(tmp_path, 2)
+    opened = Study.open(Path("quick.yaml"))
+    assert opened.pending == ()
+    assert all(path.exists() for path in old)  # nothing is written yet
+    opened.run()
+    assert {path.name: path.read_text() for path in results.glob("*.jsonl")} == lines
+    assert not [path for path in results.iterdir() if path.is_dir() and path.name != "tables"]
+    opened.write_report()
+    assert tables(results) == wanted == tables(Path("runs/quick"))
+
+
+@pytest.mark.parametrize("left", [("record.json", "samples.json"), ("record.json",)])
+def test_killed_while_folders_become_lines(finished: Path, tmp_path: Path, left: tuple[str, ...]) -> None:
+    results = _copied(finished / "results/quick", tmp_path / "results/quick")
+    lines = (results / "runs.jsonl").read_bytes()
+    for path in in_folders(_copied(results, tmp_path / "old")):  # both forms lie there
+        (results / path.parent.name).mkdir()
+        for name in left:
+            if path.with_name(name).exists():
+                path.with_name(name).rename(results / path.parent.name / name)
+    assert len(find_records(results)) == 8
+    write_quick(tmp_path, 2)
+    Study.open(Path("quick.yaml")).run()
+    assert (results / "runs.jsonl").read_bytes() == lines
+    assert not list(results.glob("*/record.json"))
+
+
+def test_a_run_that_was_done_here_replaces_the_failed_one_of_the_results(finished: Path, tmp_path: Path) -> None:
+    results = _copied(finished / "results/quick", tmp_path / "results/quick")
+    _copied(finished / "runs/quick", tmp_path / "runs/quick")
+    write_quick(tmp_path, 2)
+    wanted = (results / "runs.jsonl").read_text()
+    cell = Study.open(Path("quick.yaml")).plan.cells[0]
+    (results / "runs.jsonl").unlink()
+    # as a kill leaves it between a run's end and its line
+    add_lines(results, [failed_record(run, "out of memory") for run in cell.runs], {})
+    opened = Study.open(Path("quick.yaml"))
+    assert set(opened.states.values()) == {"done"}
+    opened.run()
+    assert (results / "runs.jsonl").read_text() == wanted
+
+
+def test_results_of_two_machines_become_one(finished: Path, tmp_path: Path) -> None:
+    wanted = (finished / "results/quick/runs.jsonl").read_text()
+    for machine, only in (("a", "pgd*"), ("b", "[!p]*")):
+        write_quick(tmp_path / machine, 2)
+        there = _copied(finished / "results/quick", tmp_path / machine / "results/quick")
+        runs = [run.raw for run in runs_of_study(there)]
+        (there / "runs.jsonl").unlink()
+        add_lines(there, [raw for raw in runs if (raw["method"]["name"] == "pgd") == (only == "pgd*")], {})
+    a, b = (tmp_path / machine / "results/quick/runs.jsonl" for machine in "ab")
+    a.write_text(b.read_text() + a.read_text())  # as git's union merge puts them, in any order
+    assert Study.open(tmp_path / "a/quick.yaml", results_dir=a.parent).pending == ()
+    Study.open(tmp_path / "a/quick.yaml", results_dir=a.parent).run()
+    assert a.read_text() == wanted
 
 
 # ---- kill -9 --------------------------------------------------------------------------------------------------------
@@ -367,7 +470,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_with_the_same_tables(tmp_p
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     write_quick(tmp_path, 12)  # more than are done before the signal arrives
     process = start(tmp_path / "quick.yaml", tmp_path)
-    while not list(tmp_path.glob("results/quick/*/record.json")) and process.poll() is None:
+    while not list(tmp_path.glob("results/quick/runs.jsonl")) and process.poll() is None:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: every process of the terminal
     _, error = process.communicate(timeout=300)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.models.adapters import Adapters
-from evenhand.runs.record import FORMAT
+from evenhand.runs.ledger import FoundRun, runs_below
+from evenhand.runs.record import FORMAT, read_object
 from evenhand.tasks import TASKS, TaskSource
 from evenhand.training.settings import Training
 from evenhand.validation import UserError
@@ -137,29 +138,23 @@ def find_runs(folder: Path) -> list[RunRecord]:
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}': name a run's folder, or give --task or --data.")
     own = folder / "record.json"
-    paths = [own] if own.exists() else sorted(folder.rglob("record.json"))
-    if not paths:
+    runs = [FoundRun(own, read_object(own), str(own))] if own.exists() else runs_below(folder)
+    if not runs:
         raise UserError(
             f"The folder '{folder}' holds no record.json, so there is no run to audit: name a run's folder, or give "
             "--task or --data to audit data without a run."
         )
-    return [_read(path) for path in paths]
+    return [_checked(run) for run in runs]
 
 
-def _read(path: Path) -> RunRecord:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"The record '{path}' can't be read ({error.strerror}).") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The record '{path}' is half-written or no JSON ({error}): repeat its run.") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else None
+def _checked(run: FoundRun) -> RunRecord:
+    raw = run.raw
+    if raw.get("format") != FORMAT:
         raise UserError(
-            f"The record '{path}' has format {found!r}, but this version of evenhand reads format {FORMAT}: repeat the "
-            "run, or audit it with the version that made it."
+            f"The record '{run.source}' has format {raw.get('format')!r}, but this version of evenhand reads format "
+            f"{FORMAT}: repeat the run, or audit it with the version that made it."
         )
     for key, kind in _NEEDED.items():
         if not isinstance(raw.get(key), kind):
-            raise UserError(f"The record '{path}' lacks '{key}', so it is no whole record: repeat its run.")
-    return RunRecord(path.parent, raw)
+            raise UserError(f"The record '{run.source}' lacks '{key}', so it is no whole record: repeat its run.")
+    return RunRecord(run.path.parent, raw)

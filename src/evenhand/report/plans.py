@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.runs.read import Record, checked_record, read_object
+from evenhand.runs.read import Record, checked_record
+from evenhand.runs.record import read_object
 from evenhand.validation import UserError
 
 
@@ -92,4 +93,4 @@ def _planned(path: Path, plan: dict[str, Any], cell: dict[str, Any], run: dict[s
     nothing = dict.fromkeys(("command", "selection", "label_access", "primary_test", "metrics"))
     error = f"left out by --only '{plan.get('only')}'" if skipped else None
     raw = {"format": plan["format"], **nothing, **described, **run, "error": error}
-    return checked_record(raw, path.parent / run["configuration"] / "record.json", source=path)
+    return checked_record(raw, path.parent / run["configuration"] / "record.json", source=str(path))

@@ -48,7 +48,7 @@ def sample_cards(section: Section) -> SampleCards | None:
     answers: dict[tuple[object, ...], dict[str, Answer]] = {}
     samples: dict[tuple[object, ...], Sample] = {}
     for label, run in runs:
-        for sample in read_samples(run.samples_path):
+        for sample in read_samples(run):
             samples.setdefault(sample.identity, sample)
             if sample.prediction is not None:
                 answer = Answer(sample.prediction, sample.prediction == sample.label)
@@ -66,7 +66,7 @@ def _runs_of_one_seed(section: Section) -> list[tuple[str, Record]]:
     by_seed: dict[tuple[int, int], list[tuple[str, Record]]] = {}
     for cell in leading(section, MOST_METHODS):
         for run in cell.done:
-            if run.samples_path.is_file():
+            if run.has_samples:
                 by_seed.setdefault((run.seed, run.data_seed), []).append((cell.label, run))
     if not by_seed:
         return []

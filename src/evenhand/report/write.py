@@ -57,7 +57,7 @@ class ReportFiles:
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
     """Write `report.html`, `report.json` and `tables/` into a folder of runs.
 
-    They are made from every `record.json` and `study.json` below it.
+    They are made from every run and every `study.json` below it.
 
     Args:
         folder: The folder of one run, of a study, or of several.

@@ -1,4 +1,4 @@
-"""Reading what runs left on disk: `record.json`, and the `samples.json` beside it."""
+"""What the report computes with of the runs on disk, and their samples."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any
 
 from PIL import Image
 
+from evenhand.runs.ledger import Raw, runs_below
+from evenhand.runs.record import read_object
 from evenhand.runs.worst_groups import Groups, record_groups, weakest
 from evenhand.validation import UserError
 
@@ -60,7 +62,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Record:
-    """One run, as its `record.json` tells it. `metrics` is None unless the run is done."""
+    """One run, as its record tells it. `metrics` is None unless the run is done; `path` need not be there."""
 
     path: Path
     status: str
@@ -84,6 +86,7 @@ class Record:
     tests: dict[str, Measured]
     did_nothing: str | None  # why the run is plain ERM whatever its method is called
     raw: dict[str, Any]  # the whole record, for what is shown but not computed with
+    samples: tuple[Raw, str] | None = None  # with their source, if they are no file beside `path`
     files_unknown: bool = False  # a study took it as done though it doesn't say which files were read
 
     @property
@@ -93,9 +96,9 @@ class Record:
         return {option: digest for option, digest in found.items() if isinstance(digest, str)}
 
     @property
-    def samples_path(self) -> Path:
-        """Where the run leaves its samples, if it does."""
-        return self.path.with_name("samples.json")
+    def has_samples(self) -> bool:
+        """Whether the run has left samples, here or in a file of their own."""
+        return self.samples is not None or self.path.with_name("samples.json").is_file()
 
     def part(self, *keys: str) -> dict[str, Any]:
         """An optional object within the record; empty where the record has none."""
@@ -128,58 +131,51 @@ class Sample:
 
 
 def find_records(folder: Path) -> list[Record]:
-    """Read every `record.json` at or below `folder`, in the order of their paths; none where a study is only planned.
+    """Read every run at or below `folder`, in the order of their paths; none where a study is only planned.
 
     Raises:
         UserError: If the folder is missing, holds no record, or holds one that can't be read.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; name one that holds finished runs.")
-    paths = sorted(path for path in folder.rglob("record.json") if path.is_file())
-    if not paths and next(folder.rglob("study.json"), None) is None:
+    runs = runs_below(folder)
+    if not runs and next(folder.rglob("study.json"), None) is None:
         raise UserError(f"{folder} holds no record.json; run 'evenhand train' or 'evenhand demo' first.")
-    return [read_record(path) for path in paths]
+    return [checked_record(run.raw, run.path, source=run.source, samples=run.samples) for run in runs]
 
 
-def read_record(path: Path) -> Record:
-    """Read one `record.json` and check all that the report computes with.
-
-    Raises:
-        UserError: If it isn't JSON, has another format, or lacks a needed key; the file and key are named.
-    """
-    return checked_record(read_object(path), path, source=path)
-
-
-def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
-    """A record from its content.
+def checked_record(raw: Raw, path: Path, *, source: str, samples: tuple[Raw, str] | None = None) -> Record:
+    """A record from its content, with all checked that the report computes with.
 
     Args:
         raw: The content.
         path: Where the record lies, or would.
-        source: The file that the content is from, for messages.
+        source: Where the content is from, for messages.
+        samples: The run's samples and their source, if they are no file beside the record.
 
     Raises:
-        UserError: As of `read_record`.
+        UserError: If it has another format, or lacks a needed key; the file and key are named.
     """
-    path, place = source, path
-    number = _get(raw, "format", path)
+    number = _get(raw, "format", source)
     if number != FORMAT or isinstance(number, bool):
         raise UserError(
-            f"{path} has record format {number!r} but this version of evenhand reads format {FORMAT}; "
+            f"{source} has record format {number!r} but this version of evenhand reads format {FORMAT}; "
             "write the report with the version that made the record, or repeat the run."
         )
-    found = {key: _typed(raw, key, kind, path, nullable=False) for key, kind in _NEEDED}
+    found = {key: _typed(raw, key, kind, source, nullable=False) for key, kind in _NEEDED}
     status = found["status"]
     if status not in STATUSES:
-        raise UserError(f"'status' in {path} must be one of {', '.join(STATUSES)}, but is {status!r}; repeat the run.")
+        raise UserError(
+            f"'status' in {source} must be one of {', '.join(STATUSES)}, but is {status!r}; repeat the run."
+        )
     done = status == "done"
-    found |= {key: _typed(raw, key, kind, path, nullable=not done) for key, kind in _NEEDED_WHEN_DONE}
-    found["command"] = _typed(raw, "command", str, path, nullable=True)  # none where the data were built in Python
+    found |= {key: _typed(raw, key, kind, source, nullable=not done) for key, kind in _NEEDED_WHEN_DONE}
+    found["command"] = _typed(raw, "command", str, source, nullable=True)  # none where the data were built in Python
     error = raw.get("error")
     tests = raw.get("tests") if done else None
     tests = tests if isinstance(tests, dict) else {}
     return Record(
-        path=place,
+        path=path,
         status=status,
         error=None if error is None else str(error),
         method=found["method.name"],
@@ -197,10 +193,11 @@ def checked_record(raw: dict[str, Any], path: Path, *, source: Path) -> Record:
         selection=found["selection"],
         label_access=found["label_access"],
         primary_test=found["primary_test"],
-        metrics=_metrics(raw, "metrics", path) if done else None,
-        tests={name: _metrics(raw, ("tests", name), path) for name in tests},
+        metrics=_metrics(raw, "metrics", source) if done else None,
+        tests={name: _metrics(raw, ("tests", name), source) for name in tests},
         did_nothing=_did_nothing(raw),
         raw=raw,
+        samples=samples,
     )
 
 
@@ -237,31 +234,33 @@ def _did_nothing(raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """Read a run's `samples.json`.
+def read_samples(run: Record) -> list[Sample]:
+    """The samples that a run has left.
 
     Raises:
         UserError: If it isn't JSON or lacks a needed key.
     """
-    samples = _get(read_object(path), "samples", path)
+    path = run.path.with_name("samples.json")
+    raw, source = (read_object(path), str(path)) if run.samples is None else run.samples
+    samples = _get(raw, "samples", source)
     if not isinstance(samples, list):
-        raise UserError(f"'samples' in {path} must be a list; repeat the run, or delete the file.")
-    return [_sample(entry, path) for entry in samples]
+        raise UserError(f"'samples' in {source} must be a list; repeat the run, or delete it.")
+    return [_sample(entry, source) for entry in samples]
 
 
-def _sample(entry: object, path: Path) -> Sample:
+def _sample(entry: object, source: str) -> Sample:
     if not isinstance(entry, dict):
-        raise UserError(f"Every entry of 'samples' in {path} must be an object; repeat the run, or delete the file.")
-    index = _typed(entry, "index", int, path, nullable=False)
-    png = _typed(entry, "png", str, path, nullable=True)
+        raise UserError(f"Every entry of 'samples' in {source} must be an object; repeat the run, or delete it.")
+    index = _typed(entry, "index", int, source, nullable=False)
+    png = _typed(entry, "png", str, source, nullable=True)
     broken = png is not None and not _is_png(png)
     optional = {key: None if entry.get(key) is None else str(entry[key]) for key in ("text", "attribute", "alignment")}
-    prediction = _get(entry, "prediction", path)
+    prediction = _get(entry, "prediction", source)
     return Sample(
         index=index,
         png=None if broken else png,
         broken=broken,
-        label=str(_get(entry, "label", path)),
+        label=str(_get(entry, "label", source)),
         prediction=None if prediction is None else str(prediction),
         **optional,
     )
@@ -289,59 +288,42 @@ def number(value: Any) -> float | None:
         return None
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A file's JSON object.
-
-    Raises:
-        UserError: If it can't be read or is none.
-    """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); delete it or repeat its run.") from error
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); check its permissions.") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} must hold a JSON object; delete it or repeat its run.")
-    return raw
-
-
-def _get(raw: Mapping[str, Any], key: str | tuple[str, ...], path: Path) -> Any:
+def _get(raw: Mapping[str, Any], key: str | tuple[str, ...], source: str) -> Any:
     """The value under a dotted key, or under a tuple of keys where a name may hold a dot itself."""
     value: Any = raw
     for part in key.split(".") if isinstance(key, str) else key:
         if not isinstance(value, dict) or part not in value:
-            raise UserError(f"{path} lacks the key '{_dotted(key)}'; delete it or repeat its run.")
+            raise UserError(f"{source} lacks the key '{_dotted(key)}'; delete it or repeat its run.")
         value = value[part]
     return value
 
 
-def _typed(raw: Mapping[str, Any], key: str, kind: type, path: Path, *, nullable: bool) -> Any:
-    value = _get(raw, key, path)
+def _typed(raw: Mapping[str, Any], key: str, kind: type, source: str, *, nullable: bool) -> Any:
+    value = _get(raw, key, source)
     if value is None and nullable:
         return None
     if not isinstance(value, kind) or isinstance(value, bool):
         got = json.dumps(value, default=str)[:60]
-        raise UserError(f"'{key}' in {path} must be {_TYPE_NAMES[kind]}, but is {got}; delete it or repeat its run.")
+        raise UserError(f"'{key}' in {source} must be {_TYPE_NAMES[kind]}, but is {got}; delete it or repeat its run.")
     return value
 
 
-def _metrics(raw: Mapping[str, Any], key: str | tuple[str, ...], path: Path) -> Measured:
+def _metrics(raw: Mapping[str, Any], key: str | tuple[str, ...], source: str) -> Measured:
     keys = (key,) if isinstance(key, str) else key
-    overall = {name: _fraction(raw, (*keys, name), path) for name in METRICS}
-    groups = _get(raw, (*keys, "by_group"), path)
+    overall = {name: _fraction(raw, (*keys, name), source) for name in METRICS}
+    groups = _get(raw, (*keys, "by_group"), source)
     names = groups if isinstance(groups, dict) else {}
-    by_group = {name: _fraction(raw, (*keys, "by_group", name), path) for name in names}
+    by_group = {name: _fraction(raw, (*keys, "by_group", name), source) for name in names}
     return Measured(overall, by_group, record_groups(raw, None if isinstance(key, str) else key[1]))
 
 
-def _fraction(raw: Mapping[str, Any], key: tuple[str, ...], path: Path) -> float | None:
-    value = _get(raw, key, path)
+def _fraction(raw: Mapping[str, Any], key: tuple[str, ...], source: str) -> float | None:
+    value = _get(raw, key, source)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
         raise UserError(
-            f"'{_dotted(key)}' in {path} must be null or a fraction from 0 to 1, but is {value!r}; repeat the run."
+            f"'{_dotted(key)}' in {source} must be null or a fraction from 0 to 1, but is {value!r}; repeat the run."
         )
     return float(value)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from evenhand.validation import UserError
 from evenhand.version import __version__
 
 FORMAT = 1  # of record.json; raised when a reader of the old one would misread the new one
@@ -21,13 +22,17 @@ FORMAT = 1  # of record.json; raised when a reader of the old one would misread 
 _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy", "scikit-learn")
 
 
-def write_json(path: Path, content: Any, *, compact: bool = False) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON; a reader sees the old file or the new one, whatever happens."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write to a temporary name, then rename: a reader sees the old file or the new one, whatever happens."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=None if compact else 1, allow_nan=False)
-            file.write("\n")
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -39,6 +44,23 @@ def write_json(path: Path, content: Any, *, compact: bool = False) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's content."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        UserError: If it can't be read or is none.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it or repeat its run.") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); check its permissions.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold a JSON object; delete it or repeat its run.")
+    return raw
 
 
 def fresh_folder(path: Path) -> Path:

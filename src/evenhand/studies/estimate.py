@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from evenhand.runs.configuration import Configuration
-from evenhand.studies.store import Raw
+from evenhand.runs.ledger import Raw, runs_of_study
+from evenhand.validation import UserError
 
 
 def expected_seconds(runs: Sequence[Configuration], records: Iterable[Raw]) -> list[float | None]:
@@ -45,15 +46,14 @@ def _paid(record: Raw) -> float:
 
 
 def records_below(folders: Iterable[Path]) -> list[Raw]:
-    """Every record of a finished run below some folders; what can't be read is left out: it's only an estimate."""
+    """Every record of a finished run in studies below some folders; a study that can't be read is left out."""
     found: dict[str, Raw] = {}
     for folder in folders:
-        for path in sorted(folder.glob("*/*/record.json")):
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if record["status"] == "done":
-                    _paid(record)
-                    found[record["configuration"]] = record
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue
+        for study in sorted(path for path in folder.glob("*") if path.is_dir()):
+            with suppress(UserError, OSError):
+                for record in (run.raw for run in runs_of_study(study)):
+                    with suppress(KeyError, TypeError, AttributeError):
+                        if record["status"] == "done":
+                            _paid(record)
+                            found[record["configuration"]] = record
     return list(found.values())

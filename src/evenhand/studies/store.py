@@ -1,26 +1,25 @@
 """What a study leaves on disk, and what is found there of earlier starts.
 
 `runs/<study>/` is the working folder: a folder for each run, named by its hash, and the stages that runs share.
-`results/<study>/` holds the same runs without models: a record each, small enough for a repository. Both hold
+`results/<study>/` holds the same runs without models: a line each, small enough for a repository. Both hold
 `study.json`, the plan, so that a report can show what hasn't run.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from evenhand.runs.configuration import Configuration, without_seeds
-from evenhand.runs.record import FORMAT, write_json
+from evenhand.runs.ledger import FoundRun, Raw, add_lines, convert, runs_of_study
+from evenhand.runs.record import FORMAT, read_object, write_json
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
 
 State = Literal["planned", "running", "done", "failed", "skipped"]
-Raw = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Store:
     def __init__(self, working: Path, results: Path) -> None:
         self.working = working
         self.results = results
+        self._results: dict[str, FoundRun] | None = None
 
     @property
     def stages(self) -> Path:
@@ -103,19 +103,29 @@ class Store:
     def record(self, run: Configuration) -> Raw | None:
         """The record of a run if it is done or failed, here or on the machine that the results came from.
 
-        Records made before they told of files lie under another name; a run on files is taken as done by them too.
+        Records made before they told of files have another name; a run on files is taken as done by them too.
         """
         for name in dict.fromkeys((run.run_hash, run.former_run_hash)):
-            for folder in (self.results, self.working):
-                path = folder / name / "record.json"
-                record = _read(path)
-                if record is None:
-                    continue
-                if record.get("configuration") != name:
-                    raise UserError(f"The file '{path}' is the record of another run: delete it.")
-                if record.get("status") in ("done", "failed") and run.is_record(record):
-                    return record
+            here, there = self._here(name), self._there().get(name)
+            found = [(here, str(self.working / name / "record.json"))]
+            found += [(there.raw, there.source)] if there is not None else []
+            for record, source in found:
+                if record is not None and record.get("configuration") != name:
+                    raise UserError(f"The file '{source}' is the record of another run: delete it.")
+            ended = [r for r, _ in reversed(found) if r is not None and r.get("status") in ("done", "failed")]
+            ended = [record for record in ended if run.is_record(record)]
+            if ended:
+                return min(ended, key=lambda record: record["status"] != "done")
         return None
+
+    def _here(self, name: str) -> Raw | None:
+        return _read(self.working / name / "record.json")
+
+    def _there(self) -> dict[str, FoundRun]:
+        """What the results hold, by the runs' hashes; read once after each change."""
+        if self._results is None:
+            self._results = {run.path.parent.name: run for run in runs_of_study(self.results)}
+        return self._results
 
     def started(self, run: Configuration) -> bool:
         """Whether the run was begun here and not finished."""
@@ -127,39 +137,50 @@ class Store:
         name = str(outcome.record["configuration"])
         if name != run.former_run_hash:
             self._forget_former(run)
-        here = self.working / name / "record.json"
-        found = _read(here)
-        if found is None or found.get("status") != outcome.record["status"]:
-            here.parent.mkdir(parents=True, exist_ok=True)
-            if outcome.samples is not None:
-                write_json(here.with_name("samples.json"), outcome.samples)
-            write_json(here, outcome.record)
-        there = self.results / name / "record.json"
-        there.parent.mkdir(parents=True, exist_ok=True)
-        if outcome.samples is not None and show_samples:
-            write_json(there.with_name("samples.json"), outcome.samples, compact=True)
-        write_json(there, outcome.record, compact=True)
+        self._keep({name: outcome}, {name} if show_samples else set())
+
+    def _keep(self, outcomes: Mapping[str, Outcome], show_samples: Collection[str]) -> None:
+        for name, outcome in outcomes.items():
+            path, here = self.working / name / "record.json", self._here(name)
+            if here is None or here.get("status") != outcome.record["status"]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if outcome.samples is not None:
+                    write_json(path.with_name("samples.json"), outcome.samples)
+                write_json(path, outcome.record)
+        samples = {n: o.samples for n, o in outcomes.items() if o.samples is not None and n in show_samples}
+        add_lines(self.results, [outcome.record for outcome in outcomes.values()], samples)
+        self._results = None
 
     def _forget_former(self, run: Configuration) -> None:
         """Remove what an unfinished or failed run left under the name that it had before records told of files."""
-        for folder in (self.results, self.working):
-            former = folder / run.former_run_hash
-            record = _read(former / "record.json")
-            if record is not None and "files" not in record and record.get("status") != "done":
-                shutil.rmtree(former)
+        name = run.former_run_hash
+        there = self._there().get(name)
+        for record in (self._here(name), there and there.raw):
+            if record is None or "files" in record or record.get("status") == "done":
+                continue
+            shutil.rmtree(self.working / name, ignore_errors=True)
+            add_lines(self.results, [], {}, without={name})
+            self._results = None
 
     def settle(self, cells: Collection[Cell], *, first_seed: tuple[int, int]) -> None:
         """Bring both folders to the same state: each record that is in one only is put into the other."""
-        for cell in cells:
-            for run in cell.runs:
-                record = self.record(run)
-                if record is None:
-                    continue
-                name = record["configuration"]
-                here, there = (_read(folder / name / "record.json") for folder in (self.working, self.results))
-                if here is None or here.get("status") != record["status"] or there is None:
-                    samples = _read(self.working / name / "samples.json") or _read(self.results / name / "samples.json")
-                    self.keep(run, Outcome(record, samples), show_samples=shown(run, first_seed))
+        convert(self.results)
+        self._results = None
+        outcomes: dict[str, Outcome] = {}
+        shows: set[str] = set()
+        for run in (run for cell in cells for run in cell.runs):
+            record = self.record(run)
+            if record is None:
+                continue
+            name = str(record["configuration"])
+            here, there = self._here(name), self._there().get(name)
+            if any(found is None or found.get("status") != record["status"] for found in (here, there and there.raw)):
+                samples = _read(self.working / name / "samples.json")
+                if samples is None and there is not None and there.samples is not None:
+                    samples = there.samples[0]
+                outcomes[name] = Outcome(record, samples)
+                shows |= {name} if shown(run, first_seed) else set()
+        self._keep(outcomes, shows)
 
     def sweep(self, cells: Collection[Cell], *, keep_models: bool) -> None:
         """Remove what no further run needs: models of finished runs, and the shared stages when all runs are done."""
@@ -246,12 +267,4 @@ def _read(path: Path) -> Raw | None:
     Raises:
         UserError: If the file is damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"The file '{path}' can't be read ({' '.join(str(error).split())}): delete it.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The file '{path}' holds no JSON object: delete it.")
-    return content
+    return read_object(path) if path.exists() else None
