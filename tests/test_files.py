@@ -23,6 +23,7 @@ from evenhand.files import READ_WHOLE, read_files
 from evenhand.report import write_report
 from evenhand.runs.card import model_card
 from evenhand.runs.configuration import Configuration
+from evenhand.runs.ledger import runs_of_study
 from evenhand.runs.shared_stages import stage_key
 from evenhand.studies import Study
 from evenhand.studies.worker import Job, perform
@@ -500,7 +501,7 @@ def test_committed_records_are_still_taken_as_done(recipe: str, tmp_path: Path) 
         output_dir=tmp_path / "runs",
         results_dir=RESULTS / recipe,
     )
-    statuses = [json.loads(path.read_text())["status"] for path in (RESULTS / recipe).glob("*/record.json")]
+    statuses = [run.raw["status"] for run in runs_of_study(RESULTS / recipe)]
     assert opened.count()["done"] == statuses.count("done") > 0
     reading = [run for cell in opened.plan.cells for run in cell.runs if run.files]
     assert opened.files_unknown == {run.run_hash for run in reading if opened.states[run.run_hash] == "done"}
