@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gzip
 import json
@@ -424,10 +425,9 @@ def test_a_study_takes_older_records_as_done_and_marks_them(
     shutil.copytree(studied / "A", tmp_path / "A")
     shutil.copy(studied / "small.yaml", tmp_path)
     by_hash = {cell.first.run_hash: cell.first for cell in _plan(studied)}
-    for path in (studied / "results").glob("*/record.json"):
-        run = by_hash[path.parent.name]
-        record = json.loads(path.read_text())
-        del record["files"]
+    for found in runs_of_study(studied / "results"):
+        run = by_hash[found.raw["configuration"]]
+        record = {key: value for key, value in found.raw.items() if key != "files"}
         record |= {"configuration": run.former_run_hash, "cell": run.former_cell_hash}
         old = tmp_path / "results" / run.former_run_hash / "record.json"
         old.parent.mkdir(parents=True)
@@ -450,16 +450,16 @@ def test_a_study_takes_older_records_as_done_and_marks_them(
     assert "Files unknown: 2 of 2 runs, made before records told of files." in tables
     assert "GCE" in tables
     assert "planned" not in (tmp_path / "results/tables/runs.csv").read_text()
-    assert len(list((tmp_path / "results").glob("*/record.json"))) == 2
+    assert len(runs_of_study(tmp_path / "results")) == 2
     assert main(words) == 0  # and again, now that the plan tells of files
 
 
 def test_a_report_puts_runs_on_other_files_apart(studied: Path, tmp_path: Path) -> None:
     for name in ("A", "B"):
-        for path in (studied / "results").glob("*/record.json"):
-            record = json.loads(path.read_text())
+        for found in runs_of_study(studied / "results"):
+            record = copy.deepcopy(found.raw)
             record["files"]["data_dir"]["sha256"] = f"{name.lower() * 8}{record['files']['data_dir']['sha256'][8:]}"
-            there = tmp_path / name / path.parent.name / "record.json"
+            there = tmp_path / name / record["configuration"] / "record.json"
             there.parent.mkdir(parents=True)
             there.write_text(json.dumps(record | {"cell": record["cell"] + name}))
     text = write_report(tmp_path).markdown.read_text()
