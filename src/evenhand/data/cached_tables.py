@@ -1,36 +1,37 @@
-"""Users' own tables, read row by row into an Arrow file of their own in the cache of `datasets`.
+"""Users' own tables, each copied once into an Arrow file of its own in the cache of `datasets`.
 
-A table's columns that are asked for are copied once into a file named by the table's content, and read from its memory
-map afterwards: a table of any size takes little memory, and nothing is written beside the user's data. Texts are taken
-as they stand: "NA", "null" and "007" are texts.
+A table's columns that are asked for are copied into a file named by the table's content, and read from its memory map
+afterwards: a table of any size takes little memory, and nothing is written beside the user's data. Texts are taken as
+they stand: "NA", "null" and "007" are texts.
 """
 
 from __future__ import annotations
 
-import csv
-import errno
-import gzip
 import hashlib
 import json
 import os
-import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, cast
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import config
 
+from evenhand.data.text_rows import (
+    Columns,
+    Kind,
+    Role,
+    check_text_file,
+    json_objects,
+    read_header,
+    read_rows,
+    text_arrays,
+    told,
+)
 from evenhand.validation import UserError, did_you_mean
-
-Role = Literal["text", "label", "other", "beside"]
-"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts); `beside` is anything."""
-
-Scalar = str | int | float | bool | None
 
 READABLE = {
     ".csv": "csv",
@@ -43,10 +44,8 @@ READABLE = {
 """Endings of tables; the texts among them may be compressed (.gz)."""
 
 _VERSION = 1  # of the cached files; raised when one table would be read otherwise
-_BATCH = 5_000  # rows
+_BATCH = 5_000  # rows of a Parquet file
 _PICTURES = 100  # rows of those that hold pictures
-_LONGEST = 2**30  # characters of a field
-_LONGEST_LIST = 200  # characters of a list or an object in a column that nothing else reads
 _PACKED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -59,13 +58,12 @@ def table_format(path: Path) -> str:
         UserError: If there is no such file, it is empty, or of a kind that isn't read.
     """
     if not path.is_file():
-        raise UserError(f"There is no file '{path}'{_did_you_mean_file(path)}.")
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        ending = Path(path.stem).suffix.lower()
-        if ending not in READABLE or ending == ".parquet":
-            raise UserError(f"The file '{path}' is an archive, which is not opened: unpack it first.")
-    if path.name.lower().endswith(_PACKED):
+        there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"There is no file '{path}'{did_you_mean(path.name, there)}.")
+    name = path.name.lower()
+    ending = Path(name.removesuffix(".gz")).suffix
+    packed = name.endswith(".gz") and READABLE.get(ending, "parquet") == "parquet"
+    if packed or name.endswith(_PACKED):
         raise UserError(f"The file '{path}' is an archive, which is not opened: unpack it first.")
     if ending in _PICKLED:
         raise UserError(
@@ -79,35 +77,30 @@ def table_format(path: Path) -> str:
             f"The file '{path}' is of no kind that can be read: CSV (.csv), TSV (.tsv), JSONL (.jsonl) or Parquet "
             "(.parquet)."
         )
-    if path.stat().st_size == 0:
-        raise UserError(f"The file '{path}' is empty (0 bytes).")
+    with told(path):
+        check_text_file(path, READABLE[ending] == "parquet")
     return READABLE[ending]
 
 
 def is_table(path: Path) -> bool:
     """Whether the file's ending is that of a table."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix in READABLE
+    return Path(path.name.lower().removesuffix(".gz")).suffix in READABLE
 
 
-def column_names(path: Path) -> list[str]:
-    """The table's columns: of its first line, or of its schema."""
+def column_names(path: Path, all_lines: bool = False) -> list[str]:
+    """The table's columns: of its first line, or of its schema.
+
+    Args:
+        path: The table.
+        all_lines: Whether all lines of JSONL are looked at: later ones may have columns that the first lacks.
+    """
+    kind = table_format(path)
     with told(path):
-        kind = table_format(path)
         if kind == "parquet":
             return pq.read_schema(path).names
-        if kind == "jsonl":
-            with closing(_objects(path)) as objects:
-                return list(next(objects, (0, {}))[1])
-        return _header(path, kind)
-
-
-def all_column_names(path: Path) -> list[str]:
-    """The same, of all lines of a JSONL table: later ones may have columns that the first lacks."""
-    if table_format(path) != "jsonl":
-        return column_names(path)
-    with told(path), closing(_objects(path)) as objects:
-        return list(dict.fromkeys(name for _, found in objects for name in found))
+        if kind == "jsonl" and all_lines:
+            return list(dict.fromkeys(name for _, found in json_objects(path) for name in found))
+        return read_header(path, cast(Kind, kind))
 
 
 def check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> None:
@@ -128,7 +121,7 @@ def check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> No
             raise UserError(f"{where} has {found.count(name)} columns '{name}', given as --{option}: rename one.")
 
 
-def read_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
+def cached_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
     """The columns asked for, read from the memory map of a cached Arrow file.
 
     Args:
@@ -140,10 +133,11 @@ def read_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
     """
     kind = table_format(path)
     asked = json.dumps([_VERSION, kind, file_digest(path), dict(wanted)])
-    cached = cache_folder() / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
+    folder = cache_folder()
+    cached = folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
     if not cached.exists():
-        with told(path):
-            _copy(_READERS[kind](path, wanted), cached, path)
+        with told(path, folder):
+            _copy(_parquet(path, wanted) if kind == "parquet" else _texts(path, cast(Kind, kind), wanted), cached, path)
     return datasets.Dataset.from_file(str(cached))
 
 
@@ -192,186 +186,10 @@ def _copy(batches: Iterator[pa.RecordBatch], final: Path, source: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """What the readers raise, in one sentence that names the file."""
-    try:
-        yield
-    except EOFError as error:  # of gzip
-        raise UserError(f"The file '{path}' is truncated: its end is missing.") from error
-    except (gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, pa.ArrowException) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(f"The file '{path}' is damaged, truncated or of another kind ({reason}).") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(
-                f"There is no room for a copy of '{path}' in the cache folder '{cache_folder()}'."
-            ) from error
-        reason = error.strerror or str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(f"The file '{path}' could not be read ({reason}).") from error
-
-
-# ---- texts: CSV, TSV, JSONL -----------------------------------------------------------------------------------------
-
-
-def _lines(path: Path) -> Generator[str, None, None]:
-    """The file's lines with their ends; one that isn't UTF-8 is named."""
-    opener = gzip.open if path.suffix.lower() == ".gz" else Path.open
-    with cast(IO[bytes], opener(path, "rb")) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                looks = " (it looks like UTF-16)" if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-                byte = f"byte {error.object[error.start]:#04x}"
-                raise UserError(
-                    f"Line {number} of '{path}' is no UTF-8 text{looks or f' ({byte})'}: save the file as UTF-8."
-                ) from error
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Fields of any length; the limit is global, so it is set back afterwards."""
-    limit = csv.field_size_limit(_LONGEST)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _records(path: Path, kind: str) -> Generator[tuple[int, list[str]], None, None]:
-    """(line on which it ends, fields) of every row, the header first; blank lines are none."""
-    lines = _lines(path)
-    first = next(lines, "")
-    delimiter = "\t" if kind == "tsv" else _delimiter(first)
-    options: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if kind == "tsv" else {"strict": True}
-
-    def all_lines() -> Iterator[str]:
-        yield first
-        yield from lines
-
-    reader = csv.reader(all_lines(), delimiter=delimiter, **options)
-    while True:
-        try:
-            with _long_fields():
-                fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise UserError(
-                f"Line {reader.line_num} of '{path}' is no valid {kind.upper()} ({error}; a quote that isn't closed "
-                "does that too)."
-            ) from error
-        if fields:
-            yield reader.line_num, fields
-
-
-def _delimiter(header: str) -> str:
-    """A comma, or what stands in its place where a header has none."""
-    return next((d for d in (",", ";", "\t") if d in header), ",")
-
-
-def _header(path: Path, kind: str) -> list[str]:
-    with closing(_records(path, kind)) as records:
-        return next(records, (0, []))[1]
-
-
-def _delimited(path: Path, wanted: Mapping[str, Role], kind: str) -> Iterator[pa.RecordBatch]:
-    records = _records(path, kind)
-    _, names = next(records)
-    places = [names.index(name) for name in wanted]
-    schema = pa.schema([(name, pa.string()) for name in wanted])
-    columns: list[list[str]] = [[] for _ in wanted]
-    for line, fields in records:
-        if len(fields) != len(names):
-            raise UserError(f"Line {line} of '{path}' has {len(fields)} fields, but the first has {len(names)}.")
-        for column, place in zip(columns, places, strict=True):
-            column.append(fields[place])
-        if len(columns[0]) == _BATCH:
-            yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], schema=schema)
-            columns = [[] for _ in wanted]
-    if columns[0]:
-        yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], schema=schema)
-
-
-def _objects(path: Path) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            if number == 1 and line.lstrip().startswith("["):
-                found = []
-            else:
-                reason = str(error).split(":")[0].lower()
-                raise UserError(f"Line {number} of '{path}' is no valid JSON ({reason}).") from error
-        if not isinstance(found, dict):
-            raise UserError(f"Line {number} of '{path}' holds no JSON object: each line must be one, such as {{…}}.")
-        yield number, found
-
-
-def _jsonl(path: Path, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
-    schema = pa.schema([(name, pa.string()) for name in wanted])
-    kinds: dict[str, tuple[str, int]] = {}  # of each label column's values, and the line that said so
-    columns: dict[str, list[str | None]] = {name: [] for name in wanted}
-    count = 0
-    for line, found in _objects(path):
-        for name, role in wanted.items():
-            value = found.get(name)
-            kind = _json_kind(value)
-            place = f"Line {line} of '{path}'"
-            if role == "beside":
-                columns[name].append(_anything(value))
-                continue
-            if kind == "list" or (role == "text" and kind not in ("text", "nothing")):
-                what = "a list or an object" if kind == "list" else f"the {kind} {json.dumps(value)}"
-                raise UserError(f"{place} holds {what} in '{name}', where a {role if role != 'other' else 'value'} is "
-                                "expected.")  # fmt: skip
-            if role == "label" and kind != "nothing":
-                first, where = kinds.setdefault(name, (kind, line))
-                if kind != first:
-                    raise UserError(
-                        f"{place} holds the {kind} {json.dumps(value)} in '{name}', but line {where} holds a {first}: "
-                        "labels must be of one kind."
-                    )
-            columns[name].append(_json_text(value, place, name, role))
-        count += 1
-        if count == _BATCH:
-            yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns.values()], schema=schema)
-            columns, count = {name: [] for name in wanted}, 0
-    if count:
-        yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns.values()], schema=schema)
-
-
-def _json_kind(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "text" if isinstance(value, str) else "list"
-
-
-def _anything(value: Any) -> str | None:
-    """A value of a column that nothing is asked of; lists and objects as the beginning of what was written."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)[:_LONGEST_LIST]
-
-
-def _json_text(value: Scalar, place: str, name: str, role: Role) -> str | None:
-    if isinstance(value, float):
-        if not value.is_integer() and role == "label":
-            raise UserError(f"{place} holds the fraction {value:g} in '{name}', which is no class.")
-        return str(int(value)) if value.is_integer() else repr(value)
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value)  # true, false, integers
-
-
-# ---- Parquet --------------------------------------------------------------------------------------------------------
+def _texts(path: Path, kind: Kind, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
+    columns = Columns({}, {name: (name,) for name in wanted}, wanted)
+    for _, *arrays in text_arrays(read_rows(path, kind, columns)):
+        yield pa.RecordBatch.from_arrays(arrays, names=list(wanted))
 
 
 def _parquet(path: Path, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
@@ -396,17 +214,3 @@ def _plain_field(path: Path, field: pa.Field, role: Role) -> pa.Field:
             raise UserError(f"The column '{field.name}' of '{path}' holds {held}, no text.")
         held = pa.string()
     return pa.field(field.name, held)
-
-
-_READERS: dict[str, Callable[[Path, Mapping[str, Role]], Iterator[pa.RecordBatch]]] = {
-    "csv": lambda path, wanted: _delimited(path, wanted, "csv"),
-    "tsv": lambda path, wanted: _delimited(path, wanted, "tsv"),
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-}
-
-
-def _did_you_mean_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
