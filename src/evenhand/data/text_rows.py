@@ -254,8 +254,8 @@ def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | No
             broken.append(line)
         else:
             raise UserError(
-                f"Line {line} of the file '{path}' has {count(len(fields), 'field')}, but the first line names {width}: it "
-                "is truncated or damaged."
+                f"Line {line} of the file '{path}' has {count(len(fields), 'field')}, but the first line names "
+                f"{width}: it is truncated or damaged."
             )
 
 
