@@ -24,7 +24,8 @@ from evenhand.methods import EDGE
 from evenhand.runs.configuration import Configuration
 from evenhand.tasks import OwnData, Task
 from evenhand.tasks.own.columns import sorted_names
-from evenhand.tasks.own.places import Columns, hub_place
+from evenhand.tasks.own.parts import Columns
+from evenhand.tasks.own.places import hub_place
 from evenhand.tasks.own.rows import labelled
 from evenhand.tasks.summary import data_summary
 
