@@ -116,7 +116,10 @@ class Columns:
     def roles(self, label: str | None) -> dict[str, Role]:
         """Column → what it is for."""
         roles: dict[str, Role] = dict.fromkeys(self.asked(label).values(), "other")
-        return roles | ({label: "label"} if label else {}) | dict.fromkeys(self.text, "text")
+        if label is not None:
+            roles[label] = "label"
+        roles.update(dict.fromkeys(self.text, "text"))
+        return roles
 
 
 @dataclass(frozen=True)
