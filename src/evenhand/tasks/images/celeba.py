@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from evenhand.data.pictures import data_folder
+from evenhand.data.tables import Table
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.images.group_pictures import Table, TwoByTwo, read_table
+from evenhand.tasks.images.group_pictures import TwoByTwo, read_listed
 from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
@@ -67,8 +68,8 @@ class CelebA(TaskSource):
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The two tables and the pictures that they name."""
-        table, partition = _tables(folder)
-        return [table.path, partition.path, *(folder / name for name in _pictures(folder, table))]
+        (path, table), (partition_path, _) = _tables(folder)
+        return [path, partition_path, *(folder / name for name in _pictures(folder, table))]
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which no seed changes.
@@ -80,18 +81,17 @@ class CelebA(TaskSource):
             splits = TWO_BY_TWO.from_hub(HUB_NAME, HUB_CONFIG, ("train", "valid", "test"), FILES)
         else:
             root = data_folder(self.data_dir, FILES)
-            table, partition = _tables(root)
-            names = table.texts("image_id")
-            if names != partition.texts("image_id"):
+            (path, table), (partition_path, partition) = _tables(root)
+            if table.column("image_id") != partition.column("image_id"):
                 raise UserError(
-                    f"The tables '{table.path}' ({len(names):,} rows) and '{partition.path}' "
-                    f"({len(partition.rows):,} rows) must name the same pictures in the same order."
+                    f"The tables '{path}' ({len(table):,} rows) and '{partition_path}' ({len(partition):,} rows) must "
+                    "name the same pictures in the same order."
                 )
             # the tables hold −1 and 1, some copies 0 and 1
-            blond, male = (table.numbers(column, (-1, 0, 1)).clip(0) for column in ("Blond_Hair", "Male"))
+            blond, male = (table.whole_numbers(column, (-1, 0, 1)).clip(0) for column in ("Blond_Hair", "Male"))
             paths = _pictures(root, table)
-            part = partition.numbers("partition", (0, 1, 2))
-            splits = TWO_BY_TWO.from_files(root, paths, blond, male, part, table.path, FILES)
+            part = partition.whole_numbers("partition", (0, 1, 2))
+            splits = TWO_BY_TWO.from_files(root, paths, blond, male, part, path, FILES)
         task = Task(
             name=self.name,
             kind="image",
@@ -104,13 +104,13 @@ class CelebA(TaskSource):
         return with_deviations(task, self.expected_counts())
 
 
-def _tables(root: Path) -> tuple[Table, Table]:
+def _tables(root: Path) -> tuple[tuple[Path, Table], tuple[Path, Table]]:
     """Attributes and splits."""
     names_of = [f"list_attr_celeba{suffix}" for suffix in (".txt", ".csv")]
     partition_of = [f"list_eval_partition{suffix}" for suffix in (".txt", ".csv")]
     return (
-        read_table(root, names_of, ("image_id", "Blond_Hair", "Male"), FILES),
-        read_table(root, partition_of, ("image_id", "partition"), FILES),
+        read_listed(root, names_of, ("image_id", "Blond_Hair", "Male"), FILES),
+        read_listed(root, partition_of, ("image_id", "partition"), FILES),
     )
 
 
@@ -118,4 +118,4 @@ def _pictures(root: Path, table: Table) -> list[str]:
     # Kaggle's copy has a folder in the folder
     nested = root / "img_align_celeba" / "img_align_celeba"
     folder = "img_align_celeba/img_align_celeba" if nested.is_dir() else "img_align_celeba"
-    return [f"{folder}/{name}" for name in table.texts("image_id")]
+    return [f"{folder}/{name}" for name in table.column("image_id").to_pylist()]

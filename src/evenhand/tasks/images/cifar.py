@@ -6,13 +6,11 @@ Legend: N images; images are (N, 32, 32, 3) bytes.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import datasets
 import numpy as np
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
+from evenhand.data.hub import load_from_hub
 from evenhand.data.pictures import data_folder, is_archive
 from evenhand.validation import UserError
 
@@ -104,13 +102,13 @@ def _binary_folder(folder: Path) -> Path:
 
 
 def _from_hub() -> dict[str, Labelled]:
-    try:
-        loaded: Any = datasets.load_dataset(HUB_NAME)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(
-            f"CIFAR-10 could not be loaded from the hub as '{HUB_NAME}' ({type(error).__name__}); give a folder with "
-            f"--data-dir instead: {FILES}"
-        ) from error
+    loaded = load_from_hub(
+        lambda why: (
+            f"CIFAR-10 could not be loaded from the hub as '{HUB_NAME}' ({why}); give a folder with --data-dir "
+            f"instead: {FILES}"
+        ),
+        HUB_NAME,
+    )
     return {
         part: (
             np.stack([np.asarray(image.convert("RGB"), dtype=np.uint8) for image in loaded[part]["img"]]),

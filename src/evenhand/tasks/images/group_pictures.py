@@ -12,57 +12,24 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
+from evenhand.data.hub import load_from_hub
 from evenhand.data.pictures import check_first_pictures, check_present
+from evenhand.data.tables import Columns, Table, read_table
 from evenhand.validation import UserError
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a benchmark, read from a file.
-
-    Attributes:
-        path: The file.
-        rows: Its rows.
-    """
-
-    path: Path
-    rows: pd.DataFrame
-
-    def numbers(self, column: str, allowed: Sequence[int]) -> NDArray[np.int64]:
-        """A column of whole numbers, shape (N,).
-
-        Raises:
-            UserError: If a value is missing or isn't one of those allowed.
-        """
-        values: Any = pd.to_numeric(self.rows[column], errors="coerce")
-        value_N: NDArray[np.float64] = values.to_numpy(dtype=np.float64)
-        wrong = np.flatnonzero(~np.isin(value_N, allowed))
-        if len(wrong):
-            raise UserError(
-                f"The column '{column}' of '{self.path}' must hold {', '.join(map(str, allowed))} only: row "
-                f"{wrong[0] + 1} holds {str(self.rows[column].iloc[wrong[0]])!r} ({len(wrong)} such rows)."
-            )
-        return value_N.astype(np.int64)
-
-    def texts(self, column: str) -> list[str]:
-        """A column of texts."""
-        return self.rows[column].astype(str).tolist()
-
-
-def read_table(root: Path, names: Sequence[str], columns: Sequence[str], files: str) -> Table:
-    """Read the first of these files that exists: CSV, or words between spaces below a line with their number (.txt).
+def read_listed(root: Path, names: Sequence[str], columns: Sequence[str], files: str) -> tuple[Path, Table]:
+    """Read the first of these files that exists: CSV, or words between spaces (.txt).
 
     Args:
         root: The folder.
         names: Names of the file, best first.
-        columns: Columns it must have; of a .txt file the first one has no name there and gets the first of these.
+        columns: Columns that it must have, first the one that a .txt file has no name for.
         files: What must lie in the folder and where it comes from, a sentence for errors.
 
     Raises:
@@ -71,25 +38,8 @@ def read_table(root: Path, names: Sequence[str], columns: Sequence[str], files: 
     path = next((root / name for name in names if (root / name).exists()), None)
     if path is None:
         raise UserError(f"The folder '{root}' holds no file {' or '.join(names)}; {files}")
-    try:
-        if path.suffix == ".txt":
-            with path.open(encoding="utf-8") as file:
-                counted = file.readline().strip().isdigit()
-            rows = pd.read_csv(path, sep=r"\s+", header=1 if counted else None, dtype=str, keep_default_na=False)
-            # under a header without a name for it the first column is the index
-            rows = rows.reset_index(names=columns[0]) if counted else rows.set_axis(columns[: rows.shape[1]], axis=1)
-        else:
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise UserError(f"The file '{path}' could not be read ({error.strerror}).") from error
-    except (ValueError, pd.errors.ParserError) as error:  # ValueError: no UTF-8, nothing in it, too many columns
-        raise UserError(f"The file '{path}' is damaged or no table: {str(error).strip()}.") from error
-    missing = [column for column in columns if column not in rows.columns]
-    if missing:
-        raise UserError(
-            f"The table '{path}' has no column '{missing[0]}' (it has {', '.join(map(str, rows.columns))})."
-        )
-    return Table(path, rows)
+    wanted = Columns({column: (column,) for column in columns})
+    return path, read_table(path, wanted, kind="words" if path.suffix == ".txt" else "csv")
 
 
 @dataclass(frozen=True)
@@ -151,13 +101,14 @@ class TwoByTwo:
         Raises:
             UserError: If it can't be loaded.
         """
-        try:
-            loaded: Any = datasets.load_dataset(name, config)
-        except (OSError, ValueError, DatasetsError) as error:
-            raise UserError(
-                f"The pictures could not be loaded from the hub as '{name}' ({type(error).__name__}); give a folder "
-                f"with --data-dir instead: {files}"
-            ) from error
+        loaded = load_from_hub(
+            lambda why: (
+                f"The pictures could not be loaded from the hub as '{name}' ({why}); give a folder with --data-dir "
+                f"instead: {files}"
+            ),
+            name,
+            config,
+        )
         splits = {}
         for split, part in zip(SPLITS, parts, strict=True):
             label_N, attribute_N = (np.asarray(loaded[part][column]).astype(np.int64) for column in self.hub_columns)

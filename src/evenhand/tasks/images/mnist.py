@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import datasets
 import numpy as np
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
+from evenhand.data.hub import load_from_hub
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.images.coloring import (
     LFF_NOISE,
@@ -237,13 +236,13 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _from_hub() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    try:
-        loaded: Any = datasets.load_dataset(HUB_NAME)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(
-            f"MNIST could not be loaded from the hub as '{HUB_NAME}' ({type(error).__name__}); "
-            "give a folder of its four IDX files with --data-dir instead."
-        ) from error
+    loaded = load_from_hub(
+        lambda why: (
+            f"MNIST could not be loaded from the hub as '{HUB_NAME}' ({why}); give a folder of its four IDX files with "
+            "--data-dir instead."
+        ),
+        HUB_NAME,
+    )
     return {
         part: (
             np.stack([np.asarray(image, dtype=np.uint8) for image in loaded[part]["image"]]),

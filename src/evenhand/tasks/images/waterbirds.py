@@ -9,7 +9,7 @@ from typing import ClassVar
 from evenhand.data.pictures import data_folder
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.images.group_pictures import Table, TwoByTwo, read_table
+from evenhand.tasks.images.group_pictures import TwoByTwo, read_listed
 from evenhand.training.settings import Training
 
 HUB_NAME = "grodino/waterbirds"
@@ -21,7 +21,7 @@ FILES = (
 )
 TWO_BY_TWO = TwoByTwo(labels=("landbird", "waterbird"), attributes=("land", "water"), hub_columns=("label", "place"))
 
-_COLUMNS = ("img_filename", "y", "split", "place")
+_TABLE = (("metadata.csv",), ("img_filename", "y", "split", "place"), FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +62,8 @@ class Waterbirds(TaskSource):
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The table and the pictures that it names."""
-        table = _table(folder)
-        return [table.path, *(folder / name for name in table.texts("img_filename"))]
+        path, table = read_listed(folder, *_TABLE)
+        return [path, *(folder / name for name in table.column("img_filename").to_pylist())]
 
     def build(self, data_seed: int) -> Task:
         """Build the splits, which no seed changes.
@@ -75,10 +75,11 @@ class Waterbirds(TaskSource):
             splits = TWO_BY_TWO.from_hub(HUB_NAME, None, ("train", "validation", "test"), FILES)
         else:
             root = data_folder(self.data_dir, FILES)
-            table = _table(root)
+            path, table = read_listed(root, *_TABLE)
             allowed = {"y": (0, 1), "place": (0, 1), "split": (0, 1, 2)}
-            y, place, part = (table.numbers(column, values) for column, values in allowed.items())
-            splits = TWO_BY_TWO.from_files(root, table.texts("img_filename"), y, place, part, table.path, FILES)
+            y, place, part = (table.whole_numbers(column, values) for column, values in allowed.items())
+            names = table.column("img_filename").to_pylist()
+            splits = TWO_BY_TWO.from_files(root, names, y, place, part, path, FILES)
         task = Task(
             name=self.name,
             kind="image",
@@ -89,7 +90,3 @@ class Waterbirds(TaskSource):
             image_side=64,
         )
         return with_deviations(task, self.expected_counts())
-
-
-def _table(root: Path) -> Table:
-    return read_table(root, ("metadata.csv",), _COLUMNS, FILES)
