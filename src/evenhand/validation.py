@@ -96,7 +96,7 @@ def check_value(owner: str, name: str, value: object, hint: Any) -> None:
         owner: What the parameter belongs to, as the user knows it ("EDGE").
         name: The parameter's name.
         value: The value to check.
-        hint: The annotation: a Literal's choices, a bool, and what is `Annotated` with a `Range` (or with another object
+        hint: The annotation: a Literal's choices, a bool, and what is `Annotated` with a `Range` (or another object
             that has a `check`) are checked, also as parts of a union; of other types nothing is.
     """
     parts = _parts(hint)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from evenhand.data.rows import Collator
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
 from evenhand.gradients.norm_batches import Batch, batches, scoring_order
-from evenhand.gradients.norm_pass import NormPass, frozen
+from evenhand.gradients.norm_pass import NormPass, requiring_gradients
 from evenhand.gradients.parameters import Source, selected_parameters
 from evenhand.models.heads import head_of
 from evenhand.models.inference import eval_mode
@@ -116,7 +116,7 @@ def _scorer(model: nn.Module, source: Source | Sequence[str], power: float) -> I
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
-        stack.enter_context(frozen(model))
+        stack.enter_context(requiring_gradients(model.parameters(), False))
         stack.enter_context(general.attached())
         # the fused attention layers of PyTorch's inference skip the modules that hold the parameters
         torch.backends.mha.set_fastpath_enabled(False)

@@ -134,7 +134,7 @@ class Method(ABC):
                 "checkpoint; this one is trained from scratch, so use 'inherit' or 'random'."
             )
 
-    def check_inputs(self, kind: Inputs) -> None:
+    def check_inputs(self, kind: Inputs) -> None:  # noqa: B027
         """Raise `UserError` if the method can't be used on this kind of inputs."""
 
     def models_trained(self) -> int:

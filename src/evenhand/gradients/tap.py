@@ -1,24 +1,153 @@
-"""The taps of a model's layers, batch by batch: what is shown, and what can't be told apart by sample."""
+"""Taps: identities on layers' outputs that show a layer's input a and its output's gradient δ in the backward.
+
+Legend: B samples.
+
+An embedding whose rows all samples share, such as positions, has dim 0 = 1 and is summed over the batch in the backward.
+The graph has δ of each sample one node earlier, where the output is added to, or copied for, every sample: a hook on
+that node reads it there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from evenhand.gradients.coverage import RowsOfSamples, is_shared
-from evenhand.gradients.graph import Graph, Node, mismatched
-from evenhand.gradients.shared import SharedRows
-from evenhand.gradients.taps import TAP, Collect, tapped
+from evenhand.gradients.graph import Graph, Node, mismatched, rows_from_samples, spreads_over_samples
+
+Collect = Callable[[nn.Module, Mapping[str, nn.Parameter], Tensor, Tensor], None]
+"""Receives a layer, its parameters by name, a and δ."""
 
 Show = Callable[[nn.Module, Mapping[str, nn.Parameter], Tensor, Tensor], tuple[Tensor, Collect]]
 """From a layer, its parameters, a and its output to what a tap keeps of a, and what receives it with δ."""
 
 NOT_IN_ROWS = "samples are not in dim 0"
 ELSEWHERE = "used without their layers"
+_TRACED, _UNTRACED = 3, 8  # numbers of rows a sample that are verified for one layer
+
+
+def tapped(
+    output: Tensor,
+    a: Tensor,
+    layer: nn.Module,
+    own: Mapping[str, nn.Parameter],
+    collect: Collect,
+    *,
+    by_sample: bool | None = None,
+    starts: bool = False,
+) -> Tensor:
+    """The output through a tap.
+
+    Args:
+        output: A layer's output.
+        a: What is shown with its gradient; kept by `save_for_backward`, so that checkpointing and hooks that move
+            saved tensors apply to it.
+        layer: The layer.
+        own: Its parameters in question, by name.
+        collect: Receives all of them in the backward.
+        by_sample: Whether its rows are known to lie by sample, for the layers after it.
+        starts: The output needs a gradient, whatever it was made of.
+    """
+    switch = torch.zeros((), requires_grad=True) if starts else None
+    return cast(Tensor, _Tap.apply(output, switch, a.detach(), layer, own, collect, by_sample))
+
+
+class _Tap(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        switch: Tensor | None,
+        a: Tensor,
+        layer: nn.Module,
+        own: Mapping[str, nn.Parameter],
+        collect: Collect,
+        by_sample: bool | None,
+    ) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(a)
+        ctx.layer, ctx.own, ctx.collect, ctx.by_sample = layer, own, collect, by_sample
+        return output.data  # neither a copy nor a view: what follows may work in place
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, delta: Tensor | None) -> tuple[Tensor | None, *tuple[None, ...]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if delta is not None:
+            ctx.collect(ctx.layer, ctx.own, *ctx.saved_tensors, delta)
+        return delta, None, None, None, None, None, None
+
+
+TAP = f"{_Tap.__name__}Backward"
+"""The name of their nodes in the graph."""
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """One call of such an embedding."""
+
+    layer: nn.Module
+    own: Mapping[str, nn.Parameter]
+    ids: Tensor
+    node: Node  # of its output
+    shape: torch.Size  # of its output
+
+    def watch(self, graph: Graph, batch: int, collect: Collect) -> list[Callable[[], None]] | None:
+        """Hand δ of each sample to `collect` in the backward.
+
+        Returns:
+            What takes the hooks away, one a use; None if the graph has a use where the samples can't be told apart.
+        """
+        users = graph.users(self.node)
+        if not all(spreads_over_samples(user, self.shape, batch) for user in users):
+            return None
+
+        def collected(gradients: tuple[Any, ...]) -> None:
+            if gradients[0] is not None:
+                delta = gradients[0].sum_to_size(batch, *self.shape[1:])
+                collect(self.layer, self.own, self.ids, delta)
+
+        return [user.register_prehook(collected).remove for user in users]
+
+
+def is_shared(layer: nn.Module, output: Tensor, batch: int) -> bool:
+    """Whether an embedding gives the same rows to all B samples, as position embeddings do: dim 0 is 1."""
+    return isinstance(layer, nn.Embedding) and output.ndim > 1 and output.shape[0] == 1 != batch
+
+
+class RowsOfSamples:
+    """Tells whether the rows of layers' outputs lie by sample: dim 0 is B, or k·B with k rows of each in turn.
+
+    A number of rows that is a multiple of B isn't proof: the tokens that go to an expert may be as many by chance.
+    Where the graph shows that rows were picked by index they don't count as samples. Where it shows nothing, each k
+    that is new for a layer is verified.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[nn.Module, set[int]] = {}
+
+    def of(self, layer: nn.Module, a: Tensor, output: Tensor, batch: int) -> tuple[bool | None, bool]:
+        """What is known about one call's rows.
+
+        Returns:
+            True if they lie by sample, False if they don't, None if verification must tell; and whether this number
+            of rows is new, so that it must tell now.
+        """
+        rows, over = divmod(output.shape[0], batch)
+        if over or (isinstance(layer, nn.Embedding) and rows != 1):
+            return False, False
+        traced = True if batch == 1 or (rows == 1 and output.ndim > 2) else rows_from_samples(a, batch)
+        if traced is False or batch == 1:
+            return traced, False
+        known = self._known.setdefault(layer, set())
+        if rows in known or (traced and len(known) >= _TRACED):
+            return traced, False
+        known.add(rows)
+        return (traced, len(known) > 1) if len(known) <= _UNTRACED else (False, False)
 
 
 class LayerTaps:
