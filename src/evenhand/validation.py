@@ -56,17 +56,7 @@ class Range:
 def check_number(
     owner: str, name: str, value: object, low: float, high: float, *, low_open: bool = False, high_open: bool = False
 ) -> None:
-    """Raise `UserError` unless `value` is a real number in the interval, as of `Range`.
-
-    Args:
-        owner: What the parameter belongs to, as the user knows it ("EDGE").
-        name: The parameter's name.
-        value: The value to check.
-        low: Lower end of the interval.
-        high: Upper end of the interval; `math.inf` makes it open.
-        low_open: Whether `low` itself is excluded.
-        high_open: Whether `high` itself is excluded.
-    """
+    """Raise `UserError` unless `value` is a number in an interval, whose ends are those of `Range`."""
     Range(low, high, low_open, high_open).check(owner, name, value)
 
 
@@ -112,7 +102,7 @@ def check_value(owner: str, name: str, value: object, hint: Any) -> None:
             raise UserError(f"The '{name}' parameter of {owner} must be True or False. Got {value!r}.")
         for mark in getattr(part, "__metadata__", ()):
             if hasattr(mark, "check"):
-                mark.check(owner, name, value, part.__origin__)
+                mark.check(owner, name, value, typing.get_args(part)[0])
 
 
 def check_fields(owner: str, settings: Any) -> None:

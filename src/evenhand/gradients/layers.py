@@ -78,7 +78,7 @@ def seen_by_rules_only(model: nn.Module, layers: Mapping[nn.Module, Mapping[str,
 
 def is_affine(layer: nn.Module) -> bool:
     """Whether it is W·a + b at every position, the weight stored either way round."""
-    return rule_of(layer) in (linear, transposed_linear)
+    return rule_of(layer) is linear
 
 
 def sample_gradients(
@@ -99,18 +99,14 @@ def sample_gradients(
     return {name: rule(layer, name, a, delta, batch) for name in names}
 
 
-@rule_for(nn.Linear)
-def linear(layer: nn.Linear, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
-    """W·a + b at every position."""
+@rule_for(nn.Linear, Conv1D)
+def linear(layer: nn.Linear | Conv1D, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
+    """W·a + b at every position. The weight is (O, I); of GPT-2's Conv1D it is (I, O)."""
     delta_BTO = positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(delta_BTO, positions(a.to(delta.dtype), batch))
-
-
-@rule_for(Conv1D)
-def transposed_linear(layer: Conv1D, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
-    """GPT-2's Linear, whose weight is (I, O)."""
-    delta_BTO = positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(positions(a.to(delta.dtype), batch), delta_BTO)
+    if name == "bias":
+        return Dense(_summed(delta_BTO))
+    a_BTI = positions(a.to(delta.dtype), batch)
+    return Outer(a_BTI, delta_BTO) if isinstance(layer, Conv1D) else Outer(delta_BTO, a_BTI)
 
 
 @rule_for(nn.Conv1d, nn.Conv2d)

@@ -2,9 +2,9 @@
 
 Legend: B samples.
 
-An embedding whose rows all samples share, such as positions, has dim 0 = 1 and is summed over the batch in the backward.
-The graph has δ of each sample one node earlier, where the output is added to, or copied for, every sample: a hook on
-that node reads it there.
+An embedding whose rows all samples share, such as positions, has dim 0 = 1 and is summed over the batch in the
+backward. The graph has δ of each sample one node earlier, where the output is added to, or copied for, every sample: a
+hook on that node reads it there.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ class LayerTaps:
     Args:
         layers: The layers, with their parameters by name.
         chosen: The parameters that rules cover now; the owner takes out what moves elsewhere.
-        collect: Receives a and δ of embeddings whose rows all samples share.
-        show: Says what other taps keep, and what receives it.
+        collect: Receives a and δ.
+        show: Says what a tap keeps in place of a, and what receives it; not of embeddings whose rows all samples share.
         starts: The graph begins at the taps, since no parameter requires gradients.
     """
 
@@ -168,7 +168,7 @@ class LayerTaps:
         layers: Mapping[nn.Module, Mapping[str, nn.Parameter]],
         chosen: set[nn.Parameter],
         collect: Collect,
-        show: Show,
+        show: Show | None = None,
         *,
         starts: bool = False,
     ) -> None:
@@ -240,7 +240,7 @@ class LayerTaps:
         self.renewed.update(own.values() if new else ())
         if by_sample is None and (a.grad_fn is not None or output.shape[0] != self.batch):
             self.uncertain.update(own.values())
-        kept, collect = self._show(layer, own, a, output)
+        kept, collect = self._show(layer, own, a, output) if self._show else (a, self._collect)
         if own.keys() == {"bias"}:  # whose gradient is made of δ alone
             kept = output.new_empty(0)
         return tapped(output, kept, layer, own, collect, by_sample=by_sample, starts=self._starts)

@@ -5,7 +5,7 @@ Legend: B samples.
 A forward hook sends the output of each layer that has a rule through a tap (tap.py), an identity that keeps the
 layer's input a and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. An
 embedding that gives the same rows to all samples has no tap: δ is read where the graph adds its output to each of them
-(`SharedRows`). What rules don't cover comes from a second backward through the same graph, restricted to those parameters.
+(`SharedRows`). What rules don't cover comes from a second backward through the same graph, to those parameters only.
 Each batch's graph is compared with what the taps saw. The first batches, and later ones now and then, are compared with
 plain autograd, which finds what neither shows.
 """
@@ -29,7 +29,7 @@ from evenhand.gradients.layers import layers_with_rules, sample_gradients, seen_
 from evenhand.gradients.parameters import Scope, parameters_in_scope
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.second_backward import Backward, gradients_beside
-from evenhand.gradients.tap import Collect, LayerTaps
+from evenhand.gradients.tap import LayerTaps
 from evenhand.gradients.verification import Verification
 from evenhand.validation import UserError, check_choice
 
@@ -90,7 +90,7 @@ class WeightedGradients:
         self._refuse_hidden()
         layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
         self._single = seen_by_rules_only(model, layers)
-        self._taps = LayerTaps(layers, self._single, self._collect, self._shown)
+        self._taps = LayerTaps(layers, self._single, self._collect)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
         self._verification = Verification(self._single if verify else ())
@@ -174,10 +174,10 @@ class WeightedGradients:
             for p in sums.keys() & self._single:
                 add(self._bias.sums, p, sums[p])
         if second := self._second():
-            self._add_by_autograd(reduce(weight_B * loss_B), second, backward)
+            self._second_backward(reduce(weight_B * loss_B), second, backward)
         return loss.detach()
 
-    def _add_by_autograd(self, loss: Tensor, parameters: list[nn.Parameter], backward: Backward) -> None:
+    def _second_backward(self, loss: Tensor, parameters: list[nn.Parameter], backward: Backward) -> None:
         """Add the gradient of reduce(w·l) with respect to some parameters to b, leaving `.grad` as it is."""
         for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
             if gradient is not None:
@@ -185,7 +185,7 @@ class WeightedGradients:
 
     def add_bias(self, loss: Tensor, backward: Backward = Tensor.backward) -> None:
         """Add the gradient of reduce(w·l) of a forward of its own to b (`route="double"`), leaving `.grad` as it is."""
-        self._add_by_autograd(loss, list(self.names), backward)
+        self._second_backward(loss, list(self.names), backward)
 
     def combine_into_grad(self, projection: Projection) -> None:
         """Replace the accumulated e in `.grad` by the update with b, and forget b."""
@@ -289,11 +289,6 @@ class WeightedGradients:
         """The batch size is dim 0 of the model's first tensor."""
         if self._taps.armed and self._taps.batch is None:
             self._taps.batch = next((len(x) for x in _tensors((args, kwargs))), None)
-
-    def _shown(
-        self, _layer: nn.Module, _own: Mapping[str, nn.Parameter], a: Tensor, _output: Tensor
-    ) -> tuple[Tensor, Collect]:
-        return a, self._collect
 
     def _collect(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
         """Add what one use of a layer contributes to Σ w_i g_i."""

@@ -112,7 +112,7 @@ class Method(ABC):
     name: ClassVar[str]
     paper: ClassVar[str]
     label_access: ClassVar[str] = "none (groups are used for evaluation only)"
-    spelling: ClassVar[str | None] = None
+    spelling: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         check_fields(type(self).__name__, self)
@@ -130,8 +130,8 @@ class Method(ABC):
         """Raise `UserError` if its `init` is "pretrained" where the model doesn't start from a checkpoint."""
         if getattr(self, "init", None) == "pretrained" and not pretrained:
             raise UserError(
-                f"The 'init' parameter of {type(self).__name__} can be 'pretrained' only for a model that starts from a "
-                "checkpoint; this one is trained from scratch, so use 'inherit' or 'random'."
+                f"The 'init' parameter of {type(self).__name__} can be 'pretrained' only for a model that starts from "
+                "a checkpoint; this one is trained from scratch, so use 'inherit' or 'random'."
             )
 
     def check_inputs(self, kind: Inputs) -> None:  # noqa: B027

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from evenhand.data.columns import Inputs
 from evenhand.gradients import Norm, Source
-from evenhand.methods.base import Exponent, Init, Method, OneStage, Run
+from evenhand.losses import cross_entropy
+from evenhand.methods.base import Exponent, Init, Method, OneStage, Run, weightless_reason
 from evenhand.methods.erm import ERM
 from evenhand.methods.gce import GCE
 from evenhand.methods.pgd_joint import JointPGD
-from evenhand.methods.weighted import Weighted
 from evenhand.sampling import mixture
 from evenhand.validation import Range, UserError
 
@@ -115,3 +117,29 @@ class PGD(Method):
         biased = run.initial()
         start = run.start_from(self.init, biased)
         return run.train("debiased", joint, start=start, companion=biased, augment=self.augment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted(OneStage):
+    """Minimise the mean of N·p_i·l_i over uniform batches, whose expectation is that of drawing i with p_i.
+
+    A stage of other methods: the sampling probabilities p_i come in as the stage's signal.
+
+    Attributes:
+        samples: N.
+    """
+
+    samples: Annotated[int, Range(1)]
+
+    name: ClassVar[str] = "weighted"
+    paper: ClassVar[str] = "importance weighting"
+    needs_signal: ClassVar[bool] = True
+
+    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+        """Equal probabilities."""
+        return weightless_reason(1, signal_N)
+
+    def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
+        """N·p_i·l_i, shape (B,)."""
+        assert signal_B is not None
+        return self.samples * signal_B * cross_entropy(logits_BC, labels_B)

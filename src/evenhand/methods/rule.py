@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -48,14 +48,11 @@ class GradientRule:
 class HasRule(Protocol):
     """A one-stage method, as a training loop sees it."""
 
+    needs_signal: ClassVar[bool]
+
     @property
     def title(self) -> str:
         """How messages call it."""
-        ...
-
-    @property
-    def needs_signal(self) -> bool:
-        """Whether it needs the true-class probabilities of another model."""
         ...
 
     def gradient_rule(self, step: int = 0) -> GradientRule:
