@@ -90,7 +90,11 @@ class NormPass:
             sums = {p: sum_B for p, sum_B in sums.items() if p not in wrong}
         looped = [p for p in self.names if p not in self._ruled]
         if looped:
-            self._tell(looped)
+            if not self._told:
+                names = ", ".join(self.names[p] for p in looped)
+                slower = "%d of %d parameters take a loop over samples, which is slower: %s"
+                logger.warning(slower, len(looped), len(self.names), names)
+            self._told = True
             by_loop, scale_B = self._by_loop(batch, looped)
             sums |= by_loop
         return sums, scale_B
@@ -234,22 +238,8 @@ class NormPass:
 
     def _move(self, parameters: set[nn.Parameter], reason: str) -> None:
         """Let these take the loop from now on."""
-        moved = [self.names[p] for p in self.names if p in parameters & self._ruled]
-        self._ruled -= parameters
-        self._taps.prune()
-        if moved:
-            logger.warning("These parameters' norms come from a loop over samples (%s): %s", reason, ", ".join(moved))
-
-    def _tell(self, looped: list[nn.Parameter]) -> None:
-        if not self._told:
-            names = ", ".join(self.names[p] for p in looped)
-            logger.warning(
-                "%d of %d parameters take a loop over samples, which is slower: %s",
-                len(looped),
-                len(self.names),
-                names,
-            )
-        self._told = True
+        if names := self._taps.release(parameters, self.names):
+            logger.warning("These parameters' norms come from a loop over samples (%s): %s", reason, names)
 
     def _forget(self) -> None:
         self._calls, self._uses, self._sums, self._last_gram = {}, {}, {}, None

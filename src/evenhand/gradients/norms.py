@@ -126,32 +126,25 @@ def _scorer(model: nn.Module, source: Source | Sequence[str], power: float) -> I
             return
         head = head_of(model)[1]
         calls = stack.enter_context(watching(head))
-        yield _HeadScorer(model, head, calls, general, power)
+        closed = True  # while the head is the model's last operation
 
+        def by_head(batch: Batch) -> Tensor:
+            nonlocal closed
+            if closed:
+                calls.clear()
+                with torch.no_grad():
+                    logits_BC = batch.logits(model)
+                    feature_BF = head_input(calls, logits_BC)
+                    if feature_BF is not None:
+                        error_BC = logit_gradients(logits_BC, batch.label_B)
+                        return head_norms(error_BC, feature_BF, head.bias is not None, power)
+                closed = False
+            try:
+                return general(batch)
+            finally:
+                calls.clear()
 
-class _HeadScorer:
-    """The closed form while the head is the model's last operation, otherwise a backward down to the head."""
-
-    def __init__(
-        self, model: nn.Module, head: nn.Linear, calls: list[tuple[Tensor, Tensor]], general: Scorer, power: float
-    ) -> None:
-        self.model, self.head, self.calls, self.general, self.power = model, head, calls, general, power
-        self.closed = True
-
-    def __call__(self, batch: Batch) -> Tensor:
-        if self.closed:
-            self.calls.clear()
-            with torch.no_grad():
-                logits_BC = batch.logits(self.model)
-                feature_BF = head_input(self.calls, logits_BC)
-                if feature_BF is not None:
-                    error_BC = logit_gradients(logits_BC, batch.label_B)
-                    return head_norms(error_BC, feature_BF, self.head.bias is not None, self.power)
-            self.closed = False
-        try:
-            return self.general(batch)
-        finally:
-            self.calls.clear()
+        yield by_head
 
 
 class _Halving:

@@ -31,28 +31,17 @@ ELSEWHERE = "used without their layers"
 _TRACED, _UNTRACED = 3, 8  # numbers of rows a sample that are verified for one layer
 
 
-def tapped(
+def _tapped(
     output: Tensor,
     a: Tensor,
     layer: nn.Module,
     own: Mapping[str, nn.Parameter],
     collect: Collect,
     *,
-    by_sample: bool | None = None,
-    starts: bool = False,
+    by_sample: bool | None = None,  # whether its rows are known to lie by sample, for the layers after it
+    starts: bool = False,  # the output needs a gradient, whatever it was made of
 ) -> Tensor:
-    """The output through a tap.
-
-    Args:
-        output: A layer's output.
-        a: What is shown with its gradient; kept by `save_for_backward`, so that checkpointing and hooks that move
-            saved tensors apply to it.
-        layer: The layer.
-        own: Its parameters in question, by name.
-        collect: Receives all of them in the backward.
-        by_sample: Whether its rows are known to lie by sample, for the layers after it.
-        starts: The output needs a gradient, whatever it was made of.
-    """
+    """A layer's output through a tap; a is kept by `save_for_backward`, so that checkpointing applies to it."""
     switch = torch.zeros((), requires_grad=True) if starts else None
     return cast(Tensor, _Tap.apply(output, switch, a.detach(), layer, own, collect, by_sample))
 
@@ -157,7 +146,7 @@ class LayerTaps:
 
     Args:
         layers: The layers, with their parameters by name.
-        chosen: The parameters that rules cover now; the owner takes out what moves elsewhere.
+        chosen: The parameters that rules cover now, shared with the owner; `release` takes out what moves elsewhere.
         collect: Receives a and δ.
         show: Says what a tap keeps in place of a, and what receives it; not of embeddings whose rows all samples share.
         starts: The graph begins at the taps, since no parameter requires gradients.
@@ -199,10 +188,13 @@ class LayerTaps:
             handle.remove()
         self._handles.clear()
 
-    def prune(self) -> None:
-        """Take the hooks off layers that have no chosen parameter left."""
+    def release(self, parameters: set[nn.Parameter], names: Mapping[nn.Parameter, str]) -> str:
+        """Rules cover these no longer: the names of those that they did, with the hooks off layers that have none left."""
+        moved = [name for p, name in names.items() if p in parameters & self.chosen]
+        self.chosen -= parameters
         for layer in [m for m in self._handles if self.chosen.isdisjoint(self.layers[m].values())]:
             self._handles.pop(layer).remove()
+        return ", ".join(moved)
 
     def begin(self, batch: int | None) -> None:
         """A forward of `batch` samples comes; None if that shows later."""
@@ -243,14 +235,14 @@ class LayerTaps:
         kept, collect = self._show(layer, own, a, output) if self._show else (a, self._collect)
         if own.keys() == {"bias"}:  # whose gradient is made of δ alone
             kept = output.new_empty(0)
-        return tapped(output, kept, layer, own, collect, by_sample=by_sample, starts=self._starts)
+        return _tapped(output, kept, layer, own, collect, by_sample=by_sample, starts=self._starts)
 
     def _misfit(self, layer: nn.Module, node: Node | None) -> None:
         self._misfits.append((layer, node))
 
     def _share(self, layer: nn.Module, own: dict[str, nn.Parameter], ids: Tensor, output: Tensor) -> Tensor:
         if self._starts:
-            output = tapped(output, ids, layer, {}, _nothing, starts=True)
+            output = _tapped(output, ids, layer, {}, _nothing, starts=True)
         self.called.update(own.values())
         self._shared.append(SharedRows(layer, own, ids.detach(), output.grad_fn, output.shape))
         return output

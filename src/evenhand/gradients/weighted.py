@@ -250,15 +250,10 @@ class WeightedGradients:
 
     def _uncover(self, parameters: set[nn.Parameter], reason: str) -> None:
         """Move parameters to the second backward, from this batch on."""
-        moved = [p for p in self.names if p in parameters & self._single]
-        if not moved:
-            return
         if self.route == "single":
-            self._refuse_uncovered(moved)
-        self._single -= parameters
-        self._taps.prune()
-        names = ", ".join(self.names[p] for p in moved)
-        logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
+            self._refuse_uncovered(p for p in self.names if p in parameters & self._single)
+        if names := self._taps.release(parameters, self.names):
+            logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
 
     def _refuse_uncovered(self, parameters: Iterable[nn.Parameter]) -> None:
         if names := [self.names[p] for p in parameters]:
