@@ -189,7 +189,7 @@ class LayerTaps:
         self._handles.clear()
 
     def release(self, parameters: set[nn.Parameter], names: Mapping[nn.Parameter, str]) -> str:
-        """Rules cover these no longer: the names of those that they did, with the hooks off layers that have none left."""
+        """Rules cover these no longer, and layers with none left lose their hook; the names of those they covered."""
         moved = [name for p, name in names.items() if p in parameters & self.chosen]
         self.chosen -= parameters
         for layer in [m for m in self._handles if self.chosen.isdisjoint(self.layers[m].values())]:
