@@ -32,7 +32,7 @@ from torch import nn
 import evenhand as eh
 from evenhand.methods.base import Method, Run
 from evenhand.methods.even import Balanced, balanced_alpha
-from evenhand.methods.weighted import Weighted
+from evenhand.methods.pgd import Weighted
 from evenhand.models.inference import true_class_probabilities
 from evenhand.tasks import TaskSource
 

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from evenhand.validation import UserError, check_choice, check_integer, check_number, nearest_names, unknown_name
+from evenhand.validation import (
+    Range,
+    UserError,
+    check_choice,
+    check_fields,
+    check_integer,
+    check_number,
+    nearest_names,
+    range_of,
+    unknown_name,
+)
 
 OUTSIDE = "The 'alpha' parameter of EDGE must be a float in the range {}. Got {}."
 
@@ -104,3 +115,74 @@ def test_nearest_names_keep_their_case_and_are_three_at_most() -> None:
     assert nearest_names("aaaa", ["aaab", "aaac", "aaad", "aaae"]) != []
     assert len(nearest_names("aaaa", ["aaab", "aaac", "aaad", "aaae"])) == 3
     assert nearest_names("", ["erm"]) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    share: Annotated[float, Range(0, 1, low_open=True)] = 0.5
+    seeds: Annotated[int, Range(1)] | None = None
+    side: Annotated[int, Range(4, 4096)] = 32
+    kind: Literal["row", "tensor"] = "row"
+    alpha: Annotated[float, Range(0)] | Literal["balanced"] = "balanced"
+    norm: Literal["l1", "l2"] | Annotated[float, Range(0, low_open=True)] = "l2"
+    chosen: Annotated[float, Range(0)] = None  # type: ignore[assignment]  # chosen by the others
+    fresh: bool = False
+    free: str = ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"share": 1, "seeds": 3, "side": 4096, "kind": "tensor", "alpha": 0, "norm": 0.7, "chosen": 2, "fresh": True},
+        {"share": np.float32(0.25), "seeds": np.int64(2), "norm": "l1", "free": 3},
+    ],
+)
+def test_fields_that_their_annotations_allow(given: dict[str, Any]) -> None:
+    check_fields("the settings", Settings(**given))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("share", 0, "a float in the range (0, 1]. Got 0."),
+        ("share", None, "a float in the range (0, 1]. Got None."),
+        ("share", math.nan, "a float in the range (0, 1]. Got nan."),
+        ("seeds", 0, "an integer of at least 1. Got 0."),
+        ("seeds", 1.5, "an integer of at least 1. Got 1.5."),
+        ("side", 4097, "an integer from 4 to 4096. Got 4097."),
+        ("kind", "tensr", "one of row, tensor. Got 'tensr' (did you mean 'tensor'?)."),
+        ("kind", None, "one of row, tensor. Got None."),
+        ("alpha", -1, "a float in the range [0, inf). Got -1."),
+        ("alpha", "balance", "'balanced' or a float in the range [0, inf). Got 'balance' (did you mean 'balanced'?)."),
+        ("norm", "l7", "one of l1, l2, or a float in the range (0, inf). Got 'l7' (did you mean 'l2' or 'l1'?)."),
+        ("norm", True, "a float in the range (0, inf). Got True."),
+        ("norm", None, "a float in the range (0, inf). Got None."),
+        ("chosen", -1, "a float in the range [0, inf). Got -1."),
+        ("fresh", 1, "True or False. Got 1."),
+    ],
+)
+def test_fields_that_their_annotations_refuse(name: str, value: Any, wanted: str) -> None:
+    message = refusal(check_fields, "the settings", Settings(**{name: value}))
+    assert message == f"The '{name}' parameter of the settings must be {wanted}"
+
+
+def test_annotations_for_type_checkers_only_declare_nothing() -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        value: Unknown  # type: ignore[name-defined]  # noqa: F821
+
+    check_fields("odd", Odd("anything"))
+
+
+def test_the_range_of_an_annotation() -> None:
+    hints = get_type_hints(Settings, include_extras=True)
+    found = {name: str(range_of(hint)) for name, hint in hints.items() if range_of(hint) is not None}
+    assert found == {
+        "share": "(0, 1]",
+        "seeds": "[1, inf)",
+        "side": "[4, 4096]",
+        "alpha": "[0, inf)",
+        "norm": "(0, inf)",
+        "chosen": "[0, inf)",
+    }

@@ -256,6 +256,21 @@ def test_help_of_a_method_shows_its_own_options(capsys: pytest.CaptureFixture[st
     assert all(f"--{name}" in out for name in ("alpha", "q", "projection", "signal", "task", "epochs", "output-dir"))
 
 
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("edge", ["(default: by the signal and projection, range: [0, inf))", "(default: 0.7, range: (0, 1])"]),
+        ("jtt", ["(default: 1, range: [1, inf))", "(default: 50.0, range: [1, inf))"]),
+        ("even", ["(default: balanced, range: [0, inf))", "(default: l2, range: (0, inf))", "(default: auto)"]),
+    ],
+)
+def test_help_shows_the_range_of_each_option(method: str, shown: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", method, "--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert [ending for ending in shown if ending not in out] == []
+
+
 def test_methods_are_listed_with_the_labels_they_need(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown("methods", capsys)
     rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 import evenhand as eh
 from capture_models import CLASSES, FLOAT64, assert_close, gradients_in, second
 from evenhand.gradients import WeightedGradients, gradient_norms
-from evenhand.gradients.norm_check import NormCheck
-from evenhand.gradients.verification import Verification
+from evenhand.gradients.verification import NormCheck, Verification
 from hook_checks import check_sums
 from norm_models import loop, norms_of, stack
 
@@ -409,7 +408,7 @@ def test_norms_compare_again(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
                 h = torch.tanh(F.linear(h, self.layer.weight))
             return {"logits": self.head(h)}
 
-    monkeypatch.setattr("evenhand.gradients.norm_check._AGAIN", 4)
+    monkeypatch.setattr("evenhand.gradients.verification._NORMS_AGAIN", 4)
     model = Long().double().eval()
     sign = torch.tensor([-1.0] * 16 + [1.0] * 16).double()
     rows = [{"x": torch.cat([s[None], torch.randn(5).double()]), "labels": i % CLASSES} for i, s in enumerate(sign)]

@@ -28,7 +28,7 @@ from capture_models import (
     text_inputs,
 )
 from evenhand.gradients import WeightedGradients, gradient_norms
-from evenhand.gradients.norm_pass import NormPass, frozen
+from evenhand.gradients.norm_pass import NormPass, requiring_gradients
 from hook_checks import check_sums, labels_and_weights, logits_of
 from norm_models import loop, norms_of
 
@@ -170,9 +170,9 @@ def test_logits_are_the_same_bit_for_bit(name: str, batch: int) -> None:
         assert torch.equal(logits_of(model, inputs), plain_BC)
     engine.detach()
     norms = NormPass(model, {p: k for k, p in model.named_parameters() if p.requires_grad}, 2)
-    with frozen(model):
+    with requiring_gradients(model.parameters(), False):
         plain_BC = logits_of(model, inputs)  # attention takes another kernel where its biases have no gradient
-    with frozen(model), norms.attached():
+    with requiring_gradients(model.parameters(), False), norms.attached():
         norms._batch = batch
         norms._taps.begin(batch)
         assert torch.equal(logits_of(model, inputs), plain_BC)

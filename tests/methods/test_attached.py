@@ -200,7 +200,7 @@ def test_attached_in_a_loop_is_the_trainer_step() -> None:
     with method.attach(model) as edge:
         edge.backward(model(x), y)
     loss_B = method.sample_losses(other(x), y)
-    weight_B = method.bias_weights(other(x), y, None)
+    weight_B = method.gradient_rule().weights(other(x), y, None)
     erm = torch.autograd.grad(loss_B.mean(), list(other.parameters()), retain_graph=True)
     bias = torch.autograd.grad((weight_B * loss_B).mean(), list(other.parameters()))
     updates = [e.clone() for e in erm]

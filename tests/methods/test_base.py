@@ -624,7 +624,8 @@ def test_gce_weights_what_is_fitted() -> None:
         (lambda: eh.PGD(mix=1.1), "The 'mix' parameter of PGD must be a float in the range [0, 1]. Got 1.1."),
         (
             lambda: eh.Even(alpha="balance"),  # type: ignore[arg-type]
-            "The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. Got 'balance'.",
+            "The 'alpha' parameter of Even must be 'balanced' or a float in the range [0, inf). Got 'balance' "
+            "(did you mean 'balanced'?).",
         ),
         (
             lambda: eh.Even(projection="tensor"),

@@ -17,7 +17,7 @@ from evenhand.methods import Method
 from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
 from evenhand.methods.even import UNSURE, Balanced, Drawn
 from evenhand.methods.objective import WeightRange
-from evenhand.methods.weighted import Weighted
+from evenhand.methods.pgd import Weighted
 from evenhand.runs.read import read_record
 from evenhand.tasks import Task
 

@@ -269,8 +269,14 @@ def test_class_weights_weigh_both_gradients(tmp_path: Path) -> None:
 @pytest.mark.parametrize("projection", ["naive", "reweight"])
 def test_warm_ups_rise_linearly(projection: Any, tmp_path: Path) -> None:
     method = eh.EDGE(alpha=1.2, q=0.8, projection=projection, alpha_warmup=4, q_warmup=2)
-    assert [method.at_step(s).alpha for s in (0, 1, 3, 9)] == pytest.approx([0.3, 0.6, 1.2, 1.2])
-    assert [method.at_step(s).q for s in (0, 1, 9)] == pytest.approx([0.4, 0.8, 0.8])
+    logits_BC, labels_B = torch.tensor([[0.5, -0.3, 0.1]]), torch.tensor([2])
+    p_B = true_class_probability(logits_BC, labels_B)
+    for step, alpha, q in ((0, 0.3, 0.4), (1, 0.6, 0.8), (3, 1.2, 0.8), (9, 1.2, 0.8)):
+        rule = method.gradient_rule(step)
+        torch.testing.assert_close(rule.weights(logits_BC, labels_B, None), gce_weights(p_B, q))
+        factor = 1 - alpha * gce_weights(p_B, q) if projection == "reweight" else 1.0
+        torch.testing.assert_close(rule.losses(logits_BC, labels_B, None), factor * cross_entropy(logits_BC, labels_B))
+        assert rule.projection is None or rule.projection.alpha == pytest.approx(alpha)
     # the first step of the warm-up is a step with those values
     first = one_step(image_model(), image_data(12), tmp_path, method=method)
     plain = eh.EDGE(alpha=0.3, q=0.4, projection=projection)

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 
+@dataclass(frozen=True)
 class SampleGradients(ABC):
     """The gradients g_i of one parameter for B samples, not materialised."""
 
@@ -41,9 +42,10 @@ class SampleGradients(ABC):
     def squared_norms(self) -> Tensor:
         """‖g_i‖², shape (B,), in at least float32."""
 
-    @abstractmethod
-    def __getitem__(self, samples: slice) -> SampleGradients:
+    def __getitem__(self, samples: slice) -> Self:
         """The same for a range of the samples, for work in chunks."""
+        tensors = {f.name: x for f in fields(self) if isinstance(x := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: x_B[samples] for name, x_B in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,6 @@ class Outer(SampleGradients):
         if gram_is_cheaper(T, O, I):
             return gram_product(gram(left), gram(right))
         return (left.mT @ right).square().sum((1, 2))
-
-    def __getitem__(self, samples: slice) -> Outer:
-        """These samples only."""
-        return Outer(self.left_BTO[samples], self.right_BTI[samples])
 
 
 @dataclass(frozen=True)
@@ -133,10 +131,6 @@ class Lookup(SampleGradients):
         kept = row_P != self.padding
         return row_P[kept], sample_P[kept], delta_PD[kept]
 
-    def __getitem__(self, samples: slice) -> Lookup:
-        """These samples only."""
-        return Lookup(self.id_BT[samples], self.delta_BTD[samples], self.rows, self.padding)
-
 
 @dataclass(frozen=True)
 class Dense(SampleGradients):
@@ -155,10 +149,6 @@ class Dense(SampleGradients):
     def squared_norms(self) -> Tensor:
         """Directly."""
         return wide(self.gradient_B).flatten(1).square().sum(1)
-
-    def __getitem__(self, samples: slice) -> Dense:
-        """These samples only."""
-        return Dense(self.gradient_B[samples])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ function. The loss's scale is in δ: under a mean over B samples every g_i carri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -53,9 +53,32 @@ def rule_of(layer: nn.Module) -> Rule | None:
     return None
 
 
+def layers_with_rules(
+    model: nn.Module, trainable: Mapping[nn.Parameter, str]
+) -> dict[nn.Module, dict[str, nn.Parameter]]:
+    """Each layer that has a rule, with its own trainable parameters."""
+    layers = {}
+    for layer in model.modules():
+        own = {name: p for name, p in layer.named_parameters(recurse=False) if p in trainable}
+        if own and own.keys() <= {"weight", "bias"} and rule_of(layer) is not None:
+            layers[layer] = own
+    return layers
+
+
+def seen_by_rules_only(model: nn.Module, layers: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> set[nn.Parameter]:
+    """Parameters of layers that have a rule, less those that another module holds too."""
+    held: set[nn.Parameter] = set()
+    for module in model.modules():
+        if module not in layers:
+            held.update(module.parameters(recurse=False))
+        if isinstance(module, nn.MultiheadAttention):  # reads its output layer's weight without calling it
+            held.update(module.parameters())
+    return {p for own in layers.values() for p in own.values()} - held
+
+
 def is_affine(layer: nn.Module) -> bool:
     """Whether it is W·a + b at every position, the weight stored either way round."""
-    return rule_of(layer) in (linear, transposed_linear)
+    return rule_of(layer) is linear
 
 
 def sample_gradients(
@@ -76,20 +99,14 @@ def sample_gradients(
     return {name: rule(layer, name, a, delta, batch) for name in names}
 
 
-@rule_for(nn.Linear)
-def linear(layer: nn.Linear, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
-    """W·a + b at every position."""
-    del layer
+@rule_for(nn.Linear, Conv1D)
+def linear(layer: nn.Linear | Conv1D, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
+    """W·a + b at every position. The weight is (O, I); of GPT-2's Conv1D it is (I, O)."""
     delta_BTO = positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(delta_BTO, positions(a.to(delta.dtype), batch))
-
-
-@rule_for(Conv1D)
-def transposed_linear(layer: Conv1D, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
-    """GPT-2's Linear, whose weight is (I, O)."""
-    del layer
-    delta_BTO = positions(delta, batch)
-    return Dense(_summed(delta_BTO)) if name == "bias" else Outer(positions(a.to(delta.dtype), batch), delta_BTO)
+    if name == "bias":
+        return Dense(_summed(delta_BTO))
+    a_BTI = positions(a.to(delta.dtype), batch)
+    return Outer(a_BTI, delta_BTO) if isinstance(layer, Conv1D) else Outer(delta_BTO, a_BTI)
 
 
 @rule_for(nn.Conv1d, nn.Conv2d)
@@ -122,7 +139,6 @@ def convolution(layer: nn.Conv1d | nn.Conv2d, name: str, a: Tensor, delta: Tenso
 @rule_for(nn.Embedding)
 def embedding(layer: nn.Embedding, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
     """Rows of a table by their ids; ids that all samples share (positions) may come once, with dim 0 = 1."""
-    del name
     ids = a.expand(batch, *a.shape[1:]).reshape(batch, -1)
     return Lookup(ids, positions(delta, batch), layer.num_embeddings, layer.padding_idx)
 
@@ -146,7 +162,6 @@ def convnext_layer_norm(layer: Any, name: str, a: Tensor, delta: Tensor, batch: 
 @rule_for(nn.RMSNorm)
 def rms_norm(layer: nn.Module, name: str, a: Tensor, delta: Tensor, batch: int) -> SampleGradients:
     """Scale after dividing by the root mean square of the last dims: PyTorch's layer and those of transformers."""
-    del name
     epsilon: Any = getattr(layer, "variance_epsilon", getattr(layer, "eps", None))
     shape = layer.weight.shape
     if epsilon is None:

@@ -13,26 +13,24 @@ gradient divided by its length, so that a sample the model is sure of doesn't un
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
 from evenhand.gradients.entrywise import entry_sums, power_sums
 from evenhand.gradients.forms import SampleGradients, gram, gram_is_cheaper, gram_product, joined
 from evenhand.gradients.head_norms import accurate, logit_gradients
-from evenhand.gradients.layer_taps import LayerTaps
-from evenhand.gradients.layers import is_affine, positions, sample_gradients
+from evenhand.gradients.layers import is_affine, layers_with_rules, positions, sample_gradients, seen_by_rules_only
 from evenhand.gradients.norm_batches import Batch
-from evenhand.gradients.norm_check import NormCheck
-from evenhand.gradients.taps import Collect
+from evenhand.gradients.tap import Collect, LayerTaps
+from evenhand.gradients.verification import NormCheck
 from evenhand.validation import UserError
 
 logger = logging.getLogger(__name__)
 
-Sums = dict[nn.Parameter, Tensor]
+NormSums = dict[nn.Parameter, Tensor]
 """Σ |g_i|^p of each parameter, or max |g_i| where p is infinite, shape (B,)."""
 
 
@@ -40,11 +38,11 @@ class NormPass:
     """Norms of the gradients of some parameters, batch by batch.
 
     Parameters that rules don't reach (used without a layer, or by one without a rule) take a loop over samples, which
-    says so once in the log. Norms are compared with the loop's (norm_check.py), and what disagrees takes the loop, in
+    says so once in the log. Norms are compared with the loop's (verification.py), and what disagrees takes the loop, in
     the batch that showed it and from then on.
 
     Args:
-        model: The model, in eval mode; none of its parameters may require gradients (`frozen`).
+        model: The model, in eval mode; none of its parameters may require gradients.
         selected: The parameters, with their names.
         power: p of the norm.
     """
@@ -65,7 +63,7 @@ class NormPass:
         self._calls: dict[nn.Parameter, int] = {}
         self._last_gram: tuple[Tensor, Tensor] | None = None
         self._uses: dict[nn.Parameter, list[SampleGradients]] = {}
-        self._sums: Sums = {}
+        self._sums: NormSums = {}
 
     def __call__(self, batch: Batch) -> Tensor:
         """The norms of a batch, shape (B,), float64."""
@@ -85,19 +83,23 @@ class NormPass:
 
     # ---- one batch --------------------------------------------------------------------------------------------------
 
-    def _all_sums(self, batch: Batch) -> tuple[Sums, Tensor]:
+    def _all_sums(self, batch: Batch) -> tuple[NormSums, Tensor]:
         sums, scale_B = self._by_rules(batch)
         if wrong := self._verify(batch, sums, scale_B):
             self._move(wrong, "their rules disagree with autograd")
             sums = {p: sum_B for p, sum_B in sums.items() if p not in wrong}
         looped = [p for p in self.names if p not in self._ruled]
         if looped:
-            self._tell(looped)
+            if not self._told:
+                names = ", ".join(self.names[p] for p in looped)
+                slower = "%d of %d parameters take a loop over samples, which is slower: %s"
+                logger.warning(slower, len(looped), len(self.names), names)
+            self._told = True
             by_loop, scale_B = self._by_loop(batch, looped)
             sums |= by_loop
         return sums, scale_B
 
-    def _by_rules(self, batch: Batch) -> tuple[Sums, Tensor]:
+    def _by_rules(self, batch: Batch) -> tuple[NormSums, Tensor]:
         """Sums of the parameters that rules reach; those whose gradient is 0 may be missing."""
         if not self._ruled:
             return {}, accurate(batch.label_B.new_zeros(len(batch)))
@@ -181,11 +183,11 @@ class NormPass:
         # accumulated in float64, as the layers' sums add up
         self._sums[p] = accurate(power_sums(joined(self._uses.pop(p)), self.power))
 
-    def _by_loop(self, batch: Batch, parameters: list[nn.Parameter]) -> tuple[Sums, Tensor]:
+    def _by_loop(self, batch: Batch, parameters: list[nn.Parameter]) -> tuple[NormSums, Tensor]:
         """One forward and one backward a sample: exact for any parameter."""
         rows: list[list[Tensor]] = []
         scales: list[Tensor] = []
-        with _requiring_gradients(parameters):
+        with requiring_gradients(parameters, True):
             for i in range(len(batch)):
                 one = batch[i : i + 1]
                 logits_1C = one.logits(self.model)
@@ -206,7 +208,7 @@ class NormPass:
 
     # ---- sums to norms ----------------------------------------------------------------------------------------------
 
-    def _combined(self, sums: Sums, batch: int) -> Tensor:
+    def _combined(self, sums: NormSums, batch: int) -> Tensor:
         """All parameters as one vector."""
         if not sums:  # nothing selected has a part in the logits
             return torch.zeros(batch, dtype=torch.float64)
@@ -218,7 +220,7 @@ class NormPass:
 
     # ---- verification -----------------------------------------------------------------------------------------------
 
-    def _verify(self, batch: Batch, sums: Sums, scale_B: Tensor) -> set[nn.Parameter]:
+    def _verify(self, batch: Batch, sums: NormSums, scale_B: Tensor) -> set[nn.Parameter]:
         """The parameters whose norms by rules aren't those of the loop, on some of the batch's samples."""
         parameters = [p for p in self.names if p in self._ruled]
         samples, due = self._check.due(parameters, sums, len(batch))
@@ -236,22 +238,8 @@ class NormPass:
 
     def _move(self, parameters: set[nn.Parameter], reason: str) -> None:
         """Let these take the loop from now on."""
-        moved = [self.names[p] for p in self.names if p in parameters & self._ruled]
-        self._ruled -= parameters
-        self._taps.prune()
-        if moved:
-            logger.warning("These parameters' norms come from a loop over samples (%s): %s", reason, ", ".join(moved))
-
-    def _tell(self, looped: list[nn.Parameter]) -> None:
-        if not self._told:
-            names = ", ".join(self.names[p] for p in looped)
-            logger.warning(
-                "%d of %d parameters take a loop over samples, which is slower: %s",
-                len(looped),
-                len(self.names),
-                names,
-            )
-        self._told = True
+        if names := self._taps.release(parameters, self.names):
+            logger.warning("These parameters' norms come from a loop over samples (%s): %s", reason, names)
 
     def _forget(self) -> None:
         self._calls, self._uses, self._sums, self._last_gram = {}, {}, {}, None
@@ -263,27 +251,16 @@ def _in_one_piece(delta: Tensor) -> Tensor:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires gradients inside; afterwards those that did do."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
+def requiring_gradients(parameters: Iterable[nn.Parameter], required: bool) -> Iterator[None]:
+    """The parameters require gradients inside, or none of them does; afterwards as before."""
+    before = [(p, p.requires_grad) for p in parameters]
     try:
         for p, _ in before:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p, required in before:
             p.requires_grad_(required)
-
-
-@contextmanager
-def _requiring_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
-    try:
-        for p in parameters:
-            p.requires_grad_(True)
         yield
     finally:
-        for p in parameters:
-            p.requires_grad_(False)
+        for p, own in before:
+            p.requires_grad_(own)
 
 
 def _gradients(logits_BC: Tensor, parameters: list[nn.Parameter], unit_BC: Tensor) -> tuple[Tensor | None, ...]:

@@ -13,15 +13,6 @@ from evenhand.methods.pgd import PGD as PGD
 from evenhand.methods.reweight import Reweight as Reweight
 
 METHODS: dict[str, type[Method]] = {
-    "erm": ERM,
-    "gce": GCE,
-    "edge": EDGE,
-    "pgd": PGD,
-    "even": Even,
-    "jtt": JTT,
-    "lff": LfF,
-    "dpr": DPR,
-    "focal": Focal,
-    "reweight": Reweight,
+    method.name: method for method in (ERM, GCE, EDGE, PGD, Even, JTT, LfF, DPR, Focal, Reweight)
 }
 """Every method by name."""

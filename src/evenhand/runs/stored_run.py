@@ -29,7 +29,7 @@ from evenhand.evaluation.progress import Progress
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.methods.base import Init, OneStage, nothing_done
 from evenhand.methods.erm import ERM
-from evenhand.methods.weighted import Weighted
+from evenhand.methods.pgd import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models.adapters import merged, save_adapters
 from evenhand.models.inference import logits_and_labels, true_class_probabilities

@@ -1,11 +1,11 @@
 """Weighted sums of per-sample gradients beside the ordinary gradient, from one forward and one backward.
 
-Legend: B samples, K weightings.
+Legend: B samples.
 
-A forward hook sends the output of each layer that has a rule through a tap (taps.py), an identity that keeps the
+A forward hook sends the output of each layer that has a rule through a tap (tap.py), an identity that keeps the
 layer's input a and, in the backward, sees the output's gradient δ. There the rule turns (a, δ) into Σ w_i g_i. An
 embedding that gives the same rows to all samples has no tap: δ is read where the graph adds its output to each of them
-(shared.py). What rules don't cover comes from a second backward through the same graph, restricted to those parameters.
+(`SharedRows`). What rules don't cover comes from a second backward through the same graph, to those parameters only.
 Each batch's graph is compared with what the taps saw. The first batches, and later ones now and then, are compared with
 plain autograd, which finds what neither shows.
 """
@@ -23,18 +23,13 @@ from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers.pytorch_utils import Conv1D
 
-from evenhand.gradients.accumulation import Accumulated
-from evenhand.gradients.combination import combine_into_grad
-from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
-from evenhand.gradients.layer_taps import LayerTaps
-from evenhand.gradients.layers import sample_gradients
-from evenhand.gradients.patterns import Scope, parameters_in_scope
-from evenhand.gradients.processes import average_over_processes
+from evenhand.gradients.accumulation import Accumulated, Sums, add
+from evenhand.gradients.combination import GradientStatistics, average_over_processes, combine_into_grad
+from evenhand.gradients.layers import layers_with_rules, sample_gradients, seen_by_rules_only
+from evenhand.gradients.parameters import Scope, parameters_in_scope
 from evenhand.gradients.projection import Projection
-from evenhand.gradients.statistics import GradientStatistics
-from evenhand.gradients.sums import Sums, add
-from evenhand.gradients.taps import Collect
-from evenhand.gradients.two_backwards import Backward, gradients_beside
+from evenhand.gradients.second_backward import Backward, gradients_beside
+from evenhand.gradients.tap import LayerTaps
 from evenhand.gradients.verification import Verification
 from evenhand.validation import UserError, check_choice
 
@@ -95,7 +90,7 @@ class WeightedGradients:
         self._refuse_hidden()
         layers = {} if route in ("retain", "double") else layers_with_rules(model, self.names)
         self._single = seen_by_rules_only(model, layers)
-        self._taps = LayerTaps(layers, self._single, self._collect, self._shown)
+        self._taps = LayerTaps(layers, self._single, self._collect)
         self._batch_norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._transposed = {m.weight for m in model.modules() if isinstance(m, Conv1D)}
         self._verification = Verification(self._single if verify else ())
@@ -103,8 +98,8 @@ class WeightedGradients:
         # the state of one batch
         self._captured = False  # the last forward was tapped
         self._met = False  # the backward passed a tap
-        self._weight_KB: Tensor | None = None
-        self._sums: list[Sums] = []
+        self._weight_B: Tensor | None = None
+        self._sums: Sums = {}
         self._coarse = False
         if route == "single":
             self._refuse_uncovered(p for p in self.names if p not in self._single)
@@ -136,22 +131,19 @@ class WeightedGradients:
     ) -> Tensor:
         """Add the gradient of reduce(l) to `.grad`, and that of reduce(w·l), w held constant, to b.
 
-        Several weightings cost one weighted sum a layer each, not a backward each.
-
         Args:
             loss_B: Loss of each sample, shape (B,).
-            weight_B: w_i, shape (B,), or those of K weightings, shape (K, B), for K sums b.
+            weight_B: w_i, shape (B,).
             reduce: `torch.mean`, `torch.sum` or another linear function to a scalar.
             backward: `Tensor.backward` or `accelerator.backward`; a gradient scaler scales both gradients alike.
 
         Returns:
             reduce(l), detached.
         """
-        weight_KB = self._checked_weights(loss_B, weight_B)
+        weight_B = self._checked_weights(loss_B, weight_B)
         self._bias.drop_forgotten()
-        self._bias.widen(len(weight_KB))
         try:
-            return self._backward(reduce(loss_B), loss_B, weight_KB, reduce, backward)
+            return self._backward(reduce(loss_B), loss_B, weight_B, reduce, backward)
         finally:
             self._taps.forget()
             self._bias.remember(self.names)
@@ -160,7 +152,7 @@ class WeightedGradients:
         self,
         loss: Tensor,
         loss_B: Tensor,
-        weight_KB: Tensor,
+        weight_B: Tensor,
         reduce: Callable[[Tensor], Tensor],
         backward: Backward,
     ) -> Tensor:
@@ -169,58 +161,47 @@ class WeightedGradients:
             for reason, parameters in self._taps.check(loss_B.grad_fn).items():
                 self._uncover(parameters, reason)
             pending = self._verification.pending(self._single, self._taps.called, self._taps.renewed, len(loss_B))
-        sums = [{} for _ in weight_KB] if pending else self._bias.sums
+        sums = {} if pending else self._bias.sums
         self._taps.armed = self._captured
         self._met = False
-        with self._summing(weight_KB, sums):
+        with self._summing(weight_B, sums):
             backward(loss, retain_graph=bool(pending or self._second()))
         if self._captured and self._single and not self._met and not pending:  # which finds it by itself
             raise UserError("The losses don't come from the model's last call in train mode: call model.train().")
         if pending:
             if self._verification.due(pending):
                 self._verify(loss, loss_B, reduce, backward)
-            for bias, found in zip(self._bias.sums, sums, strict=False):
-                for p in found.keys() & self._single:
-                    add(bias, p, found[p])
-        self._second_backward(loss_B, weight_KB, reduce, backward)
+            for p in sums.keys() & self._single:
+                add(self._bias.sums, p, sums[p])
+        if second := self._second():
+            self._second_backward(reduce(weight_B * loss_B), second, backward)
         return loss.detach()
 
-    def _second_backward(
-        self, loss_B: Tensor, weight_KB: Tensor, reduce: Callable[[Tensor], Tensor], backward: Backward
-    ) -> None:
-        """Add what the rules don't cover to b, by autograd: one more backward a weighting."""
-        second = self._second()
-        for k, weight_B in enumerate(weight_KB if second else ()):
-            more = k + 1 < len(weight_KB)
-            gradients = gradients_beside(
-                reduce(weight_B * loss_B), second, self._trainable, backward, retain_graph=more
-            )
-            for p, gradient in zip(second, gradients, strict=True):
-                if gradient is not None:
-                    add(self._bias.sums[k], p, gradient)
+    def _second_backward(self, loss: Tensor, parameters: list[nn.Parameter], backward: Backward) -> None:
+        """Add the gradient of reduce(w·l) with respect to some parameters to b, leaving `.grad` as it is."""
+        for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
+            if gradient is not None:
+                add(self._bias.sums, p, gradient)
 
     def add_bias(self, loss: Tensor, backward: Backward = Tensor.backward) -> None:
         """Add the gradient of reduce(w·l) of a forward of its own to b (`route="double"`), leaving `.grad` as it is."""
-        parameters = list(self.names)
-        for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
-            if gradient is not None:
-                add(self._bias.sums[0], p, gradient)
+        self._second_backward(loss, list(self.names), backward)
 
     def combine_into_grad(self, projection: Projection) -> None:
-        """Replace the accumulated e in `.grad` by the update with b (of the first weighting), and forget b."""
+        """Replace the accumulated e in `.grad` by the update with b, and forget b."""
         known = set(self._trainable)
         for name, p in self.model.named_parameters():
             if p.requires_grad and p.grad is not None and p not in known:
                 raise UserError(f"The parameter '{name}' became trainable after the method was attached: attach again.")
-        bias = self._bias.sums[0]
+        bias = self._bias.sums
         if self.distributed:
             bias = average_over_processes(self.names, bias)
         combine_into_grad(self.names, bias, self._transposed, projection, self.statistics)
         self.reset()
 
-    def bias_gradients(self, weighting: int = 0) -> dict[str, Tensor]:
-        """The b of a weighting accumulated so far, by parameter name, dense."""
-        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias.sums[weighting].items()}
+    def bias_gradients(self) -> dict[str, Tensor]:
+        """The b accumulated so far, by parameter name, dense."""
+        return {self.names[p]: b.to_dense() if b.is_sparse else b for p, b in self._bias.sums.items()}
 
     def reset(self) -> None:
         """Forget the b accumulated so far, as `optimizer.zero_grad()` forgets e."""
@@ -269,15 +250,10 @@ class WeightedGradients:
 
     def _uncover(self, parameters: set[nn.Parameter], reason: str) -> None:
         """Move parameters to the second backward, from this batch on."""
-        moved = [p for p in self.names if p in parameters & self._single]
-        if not moved:
-            return
         if self.route == "single":
-            self._refuse_uncovered(moved)
-        self._single -= parameters
-        self._taps.prune()
-        names = ", ".join(self.names[p] for p in moved)
-        logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
+            self._refuse_uncovered(p for p in self.names if p in parameters & self._single)
+        if names := self._taps.release(parameters, self.names):
+            logger.warning("These parameters take a second backward from now on (%s): %s", reason, names)
 
     def _refuse_uncovered(self, parameters: Iterable[nn.Parameter]) -> None:
         if names := [self.names[p] for p in parameters]:
@@ -309,40 +285,34 @@ class WeightedGradients:
         if self._taps.armed and self._taps.batch is None:
             self._taps.batch = next((len(x) for x in _tensors((args, kwargs))), None)
 
-    def _shown(
-        self, _layer: nn.Module, _own: Mapping[str, nn.Parameter], a: Tensor, _output: Tensor
-    ) -> tuple[Tensor, Collect]:
-        return a, self._collect
-
     def _collect(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
         """Add what one use of a layer contributes to Σ w_i g_i."""
-        if self._weight_KB is None:
+        if self._weight_B is None:
             return
         self._met = True
         self._coarse |= delta.dtype in (torch.float16, torch.bfloat16)
         covered = {name: p for name, p in own.items() if p in self._single}
-        for name, gradients in sample_gradients(layer, covered, a, delta, self._weight_KB.shape[1]).items():
-            for sums, weight_B in zip(self._sums, self._weight_KB, strict=False):
-                add(sums, covered[name], gradients.weighted(weight_B))
+        for name, gradients in sample_gradients(layer, covered, a, delta, len(self._weight_B)).items():
+            add(self._sums, covered[name], gradients.weighted(self._weight_B))
 
     @contextmanager
-    def _summing(self, weight_KB: Tensor, sums: list[Sums]) -> Iterator[None]:
-        """What taps collect meanwhile is weighed by each of `weight_KB` and goes to the same of `sums`."""
-        self._weight_KB, self._sums = (weight_KB if self._captured else None), sums
+    def _summing(self, weight_B: Tensor, sums: Sums) -> Iterator[None]:
+        """What taps collect meanwhile is weighed and goes to `sums`."""
+        self._weight_B, self._sums = (weight_B if self._captured else None), sums
         try:
             yield
         finally:
-            self._weight_KB, self._sums = None, []
+            self._weight_B, self._sums = None, {}
 
     def _checked_weights(self, loss_B: Tensor, weight_B: Tensor) -> Tensor:
-        if loss_B.ndim != 1 or weight_B.ndim not in (1, 2) or weight_B.shape[-1:] != loss_B.shape:
+        if loss_B.ndim != 1 or weight_B.shape != loss_B.shape:
             raise UserError(
                 "The losses and their weights must have one value a sample. "
                 f"Got shapes {tuple(loss_B.shape)} and {tuple(weight_B.shape)}."
             )
         if self._captured and self._taps.batch not in (None, len(loss_B)):
             raise UserError(f"The model saw {self._taps.batch} samples, but there are {len(loss_B)} losses.")
-        return weight_B.detach().to(loss_B.device).view(-1, len(loss_B))
+        return weight_B.detach().to(loss_B.device)
 
     # ---- verification -----------------------------------------------------------------------------------------------
 
@@ -351,7 +321,7 @@ class WeightedGradients:
         every = list(self.names)
         weight_B = torch.arange(1, len(loss_B) + 1, device=loss_B.device, dtype=loss_B.dtype) / len(loss_B)
         ours: Sums = {}
-        with self._summing(weight_B[None], [ours]):
+        with self._summing(weight_B, ours):
             gradients_beside(loss, every, self._trainable, backward, retain_graph=True)
         weighted = reduce(weight_B * loss_B)
         found = gradients_beside(weighted, every, self._trainable, backward, retain_graph=True)

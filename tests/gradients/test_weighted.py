@@ -522,7 +522,7 @@ def test_requests_that_cannot_be_met_are_refused_in_one_sentence() -> None:
 
 def test_one_line_says_the_coverage(caplog: pytest.LogCaptureFixture) -> None:
     model, _ = made("vit")
-    with caplog.at_level(logging.INFO, "evenhand.gradients.capture"):
+    with caplog.at_level(logging.INFO, "evenhand.gradients.weighted"):
         engine = WeightedGradients(model)
     total = len(engine.names)
     assert caplog.messages[-1].startswith(f"{total - 2} of {total} trainable parameters in one backward, 2 by a second")
@@ -598,36 +598,3 @@ def test_checkpointing_part_of_a_model_by_hand() -> None:
 
     model, inputs = vectors(Partly)
     check_model(model, inputs, route="single")
-
-
-@pytest.mark.parametrize("route", ["auto", "retain"])
-def test_any_number_of_weightings_from_one_forward(route: Any) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
-    x, y = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 0])
-    weight_KB = torch.rand(3, 5, dtype=torch.float64)
-    parameters = list(model.parameters())
-    samples = reference.sample_gradients(model, x, y, parameters, lambda out: out)
-    engine = WeightedGradients(model, route=route)
-    backwards = 0
-
-    def counted(loss: torch.Tensor, **kwargs: Any) -> None:
-        nonlocal backwards
-        backwards += 1
-        loss.backward(**kwargs)
-
-    for step in range(2):  # the first is checked against autograd
-        model.zero_grad()
-        engine.reset()
-        backwards = 0
-        with engine.forward():
-            logits = model(x)
-        engine.backward(nn.functional.cross_entropy(logits, y, reduction="none"), weight_KB, backward=counted)
-        for k, weight_B in enumerate(weight_KB):
-            expected = reference.weighted_sum(samples, weight_B.tolist())
-            found = engine.bias_gradients(k)
-            for (name, _), right in zip(model.named_parameters(), expected, strict=True):
-                torch.testing.assert_close(found[name], right, rtol=1e-10, atol=1e-12)
-        if step:
-            assert backwards == (1 if route == "auto" else 1 + 3)
-    engine.detach()
