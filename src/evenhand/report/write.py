@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evenhand.report.cells import Section, group_records
-from evenhand.report.cost import cost_data
-from evenhand.report.curves import curves_data
-from evenhand.report.data import report_json
-from evenhand.report.detection import detection_data
-from evenhand.report.heat import groups_data
-from evenhand.report.latex import methods_latex
-from evenhand.report.page import render_page, section_notes
-from evenhand.report.paired import paired_data
+from evenhand.report.cost import cost_sentence
+from evenhand.report.curves import curves_data, stage_curves
+from evenhand.report.facts import commands, section_facts
+from evenhand.report.headline import headline, section_notes
+from evenhand.report.page import render_page
 from evenhand.report.plans import find_plans, with_planned
-from evenhand.report.sweeps import find_sweeps, sweeps_data
-from evenhand.report.tables import csv_text, methods_csv, methods_markdown, runs_csv
-from evenhand.runs.read import find_records
+from evenhand.report.ranking import best_other, fault
+from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
+from evenhand.report.table import csv_text
+from evenhand.report.tables import Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
+from evenhand.report.worst_table import run_columns, worst_data
+from evenhand.runs.read import METRICS, Record, find_records
+
+JSON_FORMAT = 1  # of report.json; raised when a reader of the old one would misread the new one
 
 
 @dataclass(frozen=True)
@@ -92,22 +98,26 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         cost_csv=tables / "cost.csv",
     )
     sweeps = find_sweeps(sections)
+    told = [(section, section_tables(section)) for section in sections]
+
+    def rows(name: str) -> str:
+        return csv_text(row for _, made in told for row in made[name].data)
+
     timed = {
-        files.html: lambda: render_page(title, sections, sweeps, folder),
-        files.json: lambda: report_json(title, sections, sweeps),
-        files.cost_csv: lambda: csv_text(cost_data(sections)),
+        files.html: lambda: render_page(title, told, sweeps, folder),
+        files.json: lambda: report_json(title, told, sweeps),
+        files.cost_csv: lambda: rows("cost"),
     }
-    noted = [(section, section_notes(section)) for section in sections]
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
         **{path: make() for path, make in timed.items() if page},
-        files.markdown: methods_markdown(title, noted),
-        files.csv: methods_csv(sections),
+        files.markdown: methods_markdown(title, told),
+        files.csv: rows("methods"),
         files.runs_csv: runs_csv(records, folder),
-        files.latex: methods_latex(noted),
-        files.tests_csv: csv_text(paired_data(sections)),
-        files.detection_csv: csv_text(detection_data(sections)),
-        files.groups_csv: csv_text(groups_data(sections)),
+        files.latex: methods_latex(told),
+        files.tests_csv: rows("tests"),
+        files.detection_csv: rows("detection"),
+        files.groups_csv: rows("groups"),
         files.curves_csv: csv_text(curves_data(sections)),
         files.sweeps_csv: csv_text(sweeps_data(sweeps)),
     }
@@ -125,7 +135,8 @@ def report_page(folder: Path, title: str | None = None) -> str:
     """
     plans = find_plans(folder)
     sections = group_records(with_planned(find_records(folder), plans), plans)
-    return render_page(title or plans.title or _title(sections), sections, find_sweeps(sections), folder)
+    told = [(section, section_tables(section)) for section in sections]
+    return render_page(title or plans.title or _title(sections), told, find_sweeps(sections), folder)
 
 
 def _title(sections: list[Section]) -> str:
@@ -142,3 +153,76 @@ def replace_file(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def report_json(title: str, told: Told, sweeps: Sequence[Sweep]) -> str:
+    """Everything that the page shows but its pictures' looks and the samples; accuracies are fractions of 1."""
+    content = {
+        "format": JSON_FORMAT,
+        "title": title,
+        "sections": [_section(section, tables) for section, tables in told],
+        "sweeps": sweeps_data(sweeps),
+    }
+    # ASCII: half a surrogate pair in a name stays what it was
+    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of numbers that JSON hasn't; a record's optional parts may hold any."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _section(section: Section, tables: Tables) -> dict[str, Any]:
+    return {
+        "heading": section.heading,
+        "headline": headline(section, cost_sentence(section, best_other(section))),
+        "notes": section_notes(section),
+        "baseline": section.baseline.label if section.baseline else None,
+        "methods": [
+            {
+                "label": cell.label,
+                "method": cell.first.method,
+                "settings": cell.first.method_settings,
+                "label_access": cell.first.label_access,
+                "selection": cell.first.selection,
+                "fault": fault(cell) if cell.done else None,
+                "metrics": {
+                    name: {part: getattr(summary, part) for part in ("mean", "std", "low", "high", "n")}
+                    for name in METRICS
+                    for summary in [cell.summary(name)]
+                },
+                "worst_and_small_groups": worst_data(cell),
+                "commands": commands(cell),
+                "runs": [_run(run) for run in cell.runs],
+            }
+            for cell in section.cells
+        ],
+        "tests": tables["tests"].data,
+        "groups": tables["groups"].data,
+        "detection": tables["detection"].data,
+        "cost": tables["cost"].data,
+        "settings": section_facts(section),
+    }
+
+
+def _run(run: Record) -> dict[str, Any]:
+    return {
+        "seed": run.seed,
+        "data_seed": run.data_seed,
+        "status": run.status,
+        "error": run.error,
+        "did_nothing": run.did_nothing,
+        "configuration": run.configuration,
+        "primary_test": run.primary_test,
+        "tests": {
+            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+        },
+        "curves": stage_curves(run),
+        "versions": run.part("versions"),
+        "commit": run.part("commit"),
+        "machine": run.part("machine"),
+    }
