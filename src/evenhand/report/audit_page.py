@@ -1,23 +1,27 @@
-"""An audit's page: one HTML file without scripts, from the audit's plain data alone."""
+"""An audit's page, one HTML file without scripts, and the same as Markdown, from the audit's plain data alone."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from evenhand.report import audit_wording as wording
+from evenhand.report.audit_tables import audit_tables
+from evenhand.report.audit_wording import (
+    LIMITS_NOTE,
+    SCORES_NOTE,
+    share,
+    source_text,
+    suspects_text,
+    times,
+    visible,
+    wrong_labels,
+)
+from evenhand.report.page import render
 from evenhand.wording import count
-
-_COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 
 @dataclass(frozen=True)
@@ -44,44 +48,40 @@ def render_audit_page(content: Mapping[str, Any]) -> str:
     Args:
         content: What `Audit.as_dict()` gives, or `audit.json` holds.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "share": wording.share,
-        "times": wording.times,
-        "number": wording.number,
-        "probability": wording.probability,
-        "visible": wording.visible,
-        "count": count,
-    }
-    room = files("evenhand.report")
+    return render("audit.html.j2", visible, **_view(content))
+
+
+def audit_markdown(content: Mapping[str, Any]) -> str:
+    """The same as Markdown: all that the page has but its pictures."""
+    return render("audit.md.j2", visible, **_view(content))
+
+
+def _view(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An audit as both templates take it."""
     bars, ticks = _distribution(content["histogram"])
-    css = [room.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "audit.css")]
-    return environment.from_string(room.joinpath("audit.html.j2").read_text(encoding="utf-8")).render(
-        content=content,
-        title=f"Audit of {wording.visible(content['task'])}",
-        lede=_sentence(wording.visible(content["verdict"])),
-        source=wording.source_text(content),
-        bars=bars,
-        ticks=ticks,
-        largest_mass=max(content["decile_masses"]),
-        levels=wording.LEVELS,
-        finding_name=wording.finding_name,
-        points_to=wording.points_to,
-        is_png=_is_png,
-        is_colour=lambda name: _COLOUR.fullmatch(name) is not None,
-        findings_note=wording.FINDINGS_NOTE,
-        others_note=wording.ASSOCIATIONS_NOTE,
-        called=[finding for finding in content["findings"] if wording.is_called(finding)],
-        others=[finding for finding in content["findings"] if not wording.is_called(finding)],
-        wrong_labels=wording.wrong_labels(content["unnamed"]),
-        scores_note=wording.SCORES_NOTE,
-        limits_note=wording.LIMITS_NOTE,
-        css=Markup("\n".join(css)),
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"The audit {text}" if text else text
+    tables = audit_tables(content)
+    tested = content["tested"] != "nothing"
+    left = content["findings_in_all"] - len(tables["called"].rows)
+    return {
+        "content": content,
+        "tables": tables,
+        "title": f"Audit of {content['task']}",
+        "lede": f"The audit {content['verdict']}",
+        "source": source_text(content),
+        "bars": bars,
+        "ticks": ticks,
+        "is_png": _is_png,
+        "times": times,
+        "share": share,
+        "nothing": "Nothing that was tested points to a class in labels and scores."
+        if tested
+        else "Nothing could be tested.",
+        "others": f"{count(left, 'association')} that the scores don’t show to be used",
+        "wrong": wrong_labels(content["unnamed"]),
+        "suspects": suspects_text(content["suspects"]),
+        "scores_note": SCORES_NOTE,
+        "limits_note": LIMITS_NOTE,
+    }
 
 
 def _distribution(histogram: Mapping[str, Any]) -> tuple[list[Bar], list[Tick]]:
@@ -98,7 +98,7 @@ def _distribution(histogram: Mapping[str, Any]) -> tuple[list[Bar], list[Tick]]:
             left=place(left),
             width=place(right) - place(left),
             height=100 * n / tallest,
-            title=f"{count(n, 'sample')} at {wording.times(left)} to {wording.times(right)} times the mean",
+            title=f"{count(n, 'sample')} at {times(left)} to {times(right)} times the mean",
         )
         for left, right, n in zip(edges, edges[1:], counts, strict=False)
     ]

@@ -8,8 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jinja2 import UndefinedError
 
-from evenhand.report.audit_page import render_audit_page
-from evenhand.report.audit_text import audit_markdown
+from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.write import replace_file, report_page, write_report
 from evenhand.validation import UserError
 

@@ -20,7 +20,7 @@ from evenhand.report.samples import sample_cards
 from evenhand.report.styles import Style, method_styles
 from evenhand.report.sweeps import Sweep, sweep_charts
 from evenhand.report.tables import Tables, Told, shown_metrics
-from evenhand.wording import LONGEST_TEXT, clipped, count, visible
+from evenhand.wording import LONGEST_TEXT, clipped, count, markdown_text, visible
 
 LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 
@@ -49,26 +49,34 @@ def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path) -
 
 
 def render(template: str, harmless: Callable[[str], str], **content: Any) -> str:
-    """One of this room's templates.
+    """One of this room's templates, `*.html.j2` or `*.md.j2`.
 
     Args:
-        template: Its file's name; only pages, which end in .html.j2, have their values escaped.
-        harmless: What makes every text that isn't markup show nothing but itself.
-        content: What it names.
+        template: Its file's name.
+        harmless: What leaves every text that isn't markup without characters that would change what is around it;
+            a page prints all through it, Markdown what goes through the filter `md`.
+        content: What the template names.
     """
+    is_page = template.endswith(".html.j2")
 
     def finalized(value: object) -> object:
-        return harmless(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return harmless(value) if is_page and isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
         loader=PackageLoader("evenhand.report", "."),
-        autoescape=template.endswith(".html.j2"),
+        autoescape=is_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=finalized,
     )
-    environment.filters |= {"name": clipped, "long": lambda text: clipped(text, LONGEST_TEXT), "count": count}
+    environment.filters |= {
+        "name": clipped,
+        "long": lambda text: clipped(text, LONGEST_TEXT),
+        "count": count,
+        "visible": harmless,
+        "md": lambda text: markdown_text(harmless(text)),
+    }
     environment.globals["long_table"] = LONG_TABLE
     return environment.get_template(template).render(content)
 

@@ -137,6 +137,16 @@ class Table:
         return head, [[value.text for value in row.values] for row in table.rows], left, len(head) - end
 
 
+def numbers(*names: str) -> tuple[Column, ...]:
+    """Columns of numbers."""
+    return tuple(map(Column, names))
+
+
+def row(*places: Value | str, kind: str = "") -> Row:
+    """A row of values, or of texts alone."""
+    return Row(tuple(Value(place) if isinstance(place, str) else place for place in places), kind=kind)
+
+
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV, numbers at full precision; every key of any row is a column."""
     rows = list(rows)
