@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from evenhand.report.audit_wording import (
     LEVELS,
@@ -17,10 +17,12 @@ from evenhand.report.audit_wording import (
     times,
     visible,
 )
-from evenhand.report.table import Column, Table, Value, numbers, row
+from evenhand.report.table import Column, Table, Value, table_of
+from evenhand.wording import clipped
+
+_Data: TypeAlias = Mapping[str, Any]
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
-_LONGEST = 120  # characters of a sample's text
 
 _FINDINGS_NOTE = (
     "A value is a shortcut if samples that have it are of one class more often than all samples are (Fisher’s exact "
@@ -63,163 +65,137 @@ def audit_tables(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _findings(findings: Sequence[Mapping[str, Any]], note: str) -> Table:
-    against, along = "Against it: outscore classmates", "With it: outscore classmates"
-    return Table(
-        name="Table of findings",
-        head=(
-            *(Column("What", "label"), Column("Verdict", "level"), Column("Points to", "foreign")),
-            *numbers("On samples", "Gain", "With it", "Against it", against, along, "p"),
-        ),
-        rows=tuple(
-            row(
-                finding_name(finding),
-                LEVELS[finding["verdict"]],
-                points_to(finding),
-                share(finding["covered"]),
-                share(finding["gain"]),
-                f"{finding['aligned']:,}",
-                f"{finding['conflicting']:,}",
-                share(finding["auroc_conflicting"]),
-                share(finding["auroc_aligned"]),
-                probability(finding["p"]),
-                kind=f"level-{finding['verdict']}",
-            )
-            for finding in findings
-        ),
+def _findings(findings: Sequence[_Data], note: str) -> Table:
+    return table_of(
+        "Table of findings",
+        findings,
+        [
+            (Column("What", "label"), finding_name),
+            (Column("Verdict", "level"), lambda found: LEVELS[found["verdict"]]),
+            (Column("Points to", "foreign"), points_to),
+            ("On samples", lambda found: share(found["covered"])),
+            ("Gain", lambda found: share(found["gain"])),
+            ("With it", lambda found: f"{found['aligned']:,}"),
+            ("Against it", lambda found: f"{found['conflicting']:,}"),
+            ("Against it: outscore classmates", lambda found: share(found["auroc_conflicting"])),
+            ("With it: outscore classmates", lambda found: share(found["auroc_aligned"])),
+            ("p", lambda found: probability(found["p"])),
+        ],
+        row_kind=lambda found: f"level-{found['verdict']}",
         note=note,
         kind="findings",
     )
 
 
-def _values(finding: Mapping[str, Any]) -> Table:
+def _values(finding: _Data) -> Table:
     name, is_colour = finding_name(finding), finding["kind"] == "colour"
     how = " (mean colours, told apart by hue and saturation)" if is_colour else ""
-    return Table(
-        name=f"Values of {name}",
-        head=(
-            *(Column("Value", "label"), Column("Points to", "foreign")),
-            *numbers("Samples", "Of this class", "Of all samples", "Against it"),
-        ),
-        rows=tuple(
-            row(
-                Value(visible(value["name"]), style=_swatch(value["name"]) if is_colour else ""),
-                visible(value["points_to"]),
-                f"{value['count']:,}",
-                share(value["share"]),
-                share(value["base"]),
-                f"{value['conflicting']:,}",
-            )
-            for value in finding["values"]
-        ),
+
+    def named(value: _Data) -> Value:
+        colour = is_colour and _COLOUR.fullmatch(value["name"])
+        return Value(visible(value["name"]), style=f"background: {value['name']}" if colour else "")
+
+    return table_of(
+        f"Values of {name}",
+        finding["values"],
+        [
+            (Column("Value", "label"), named),
+            (Column("Points to", "foreign"), lambda value: visible(value["points_to"])),
+            ("Samples", lambda value: f"{value['count']:,}"),
+            ("Of this class", lambda value: share(value["share"])),
+            ("Of all samples", lambda value: share(value["base"])),
+            ("Against it", lambda value: f"{value['conflicting']:,}"),
+        ],
         note=f"The values of {name}{how}, and the class that each points to.",
     )
 
 
-def _swatch(name: str) -> str:
-    return f"background: {name}" if _COLOUR.fullmatch(name) else ""
-
-
 def _tenths(masses: Sequence[float]) -> Table:
-    ends = {0: " (highest)", len(masses) - 1: " (lowest)"}
-    return Table(
-        name="Sampling mass by tenth",
-        head=(Column("Tenth", "label"), Column("Mass"), Column("", "bar", only="page")),
-        rows=tuple(
-            row(f"{i + 1}{ends.get(i, '')}", share(mass), Value("", style=f"width: {100 * mass / max(masses):.2f}%"))
-            for i, mass in enumerate(masses)
-        ),
+    ends, most = {1: " (highest)", len(masses): " (lowest)"}, max(masses)
+    return table_of(
+        "Sampling mass by tenth",
+        enumerate(masses, 1),
+        [
+            (Column("Tenth", "label"), lambda tenth: f"{tenth[0]}{ends.get(tenth[0], '')}"),
+            ("Mass", lambda tenth: share(tenth[1])),
+            (
+                Column("", "bar", only="page"),
+                lambda tenth: Value("", style=f"width: {100 * tenth[1] / most:.2f}%"),
+            ),
+        ],
         note="Share of the sampling mass of each tenth of the samples, if they were drawn in proportion to their "
         "scores. Drawn uniformly, each has 10 %.",
         kind="tenths",
     )
 
 
-def _samples(content: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Table:
+def _samples(content: _Data, samples: Sequence[_Data]) -> Table:
     """Samples as a table, which only `audit.md` shows: the page has them as cards."""
-    place = "no place" if content["inputs"] == "image" else ""
-    return Table(
-        name="Table of samples",
-        head=(
-            *(Column("Id", "label"), Column("Text", "foreign", only=place), Column("Label", ""), Column("Model", "")),
-            *(Column("Score"), Column("Shortcut points to", "")),
-        ),
-        rows=tuple(
-            row(
-                visible(sample["id"]),
-                _cut(visible(" / ".join(sample["texts"].values()))) if place == "" else "",
-                visible(sample["label"]),
-                f"{visible(sample['prediction'])} ({share(sample['confidence'])})",
-                f"{times(sample['times_uniform'])}×",
-                "" if sample["shortcut_points_to"] is None else visible(sample["shortcut_points_to"]),
-            )
-            for sample in samples
-        ),
+    texts = [(Column("Text", ""), lambda sample: clipped(visible(" / ".join(sample["texts"].values()))))]
+    return table_of(
+        "Table of samples",
+        samples,
+        [
+            (Column("Id", "label"), lambda sample: visible(sample["id"])),
+            *(texts if content["inputs"] != "image" else []),
+            (Column("Label", ""), lambda sample: visible(sample["label"])),
+            (Column("Model", ""), lambda sample: f"{visible(sample['prediction'])} ({share(sample['confidence'])})"),
+            ("Score", lambda sample: f"{times(sample['times_uniform'])}×"),
+            (Column("Shortcut points to", ""), lambda sample: visible(sample["shortcut_points_to"] or "")),
+        ],
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
-
-
-def _agreement(found: Mapping[str, Any]) -> Table:
+def _agreement(found: _Data) -> Table:
     first = f"{found['first']:,}"
-    return Table(
-        name="Table of agreement",
-        head=(Column("Models", "label"), *numbers("Rank correlation, mean", "lowest", f"Overlap of the first {first}")),
-        rows=(
-            row(
-                str(found["seeds"]),
-                number(found["rank_correlation"]),
-                number(found["lowest_rank_correlation"]),
-                share(found["overlap"]),
-            ),
-        ),
+    return table_of(
+        "Table of agreement",
+        [found],
+        [
+            (Column("Models", "label"), lambda found: str(found["seeds"])),
+            ("Rank correlation, mean", lambda found: number(found["rank_correlation"])),
+            ("lowest", lambda found: number(found["lowest_rank_correlation"])),
+            (f"Overlap of the first {first}", lambda found: share(found["overlap"])),
+        ],
         note=f"Over all pairs of the {found['seeds']} biased models, which differ in initialisation and order of the "
         f"same data. Spearman’s correlation compares the whole order, the overlap the first {first} samples of each; "
         f"unrelated scores would share {share(found['chance_overlap'])}.",
     )
 
 
-def _known(found: Mapping[str, Any]) -> Table:
+def _known(found: _Data) -> Table:
     conflicting = f"{found['conflicting']:,}"
-    first = [(f"Among the first {k:,}", share(precision)) for k, precision in found["precision"]]
-    return Table(
-        name="Table of detection",
-        head=(
-            Column("Conflicting samples", "label"),
-            *numbers("AUROC", "Average precision", "Mass", *(name for name, _ in first)),
-        ),
-        rows=(
-            row(
-                conflicting,
-                number(found["auroc"]),
-                number(found["average_precision"]),
-                share(found["sampling_mass"]),
-                *(text for _, text in first),
-            ),
-        ),
+    first = [
+        (f"Among the first {k:,}", lambda _, precision=precision: share(precision))
+        for k, precision in found["precision"]
+    ]
+    return table_of(
+        "Table of detection",
+        [found],
+        [
+            (Column("Conflicting samples", "label"), lambda _: conflicting),
+            ("AUROC", lambda found: number(found["auroc"])),
+            ("Average precision", lambda found: number(found["average_precision"])),
+            ("Mass", lambda found: share(found["sampling_mass"])),
+            *first,
+        ],
         note=f"The data say which samples conflict: {conflicting} of {found['samples']:,}. The scores don’t know it. "
         "“Mass”: the conflicting samples’ share of the scores’ sum.",
     )
 
 
-def _classes(classes: Sequence[Mapping[str, Any]]) -> Table:
-    names = ("Samples", "Sampling mass", "Mean score", "In the first tenth", "Biased model right")
-    return Table(
-        name="Table of classes",
-        head=(Column("Class", "label"), *numbers(*names)),
-        rows=tuple(
-            row(
-                visible(found["name"]),
-                f"{found['samples']:,}",
-                share(found["mass"]),
-                f"{times(found['mean_score'])}×",
-                share(found["in_first_tenth"]),
-                share(found["predicted_right"]),
-            )
-            for found in classes
-        ),
+def _classes(classes: Sequence[_Data]) -> Table:
+    return table_of(
+        "Table of classes",
+        classes,
+        [
+            (Column("Class", "label"), lambda found: visible(found["name"])),
+            ("Samples", lambda found: f"{found['samples']:,}"),
+            ("Sampling mass", lambda found: share(found["mass"])),
+            ("Mean score", lambda found: f"{times(found['mean_score'])}×"),
+            ("In the first tenth", lambda found: share(found["in_first_tenth"])),
+            ("Biased model right", lambda found: share(found["predicted_right"])),
+        ],
         note="“Mean score” is a multiple of the mean over all samples. “In the first tenth”: how many of the class are "
         "among the tenth of all samples with the highest scores.",
     )

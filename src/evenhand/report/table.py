@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from evenhand.wording import markdown_table, visible
+
+Item = TypeVar("Item")
 
 _ESCAPES = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
@@ -137,9 +139,28 @@ class Table:
         return head, [[value.text for value in row.values] for row in table.rows], left, len(head) - end
 
 
-def numbers(*names: str) -> tuple[Column, ...]:
-    """Columns of numbers."""
-    return tuple(map(Column, names))
+def table_of(
+    name: str,
+    items: Iterable[Item],
+    columns: Sequence[tuple[Column | str, Callable[[Item], Value | str]]],
+    row_kind: Callable[[Item], str] = lambda _: "",
+    **looks: Any,
+) -> Table:
+    """A table with a row for each item.
+
+    Args:
+        name: As of the table.
+        items: What the rows are of.
+        columns: A heading, or the text of one above numbers, and what to read under it.
+        row_kind: A row's class on the page.
+        looks: All else of the table.
+    """
+    return Table(
+        name,
+        tuple(Column(head) if isinstance(head, str) else head for head, _ in columns),
+        tuple(row(*(read(item) for _, read in columns), kind=row_kind(item)) for item in items),
+        **looks,
+    )
 
 
 def row(*places: Value | str, kind: str = "") -> Row:
