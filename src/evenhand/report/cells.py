@@ -187,18 +187,16 @@ def _section(heading: str, records: list[Record], plans: Plans) -> Section:
     by_cell: dict[str, list[Record]] = {}
     for record in sorted(runs.values(), key=lambda r: (r.seed, r.data_seed)):
         by_cell.setdefault(record.cell, []).append(record)
-    labels = _labels(by_cell, plans)
     chosen = plans.baselines & set(by_cell)
-    cells = [
-        Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm")
-        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
+    placed = [
+        (
+            plans.order.get(key, len(plans.order)),
+            Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm"),
+        )
+        for label, (key, group) in zip(_labels(by_cell, plans), by_cell.items(), strict=True)
     ]
-    order = {
-        label + _mark(group): plans.order.get(key, len(plans.order))
-        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
-    }
-    cells.sort(key=lambda cell: (not cell.is_baseline, order[cell.label], cell.label.lower(), cell.label))
-    return Section(heading, tuple(cells), tuple(repeats))
+    placed.sort(key=lambda entry: (not entry[1].is_baseline, entry[0], entry[1].label.lower(), entry[1].label))
+    return Section(heading, tuple(cell for _, cell in placed), tuple(repeats))
 
 
 def _mark(runs: list[Record]) -> str:

@@ -13,11 +13,10 @@ from evenhand.report.cells import Section
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curve_charts, curves_note
 from evenhand.report.facts import commands
-from evenhand.report.figures import Chart, scatter
+from evenhand.report.figures import Chart, Style, method_styles, scatter
 from evenhand.report.headline import headline
 from evenhand.report.ranking import SHORTCUT_GAP, best_other
 from evenhand.report.samples import sample_cards
-from evenhand.report.styles import Style, method_styles
 from evenhand.report.sweeps import Sweep, sweep_charts
 from evenhand.report.tables import Tables, Told, shown_metrics
 from evenhand.wording import LONGEST_TEXT, clipped, count, markdown_text, visible
