@@ -32,6 +32,7 @@ from evenhand.wording import (
 )
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
+RUN_COLUMNS = ("seed", "data_seed", "status", "error", "did_nothing")
 SCORE_MEASURES = {"auroc": "AUROC", "average_precision": "Average precision", "sampling_mass": "Sampling mass"}
 
 Tables = Mapping[str, Table]
@@ -92,17 +93,13 @@ def _method_row(section: Section, cell: Cell) -> Row:
             spread += f", n = {change.n}"
     notes, remark = _notes(cell), _remark(cell)
     data = {
-        "conflicting_vs_baseline_mean": change and change.mean,
-        "conflicting_vs_baseline_low": change and change.low,
-        "conflicting_vs_baseline_high": change and change.high,
-        "conflicting_vs_baseline_n": change and change.n,
-        "conflicting_vs_baseline_p": paired and paired.p,
+        f"conflicting_vs_baseline_{part}": change and getattr(change, part) for part in ("mean", "low", "high", "n")
     }
     values = (
         Value(cell.label, _cell_data(cell)),
         *(Value(mean_std(cell.summary(metric), done) if done else NOTHING) for metric in metrics),
         Value(str(done)),
-        Value(text, data, aside=spread, below=remark),
+        Value(text, data | {"conflicting_vs_baseline_p": paired and paired.p}, aside=spread, below=remark),
         Value(spread or NOTHING),
         Value("; ".join([listed(notes) or "done", *distinct([remark])])),
     )
@@ -352,15 +349,7 @@ def runs_csv(records: Sequence[Record], folder: Path) -> str:
     return csv_text(
         {"record": record.path.relative_to(folder).as_posix()}
         | _identity(record)
-        | {
-            "seed": record.seed,
-            "data_seed": record.data_seed,
-            "status": record.status,
-            "error": record.error,
-            "did_nothing": record.did_nothing,
-            "primary_test": record.primary_test,
-            "configuration": record.configuration,
-        }
+        | {name: getattr(record, name) for name in (*RUN_COLUMNS, "primary_test", "configuration")}
         | _metric_columns(record.metrics, "")
         | {
             key: value
