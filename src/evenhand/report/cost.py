@@ -6,7 +6,7 @@ from statistics import median
 
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.table import Column, Row, Table, Value
+from evenhand.report.table import METHOD, Column, Row, Table, Value
 from evenhand.runs.read import Record, number
 from evenhand.wording import NOTHING, distinct, duration, listed, megabytes, ratio
 
@@ -24,7 +24,7 @@ def cost_table(section: Section) -> Table:
     return Table(
         name="Table of costs",
         head=(
-            Column("Method", "method"),
+            METHOD,
             *(Column(name) for name in ("Time a run", "± std", "Time vs. ERM")),
             *(Column(name, only=memory) for name in ("Peak memory", "Memory vs. ERM")),
         ),

@@ -8,17 +8,20 @@ from typing import Any
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section, sizes
 from evenhand.report.cost import timed
-from evenhand.report.table import Column, Row, Table, Value
-from evenhand.runs.read import Record
+from evenhand.report.table import METHOD, Column, Table, Value, table_of
+from evenhand.runs.read import Record, number
 from evenhand.wording import NOTHING, count, distinct, setting_value, settings_text
 
 
 def facts_table(section: Section) -> Table:
     """Task, data, model, training, versions and machine."""
-    return Table(
-        name="Table of settings",
-        head=(Column("", "label"), Column("", "")),
-        rows=tuple(Row((Value(name), Value("", lines=texts))) for name, texts in section_facts(section).items()),
+    return table_of(
+        "Table of settings",
+        section_facts(section).items(),
+        [
+            (Column("", "label"), lambda fact: fact[0]),
+            (Column("", ""), lambda fact: Value("", lines=fact[1])),
+        ],
         note="The same for all methods of this section, unless several values are given.",
         kind="facts",
     )
@@ -26,14 +29,16 @@ def facts_table(section: Section) -> Table:
 
 def settings_table(section: Section) -> Table:
     """Settings, label access, stages and time of each method."""
-    return Table(
-        name="Table of method settings",
-        head=(
-            Column("Method", "method"),
-            *(Column(name, "") for name in ("Settings", "Label access", "Stages")),
-            Column("Time a run"),
-        ),
-        rows=tuple(_settings_row(cell) for cell in section.cells),
+    return table_of(
+        "Table of method settings",
+        section.cells,
+        [
+            (METHOD, lambda cell: cell.label),
+            (Column("Settings", ""), lambda cell: settings_text(cell.first.method_settings) or "none"),
+            (Column("Label access", ""), lambda cell: cell.first.label_access or "not recorded"),
+            (Column("Stages", ""), lambda cell: _stages(cell.first) or NOTHING),
+            ("Time a run", _time),
+        ],
         note="Each method’s own settings. The time is the mean over finished runs.",
         kind="facts",
         sortable=True,
@@ -67,18 +72,8 @@ def section_facts(section: Section) -> dict[str, list[str]]:
     return {name: texts for name, texts in facts.items() if texts}
 
 
-def _settings_row(cell: Cell) -> Row:
-    first = cell.first
-    seconds = [run.part("durations").get("total_s") for run in cell.done]
-    return Row(
-        (
-            Value(cell.label),
-            Value(settings_text(first.method_settings) or "none"),
-            Value(first.label_access or "not recorded"),
-            Value(_stages(first) or NOTHING),
-            timed(summarize([float(s) for s in seconds if isinstance(s, int | float)]).mean),
-        )
-    )
+def _time(cell: Cell) -> Value:
+    return timed(summarize([number(run.part("durations").get("total_s")) for run in cell.done]).mean)
 
 
 def _seeds(runs: list[Record]) -> str:

@@ -139,6 +139,9 @@ class Table:
         return head, [[value.text for value in row.values] for row in table.rows], left, len(head) - end
 
 
+METHOD = Column("Method", "method")
+
+
 def table_of(
     name: str,
     items: Iterable[Item],
@@ -173,10 +176,10 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     stream = io.StringIO()
     # not pandas, whose columns can't be named by every text that JSON can hold
-    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
-    return stream.getvalue()
+    return stream.getvalue().replace("\r\n", "\n")  # written as \r\n, or a \r within a text would not be quoted
 
 
 def _escaped(text: str) -> str:

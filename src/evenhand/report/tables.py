@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from evenhand.report.cost import cost_table, timed
 from evenhand.report.facts import facts_table, settings_table
 from evenhand.report.headline import headline, section_notes
 from evenhand.report.ranking import fault
-from evenhand.report.table import Column, Row, Table, Value, csv_text
+from evenhand.report.table import METHOD, Column, Row, Table, Value, csv_text, table_of
 from evenhand.report.worst_table import run_columns, worst_columns, worst_table
 from evenhand.runs.read import METRICS, STATUSES, Measured, Record, number
 from evenhand.wording import (
@@ -67,7 +67,7 @@ def methods_table(section: Section) -> Table:
     return Table(
         name="Table of methods",
         head=(
-            Column("Method", "method"),
+            METHOD,
             *(Column(METRIC_TITLES[metric]) for metric in shown_metrics(section)),
             Column("Seeds"),
             Column(f"Conflicting vs. {section.baseline_name}"),
@@ -163,7 +163,7 @@ def paired_table(section: Section) -> Table:
     return Table(
         name="Table of paired tests",
         head=(
-            Column("Method", "method"),
+            METHOD,
             Column("Metric", ""),
             *(Column(name) for name in ("Difference (points)", "95% interval", "Seeds", "p", "p, Holm")),
         ),
@@ -206,7 +206,7 @@ def detection_table(section: Section) -> Table:
     return Table(
         name="Table of detection",
         head=(
-            Column("Method", "method"),
+            METHOD,
             *map(Column, SCORE_MEASURES.values()),
             Column("Seeds"),
             Column("Scoring", only="page"),  # tables are the same whenever a study is run again, times are not
@@ -258,20 +258,18 @@ def groups_table(section: Section) -> Table:
         )
         for name in names
     )
-    cells = [cell for cell in section.cells if cell.done and names]
     smallest = {name: _least(section, name) for name in names}
-    return Table(
-        name="Table of groups",
-        head=(Column("Method", "method"), *heads),
-        rows=tuple(
-            Row(
-                (
-                    _method(section, cell),
-                    *(_group(cell, name, smallest[name], counted=name not in uncounted) for name in names),
-                )
-            )
-            for cell in cells
-        ),
+
+    def reached(name: str) -> Callable[[Cell], Value]:
+        return lambda cell: _group(cell, name, smallest[name], counted=name not in uncounted)
+
+    return table_of(
+        "Table of groups",
+        [cell for cell in section.cells if cell.done and names],
+        [
+            (METHOD, lambda cell: _method(section, cell)),
+            *((head, reached(name)) for head, name in zip(heads, names, strict=True)),
+        ],
         note="Accuracy in % on each group of the primary test set, mean ± standard deviation over seeds. Groups marked "
         "* are too small to count as the worst one and are taken together as small groups.",
         more="Blue is high, orange low.",
@@ -300,21 +298,19 @@ def sets_table(section: Section) -> Table:
     """Every finished method on every test set; the primary ones first."""
     done, metrics = section.done, section.metrics(METRICS, all_tests=True)
     names = distinct([*(run.primary_test for run in done), *(name for run in done for name in run.tests)])
-    return Table(
-        name="Table of test sets",
-        head=(Column("Test set", ""), Column("Method", "method"), *(Column(METRIC_TITLES[m]) for m in metrics)),
-        rows=tuple(
-            Row(
-                (
-                    Value(clipped(name)),
-                    Value(cell.label),
-                    *(Value(mean_std(cell.summary(metric, name), len(cell.counted))) for metric in metrics),
-                )
-            )
-            for name in names
-            for cell in section.cells
-            if any(name in run.tests for run in cell.done)
-        ),
+    found = [(n, cell) for n in names for cell in section.cells if any(n in run.tests for run in cell.done)]
+
+    def reached(metric: str) -> Callable[[tuple[str, Cell]], str]:
+        return lambda pair: mean_std(pair[1].summary(metric, pair[0]), len(pair[1].counted))
+
+    return table_of(
+        "Table of test sets",
+        found,
+        [
+            (Column("Test set", ""), lambda pair: clipped(pair[0])),
+            (METHOD, lambda pair: pair[1].label),
+            *((METRIC_TITLES[metric], reached(metric)) for metric in metrics),
+        ],
         note="Accuracy in %, mean ± standard deviation over seeds. “Train-weighted” weighs each group by its share of "
         "the training data.",
         sortable=True,

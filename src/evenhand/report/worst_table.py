@@ -8,7 +8,7 @@ from typing import Any
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, summarize, wilson
 from evenhand.report.cells import Cell, Section
-from evenhand.report.table import Column, Row, Table, Value
+from evenhand.report.table import METHOD, Column, Row, Table, Value
 from evenhand.runs.read import Measured
 from evenhand.runs.worst_groups import MOST_NAMED, group_texts, interval_text, is_lower
 from evenhand.validation import named
@@ -26,7 +26,7 @@ def worst_table(section: Section) -> Table:
     return Table(
         name="Table of worst groups",
         head=(
-            Column("Method", "method"),
+            METHOD,
             Column("Group", ""),
             *(Column(name) for name in ("Samples", "Accuracy", "95% interval")),
         ),
