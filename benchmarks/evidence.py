@@ -28,11 +28,10 @@ from pathlib import Path
 from evenhand.methods import METHODS
 from evenhand.metrics import holm, summarize
 from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, group_records
-from evenhand.report.paired import p_text
 from evenhand.report.plans import find_plans, with_planned
 from evenhand.runs.configuration import changed_fields
 from evenhand.runs.read import find_records
-from evenhand.wording import NOTHING, interval, mean_std, points
+from evenhand.wording import NOTHING, interval, mean_std, p_text, points
 
 ROOT = Path(__file__).resolve().parent.parent
 METRICS = {

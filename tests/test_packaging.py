@@ -34,6 +34,8 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         "evenhand/py.typed",
         "evenhand/report/page.html.j2",
         "evenhand/report/audit.html.j2",
+        "evenhand/report/audit.md.j2",
+        "evenhand/report/table.html.j2",
         "evenhand/report/page.css",
     } <= set(names)
     assert not [name for name in names if name.startswith("tests")]

@@ -77,6 +77,13 @@ def interval(summary: Summary) -> str:
     return f"{points(summary.low)} to {points(summary.high)}" if summary.low is not None else ""
 
 
+def p_text(p: float | None) -> str:
+    """As in "0.013"; what is smaller than 0.001 is given as such."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def setting_value(value: Any) -> str:
     """A setting as text: texts as they are, all else as compact JSON."""
     return clipped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
@@ -122,9 +129,11 @@ def markdown_text(text: str) -> str:
     return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
 
 
-def markdown_table(note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A note and a table below it, with so many columns of text to the left."""
+def markdown_table(
+    note: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int, last: int = 0
+) -> list[str]:
+    """A note and a table below it; `left` columns at the beginning and `last` ones at the end are words."""
     lines = [markdown_text(note), ""] if note else []
     lines += [f"| {' | '.join(markdown_text(name) for name in head)} |"]
-    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left)}")
+    lines.append(f"|{' --- |' * left}{' ---: |' * (len(head) - left - last)}{' --- |' * last}")
     return [*lines, *(f"| {' | '.join(markdown_text(value) for value in row)} |" for row in rows), ""]

@@ -1,6 +1,6 @@
 """Records of runs and audits → tables, figures and pages. The only room that renders.
 
-The package can be called: `evenhand.report(result, path)` is `evenhand.report.call.report`. As a function of that name
+The package can be called: `evenhand.report(result, path)` is `evenhand.report.write.report`. As a function of that name
 in `evenhand` it would be hidden by the package as soon as anything imports that.
 """
 
@@ -10,8 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from evenhand.report.call import report, write_audit
-from evenhand.report.write import ReportFiles, write_report
+from evenhand.report.write import ReportFiles, report, write_audit, write_report
 
 __all__ = ["ReportFiles", "report", "write_audit", "write_report"]
 

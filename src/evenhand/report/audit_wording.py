@@ -34,9 +34,9 @@ def share(value: float | None) -> str:
     return f"{percent(value)} %" if value == 0 or value >= 0.01 else f"{100 * value:.2g} %"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals."""
-    return NOTHING if value is None else f"{value:.{digits}f}"
+def number(value: float | None) -> str:
+    """A number with three decimals."""
+    return NOTHING if value is None else f"{value:.3f}"
 
 
 def probability(value: float) -> str:
@@ -103,23 +103,6 @@ def source_text(content: Mapping[str, Any]) -> str:
     )
 
 
-FINDINGS_NOTE = (
-    "A value is a shortcut if samples that have it are of one class more often than all samples are (Fisher’s exact "
-    "test, 10 points or more), and if the scores know it: its samples of other classes outscore their classmates "
-    "60 % of the time or more, and those of the class it points to are outscored as often (Mann–Whitney tests within "
-    "classes). p is the largest of the three, after Holm’s correction for everything tested; level 1 %. “Gain”: the "
-    "share of all samples whose class the value tells beyond what the classes’ sizes tell. From a gain of 2 % "
-    "on, and where samples against it outscore classmates 75 % of the time, a shortcut is called likely, otherwise "
-    "weak. How bright, sharp, large or long inputs are must also be followed: the biased model takes half of the "
-    "samples against it, or more, for the class that it points to. A leak tells the class of 95 % of its samples or "
-    "more with fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with "
-    "a gain of 5 % or more that is right on 80 % stands here too, though the scores don’t show that it is used. "
-    "Whether a value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
-)
-ASSOCIATIONS_NOTE = (
-    "Labels say that these point to a class, but the scores don’t say that the biased models use them, or no sample "
-    "goes against them; each tells the class of few samples. The largest gains first; p as above, of all three tests."
-)
 WRONG_LABELS_NOTE = (
     "High scores also mark wrong labels: whatever goes against what is easy to learn scores high. Below are samples "
     "among the highest scores that the biased models take, with a probability of 90 % or more, for another class, "
@@ -147,6 +130,17 @@ def wrong_labels(unnamed: bool) -> tuple[str, str]:
     if unnamed:
         return "Against the rest, or wrong", AGAINST_THE_REST_NOTE
     return "Labels that look wrong", WRONG_LABELS_NOTE
+
+
+def suspects_text(suspects: Mapping[str, Any]) -> str:
+    """How many samples look so, how many are explained, and how often confident predictions are right."""
+    n, shown = suspects["count"], len(suspects["shown"])
+    few = f" Shown are the first {shown}." if n > shown else ""
+    return (
+        f"{count(n, 'sample')} of the {suspects['looked_at']:,} highest scores {'looks' if n == 1 else 'look'} so; "
+        f"{suspects['explained']:,} more are explained by what was found. Over all samples, confident predictions are "
+        f"right on {share(suspects['right_when_confident'])}.{few}"
+    )
 
 
 def is_called(finding: Mapping[str, Any]) -> bool:

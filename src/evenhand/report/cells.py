@@ -12,7 +12,7 @@ from evenhand.metrics import PairedDifference, Summary, paired_difference, summa
 from evenhand.report.plans import NO_PLANS, Plans
 from evenhand.runs.read import Measured, Record
 from evenhand.runs.worst_groups import is_lower
-from evenhand.wording import clipped, settings_text
+from evenhand.wording import clipped, distinct, settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
 
@@ -109,6 +109,12 @@ class Section:
         """The cell that costs are compared with, if a run of it is finished."""
         return next((cell for cell in self.cells if cell.first.method == "erm" and cell.done), None)
 
+    @property
+    def groups_not_counted(self) -> list[str]:
+        """Groups of the primary test set that are too small to be the worst one, in any of the runs."""
+        found = [run.part("groups_not_counted").get(run.primary_test or "") for run in self.done]
+        return distinct(str(name) for names in found if isinstance(names, list) for name in names)
+
     def metrics(self, names: Sequence[str], *, all_tests: bool = False) -> tuple[str, ...]:
         """Those metrics, with that of the small groups behind the worst one's where a run does worse on the former.
 
@@ -130,6 +136,15 @@ class Section:
 def measured_on(run: Record, test: str | None) -> Measured | None:
     """What a run reached on its primary test set, or on a named one."""
     return run.metrics if test is None else run.tests.get(test)
+
+
+def sizes(runs: Sequence[Record], *keys: str) -> str:
+    """The count that the runs' records hold under `keys`, or its range; empty where none does."""
+    found = [run.part(*keys[:-1]).get(keys[-1]) for run in runs]
+    numbers = sorted({n for n in found if isinstance(n, int)})
+    if not numbers:
+        return ""
+    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,}–{numbers[-1]:,}"
 
 
 def difference(ours: SeedValues, baseline: SeedValues) -> PairedDifference:
@@ -172,18 +187,16 @@ def _section(heading: str, records: list[Record], plans: Plans) -> Section:
     by_cell: dict[str, list[Record]] = {}
     for record in sorted(runs.values(), key=lambda r: (r.seed, r.data_seed)):
         by_cell.setdefault(record.cell, []).append(record)
-    labels = _labels(by_cell, plans)
     chosen = plans.baselines & set(by_cell)
-    cells = [
-        Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm")
-        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
+    placed = [
+        (
+            plans.order.get(key, len(plans.order)),
+            Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm"),
+        )
+        for label, (key, group) in zip(_labels(by_cell, plans), by_cell.items(), strict=True)
     ]
-    order = {
-        label + _mark(group): plans.order.get(key, len(plans.order))
-        for label, (key, group) in zip(labels, by_cell.items(), strict=True)
-    }
-    cells.sort(key=lambda cell: (not cell.is_baseline, order[cell.label], cell.label.lower(), cell.label))
-    return Section(heading, tuple(cells), tuple(repeats))
+    placed.sort(key=lambda entry: (not entry[1].is_baseline, entry[0], entry[1].label.lower(), entry[1].label))
+    return Section(heading, tuple(cell for _, cell in placed), tuple(repeats))
 
 
 def _mark(runs: list[Record]) -> str:

@@ -2,80 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from evenhand.metrics import Summary, summarize
+from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
+from evenhand.report.table import METHOD, Column, Row, Table, Value
 from evenhand.runs.read import Record, number
 from evenhand.wording import NOTHING, distinct, duration, listed, megabytes, ratio
 
-_HEAD = ("Method", "Time a run", "± std", "Time vs. ERM")
-_MEMORY_HEAD = ("Peak memory", "Memory vs. ERM")
+_KINDS = {
+    "gpu": "what torch allocated on the GPU",
+    "process": "the resident memory of the whole process, with what else it holds; “≤” where something before this "
+    "run took as much",
+}
 
 
-@dataclass(frozen=True)
-class CostRow:
-    """One method.
-
-    Attributes:
-        seconds: Of whole runs.
-        times_erm: Time by ERM's, the median of the seeds that both have run: one run beside other work moves a mean.
-        memory: The most memory that a run took, in bytes; None where unknown.
-        memory_exact: Whether it took that much, or at most that much.
-        memory_erm: By ERM's; None unless both are known exactly and of the same kind.
-    """
-
-    label: str
-    seconds: Summary
-    times_erm: float | None
-    memory: int | None
-    memory_exact: bool
-    memory_erm: float | None
-
-    @property
-    def texts(self) -> list[str]:
-        """The row as it is printed."""
-        mean, std = self.seconds.mean, self.seconds.std
-        memory = NOTHING if self.memory is None else megabytes(self.memory)
-        return [
-            self.label,
-            NOTHING if mean is None else duration(mean),
-            NOTHING if std is None else duration(std),
-            ratio(self.times_erm),
-            memory if self.memory_exact or self.memory is None else f"≤ {memory}",
-            ratio(self.memory_erm),
-        ]
-
-    @property
-    def sort_keys(self) -> list[float | str | None]:
-        """What each text is sorted by."""
-        return [self.label, self.seconds.mean, self.seconds.std, self.times_erm, self.memory, self.memory_erm]
+def cost_table(section: Section) -> Table:
+    """One row a cell with finished runs that recorded their time; older records hold no memory."""
+    cells = [cell for cell in section.cells if summarize(list(_seconds(cell).values())).n]
+    memory = "" if any(_cell_peak(cell)[0] is not None for cell in cells) else "no place"
+    return Table(
+        name="Table of costs",
+        head=(
+            METHOD,
+            *(Column(name) for name in ("Time a run", "± std", "Time vs. ERM")),
+            *(Column(name, only=memory) for name in ("Peak memory", "Memory vs. ERM")),
+        ),
+        rows=tuple(_row(section, cell) for cell in cells),
+        note=_note(section),
+        sortable=True,
+    )
 
 
-def cost_rows(section: Section) -> list[CostRow]:
-    """One row a cell with finished runs that recorded their time."""
+def cost_sentence(section: Section, cell: Cell | None) -> str:
+    """As in "A run of PGD takes 2.8 times as long as one of ERM."; empty where that isn't known."""
     erm = section.erm
-    rows = [_row(cell, erm) for cell in section.cells if cell.done]
-    return [row for row in rows if row.seconds.n]
+    times = None if cell is None or cell is erm else _times(cell, erm)
+    if cell is None or erm is None or times is None:
+        return ""
+    return f"A run of {cell.label} takes {ratio(times)[:-1]} times as long as one of {erm.label}."
 
 
-def cost_head(section: Section) -> tuple[str, ...]:
-    """The table's columns: older records hold no memory."""
-    return _HEAD + (_MEMORY_HEAD if any(row.memory is not None for row in cost_rows(section)) else ())
+def timed(seconds: float | None, **data: float | int | None) -> Value:
+    """A duration, sorted by its seconds."""
+    return Value(NOTHING if seconds is None else duration(seconds), data, sort=seconds)
 
 
-def cost_note(section: Section) -> str:
-    """What the table of costs holds."""
+def _note(section: Section) -> str:
     kinds = {kind for run in section.done if (kind := _peak(run)[1]) is not None}
-    what = {
-        "gpu": "what torch allocated on the GPU",
-        "process": "the resident memory of the whole process, with what else it holds; “≤” where something before this "
-        "run took as much",
-    }
-    peak = f" Peak memory is {listed([what[kind] for kind in sorted(kinds) if kind in what], 'or')}." if kinds else ""
+    named = listed([_KINDS[kind] for kind in sorted(kinds) if kind in _KINDS], "or")
+    peak = f" Peak memory is {named}." if kinds else ""
     machines = distinct(str(sorted(run.part("machine").items(), key=str)) for run in section.done)
     mixed = " These runs are from different machines, so their times compare badly." if len(machines) > 1 else ""
     return (
@@ -84,47 +60,24 @@ def cost_note(section: Section) -> str:
     )
 
 
-def cost_sentence(section: Section, cell: Cell | None) -> str:
-    """As in "A run of PGD takes 2.8 times as long as one of ERM."; empty where that isn't known."""
-    erm = section.erm
-    if cell is None or erm is None or cell is erm:
-        return ""
-    times = _row(cell, erm).times_erm
-    if times is None:
-        return ""
-    return f"A run of {cell.label} takes {ratio(times)[:-1]} times as long as one of {erm.label}."
-
-
-def cost_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """The rows of all sections at full precision."""
-    return [
-        {
-            "section": section.heading,
-            "label": row.label,
-            "seconds_mean": row.seconds.mean,
-            "seconds_std": row.seconds.std,
-            "seconds_n": row.seconds.n,
-            "times_erm": row.times_erm,
-            "peak_memory_bytes": row.memory,
-            "peak_memory_exact": row.memory_exact,
-            "peak_memory_vs_erm": row.memory_erm,
-        }
-        for section in sections
-        for row in cost_rows(section)
-    ]
-
-
-def _row(cell: Cell, erm: Cell | None) -> CostRow:
+def _row(section: Section, cell: Cell) -> Row:
+    seconds = summarize(list(_seconds(cell).values()))
+    times = _times(cell, section.erm)
     memory, exact, kind = _cell_peak(cell)
-    erm_memory, erm_exact, erm_kind = _cell_peak(erm) if erm is not None else (None, False, None)
+    erm_memory, erm_exact, erm_kind = _cell_peak(section.erm) if section.erm is not None else (None, False, None)
     comparable = memory and erm_memory and exact and erm_exact and kind == erm_kind
-    return CostRow(
-        label=cell.label,
-        seconds=summarize(list(_seconds(cell).values())),
-        times_erm=_times(cell, erm),
-        memory=memory,
-        memory_exact=exact,
-        memory_erm=memory / erm_memory if comparable and memory and erm_memory else None,
+    share = memory / erm_memory if comparable and memory and erm_memory else None
+    peak = NOTHING if memory is None else ("" if exact else "≤ ") + megabytes(memory)
+    return Row(
+        (
+            Value(cell.label, {"section": section.heading, "label": cell.label}),
+            timed(seconds.mean, seconds_mean=seconds.mean),
+            timed(seconds.std, seconds_std=seconds.std, seconds_n=seconds.n),
+            # the median of the seeds that both have run: one run beside other work moves a mean
+            Value(ratio(times), {"times_erm": times}, sort=times),
+            Value(peak, {"peak_memory_bytes": memory, "peak_memory_exact": exact}, sort=memory),
+            Value(ratio(share), {"peak_memory_vs_erm": share}, sort=share),
+        )
     )
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.figures import Chart, axis, layout, plain, script_json
+from evenhand.report.figures import Chart, Style, axis, line, line_chart, plain
 from evenhand.report.ranking import leading
-from evenhand.report.styles import Style
 from evenhand.runs.read import Record, number
 from evenhand.wording import METRIC_TITLES, clipped, count, distinct, listed
 
@@ -56,28 +55,27 @@ def curves_note(section: Section) -> str:
 
 def curves_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
     """One row for each run, epoch and series of all stages that were measured, as the records hold them."""
-    rows: list[dict[str, Any]] = []
-    for section in sections:
-        for cell in section.cells:
-            for run in cell.done:
-                for stage, curve in _curves(run):
-                    lists = {name: curve.get(name) for name in _SERIES}
-                    lists |= {f"group: {name}": values for name, values in _mapping(curve.get("by_group")).items()}
-                    for series, values in lists.items():
-                        rows += [
-                            {
-                                "section": section.heading,
-                                "label": cell.label,
-                                "seed": run.seed,
-                                "data_seed": run.data_seed,
-                                "stage": stage,
-                                "epoch": epoch,
-                                "series": series,
-                                "value": value,
-                            }
-                            for epoch, value in _pairs(curve, values)
-                        ]
-    return rows
+    return [
+        {
+            "section": section.heading,
+            "label": cell.label,
+            "seed": run.seed,
+            "data_seed": run.data_seed,
+            "stage": stage,
+            "epoch": epoch,
+            "series": series,
+            "value": value,
+        }
+        for section in sections
+        for cell in section.cells
+        for run in cell.done
+        for stage, curve in _curves(run)
+        for series, values in [
+            *((name, curve.get(name)) for name in _SERIES),
+            *((f"group: {name}", values) for name, values in _mapping(curve.get("by_group")).items()),
+        ]
+        for epoch, value in _pairs(curve, values)
+    ]
 
 
 def stage_curves(run: Record) -> dict[str, Any]:
@@ -133,32 +131,18 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _chart(
     anchor: str, title: str, lines: list[tuple[Cell, Points]], styles: Mapping[str, Style], *, is_share: bool
 ) -> Chart:
-    scale = 100 if is_share else 1
-    unit = "%" if is_share else ""
-    traces = [_trace(plain(cell.label), points, styles[cell.label], scale, unit) for cell, points in lines]
+    scale, unit = (100, "%") if is_share else (1, "")
+    traces = [
+        line(
+            cell.label,
+            styles[cell.label],
+            [(epoch, scale * y, f", epoch {epoch}<br>{scale * y:.3g}{unit}") for epoch, y in points],
+            6,
+        )
+        for cell, points in lines
+    ]
     most = max(epoch for _, points in lines for epoch, _ in points)
-    # whole epochs only, about six of them
-    ticks = {"tick0": 0, "dtick": max(1, round(most / 6))}
-    frame = layout(
-        xaxis=axis("Epoch", **ticks),
-        yaxis=axis(plain(f"{title} (%)" if is_share else title)),
-        showlegend=True,
-        legend=layout()["legend"] | {"y": -0.24},
-    )
-    caption = title if not is_share else f"{title}, in %"
-    return Chart(
-        anchor, script_json(traces, frame), f"Training curves: {title}, one line a method.", caption, len(lines)
-    )
-
-
-def _trace(name: str, points: Points, style: Style, scale: int, unit: str) -> dict[str, Any]:
-    return {
-        "x": [epoch for epoch, _ in points],
-        "y": [scale * value for _, value in points],
-        "mode": "lines+markers",
-        "line": {"color": style.colour, "width": 1.5},
-        "marker": {"symbol": style.symbol, "size": 6},
-        "name": name,
-        "text": [f"<b>{name}</b>, epoch {epoch}<br>{scale * value:.3g}{unit}" for epoch, value in points],
-        "hoverinfo": "text",
-    }
+    x = axis("Epoch", tick0=0, dtick=max(1, round(most / 6)))  # whole epochs only, about six of them
+    y = axis(plain(f"{title} (%)" if is_share else title))
+    caption = f"{title}, in %" if is_share else title
+    return line_chart(anchor, traces, x, y, f"Training curves: {title}, one line a method.", caption)

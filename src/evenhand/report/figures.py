@@ -1,11 +1,11 @@
-"""Pictures of a section: one accuracy against another, a dot for each seed."""
+"""How pictures look: one colour and one symbol a method, and one accuracy against another, a dot for each seed."""
 
 from __future__ import annotations
 
 import html
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,51 @@ from markupsafe import Markup
 
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
-from evenhand.report.styles import Style
 from evenhand.wording import METRIC_TITLES, count, percent, visible
 
 GREY = "#808080"  # readable on white and on black; the page's script replaces it by its own ink
 _GRID = "rgba(128, 128, 128, 0.22)"
 _LEGEND_WIDTH = 34  # characters, so that a long label doesn't push the legend out of a telephone
 MOST_IN_LEGEND = 16  # with more methods a legend would be longer than the picture
+
+# Okabe and Ito's colour-blind-safe palette, without its yellow and black: those vanish on a light or a dark page.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_BASELINE_COLOUR = "#808080"
+# plotly's name and the character that looks like it. Seven symbols and six colours: 42 different pairs.
+_SYMBOLS = (
+    ("square", "■"),
+    ("diamond", "◆"),
+    ("triangle-up", "▲"),
+    ("triangle-down", "▼"),
+    ("star", "★"),
+    ("cross", "✚"),
+    ("x", "✖"),
+)
+_BASELINE_SYMBOL = ("circle", "●")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a method is drawn, everywhere alike: colour, plotly's symbol name, and the same symbol as a character."""
+
+    colour: str
+    symbol: str
+    glyph: str
+
+
+def method_styles(labels: Iterable[tuple[str, bool]]) -> dict[str, Style]:
+    """Styles by label, from (label, is it the baseline) in order of appearance. ERM is grey: the others stand out."""
+    styles: dict[str, Style] = {}
+    drawn = 0
+    for label, is_baseline in labels:
+        if label in styles:
+            continue
+        if is_baseline:
+            styles[label] = Style(_BASELINE_COLOUR, *_BASELINE_SYMBOL)
+            continue
+        styles[label] = Style(_COLOURS[drawn % len(_COLOURS)], *_SYMBOLS[drawn % len(_SYMBOLS)])
+        drawn += 1
+    return styles
 
 
 @dataclass(frozen=True)
@@ -90,6 +128,29 @@ def scatter(
         caption += " Point at a mark to see its method."
     label = f"Accuracy of every run, {titles[0]} against {titles[1]}; the table above has the numbers."
     return Chart(anchor, script_json(traces, frame), label, caption, legend)
+
+
+def line(label: str, style: Style, points: Sequence[tuple[float, float | None, str]], size: int) -> dict[str, Any]:
+    """A method's trace of (x, y, what hovering says of both)."""
+    name = plain(label)
+    return {
+        "x": [x for x, _, _ in points],
+        "y": [y for _, y, _ in points],
+        "mode": "lines+markers",
+        "line": {"color": style.colour, "width": 1.5},
+        "marker": {"symbol": style.symbol, "size": size},
+        "name": name,
+        "text": [f"<b>{name}</b>{text}" for _, _, text in points],
+        "hoverinfo": "text",
+    }
+
+
+def line_chart(
+    anchor: str, traces: list[dict[str, Any]], x: dict[str, Any], y: dict[str, Any], label: str, caption: str
+) -> Chart:
+    """Lines along an axis, with the legend below it."""
+    frame = layout(xaxis=x, yaxis=y, showlegend=True, legend=layout()["legend"] | {"y": -0.24})
+    return Chart(anchor, script_json(traces, frame), label, caption, len(traces))
 
 
 def script_json(traces: list[dict[str, Any]], frame: dict[str, Any]) -> Markup:

@@ -1,9 +1,9 @@
-"""The page's first words: who took the shortcut, which method avoids it if any does, and how sure that is."""
+"""A section in words: who took the shortcut, which method avoids it, how sure that is, and what the numbers are."""
 
 from __future__ import annotations
 
-from evenhand.metrics import Summary
-from evenhand.report.cells import DID_NOTHING, Cell, Section, difference
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, Summary
+from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, sizes
 from evenhand.report.ranking import (
     SHORTCUT_GAP,
     best_other,
@@ -17,6 +17,9 @@ from evenhand.report.ranking import (
 )
 from evenhand.report.ranking import gap as gap_of
 from evenhand.report.worst_table import worst_sentence
+from evenhand.runs.read import Record
+from evenhand.runs.worst_groups import MOST_NAMED, empty_groups
+from evenhand.validation import named
 from evenhand.wording import count, distinct, interval, listed, percent, points
 
 _MOST_NAMED = 3  # methods that a sentence names with their numbers
@@ -245,3 +248,83 @@ def _unfinished(section: Section) -> str:
         return ""
     text = listed(parts)
     return f"{text}; the table shows {'it' if sum(counts.values()) == 1 else 'them'}."
+
+
+# ---- the caption of the main table --------------------------------------------------------------------------------
+
+
+def section_notes(section: Section) -> list[str]:
+    """Sentences on test set, spread, comparison, selection and uncounted groups."""
+    done = section.done
+    if not done:
+        return ["No run is finished, so there are no numbers yet."]
+    return [
+        f"Accuracy in % on the primary test set, {_tests(done)}: mean ± standard deviation over seeds.",
+        _what_a_seed_changes(done),
+        _what_is_compared(section),
+        f"Model selection: {listed(distinct(run.selection for run in done), 'or')}.",
+        _uncounted(section),
+        *_files(done),
+    ]
+
+
+def _files(done: list[Record]) -> list[str]:
+    """Which files were read, where runs tell; how many don't."""
+    told = distinct(
+        f"{option} {digest[:12]}" for run in done if not run.files_unknown for option, digest in run.files.items()
+    )
+    unknown = sum(run.files_unknown for run in done)
+    notes = [f"Files read (SHA-256): {listed(told)}."] if told else []
+    if unknown:
+        notes.append(f"Files unknown: {unknown} of {count(len(done), 'run')}, made before records told of files.")
+    return notes
+
+
+def _tests(done: list[Record]) -> str:
+    texts: list[str] = []
+    for name in distinct(run.primary_test for run in done):
+        size = sizes([run for run in done if run.primary_test == name], "data", name, "n")
+        texts.append(f"“{name}”" + (f" ({size} samples)" if size else ""))
+    return listed(texts, "or")
+
+
+def _what_a_seed_changes(done: list[Record]) -> str:
+    seeds = {(run.seed, run.data_seed) for run in done}
+    data_seeds = {run.data_seed for run in done}
+    if len(seeds) == 1:
+        return "There is one seed only, so there is no spread, and a difference between methods may be chance."
+    if len(data_seeds) == 1:
+        return (
+            f"All seeds share the same data (data seed {data_seeds.pop()}): a seed changes initialisation and order "
+            "of training only."
+        )
+    if all(seed == data_seed for seed, data_seed in seeds):
+        return "Each seed has its own data, initialisation and order of training."
+    return "Some seeds share their data and others do not, so the spread mixes both; tables/runs.csv tells which."
+
+
+def _what_is_compared(section: Section) -> str:
+    if section.baseline is None:
+        return f"There is no finished {section.baseline_name} run to compare with."
+    others = [c.label for c in section.cells if c.is_baseline and c.done and c is not section.baseline]
+    which = f" (to {section.baseline.label}, not to {listed(others, 'or')})" if others else ""
+    return (
+        f"“Conflicting vs. {section.baseline_name}” is the difference in conflicting accuracy on the same "
+        f"seeds{which}, in points, with its 95% t-interval, which is not corrected for comparing several methods."
+    )
+
+
+def _uncounted(section: Section) -> str:
+    done = section.done
+    rule = (
+        f"A group of fewer than {SMALLEST_COUNTED_GROUP} test samples never counts as the worst group; all of these "
+        "together are “Small groups”, each sample counted once"
+    )
+    names = section.groups_not_counted
+    groups = {name for run in done if run.metrics for name in run.metrics.by_group}
+    if not names:
+        return f"{rule}; here all groups count." if groups else f"{rule}."
+    few = f"here {len(names)} of {count(len(groups | set(names)), 'group')} ({named(names, MOST_NAMED)})"
+    empty = distinct(name for run in done if run.metrics for name in empty_groups(run.metrics.by_group))
+    none = f" Without a sample, so that nothing is known of them: {named(empty, MOST_NAMED)}." if empty else ""
+    return f"{rule}: {few}.{none}"

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evenhand.metrics import Summary
 from evenhand.report.cells import Cell, Section
-from evenhand.report.figures import Chart, axis, layout, plain, script_json
-from evenhand.report.styles import Style, method_styles
+from evenhand.report.figures import Chart, Style, axis, line, line_chart, method_styles, plain
 from evenhand.runs.read import number
 from evenhand.wording import METRIC_TITLES, clipped, count, mean_std, settings_text
 
@@ -148,19 +146,13 @@ def _chart(anchor: str, sweep: Sweep, known: Mapping[str, Style]) -> Chart:
     styles = known
     if any(line.label not in known for line in sweep.lines):
         styles = method_styles((line.label, line.is_erm) for line in sweep.lines)
-    traces = [_trace(line, sweep, styles[line.label]) for line in sweep.lines]
-    setting = clipped(sweep.setting.partition(".")[2], 40)
-    part = sweep.setting.partition(".")[0]
+    traces = [_trace(one, sweep.metric, styles[one.label]) for one in sweep.lines]
+    part, _, name = sweep.setting.partition(".")
+    setting = clipped(name, 40)
     scale = {"type": "log"} if sweep.is_logarithmic else {}
     values = sorted({value for line in sweep.lines for value, _ in line.points})
     ticks = {"tickvals": values, "ticktext": [f"{v:g}" for v in values]} if len(values) <= 8 else {}
     metric = METRIC_TITLES[sweep.metric].lower()
-    frame = layout(
-        xaxis=axis(plain(f"{setting} ({part})"), **scale, **ticks),
-        yaxis=axis(f"Accuracy, {metric} (%)"),
-        showlegend=True,
-        legend=layout()["legend"] | {"y": -0.24},
-    )
     logarithmic = " Logarithmic axis." if sweep.is_logarithmic else ""
     beside = (
         " A high conflicting accuracy alone may be an inverted shortcut: the table of methods has the aligned one."
@@ -174,25 +166,16 @@ def _chart(anchor: str, sweep: Sweep, known: Mapping[str, Style]) -> Chart:
     label = (
         f"Accuracy, {metric}, along {setting}: {count(len(sweep.lines), 'line')}; tables/sweeps.csv has the numbers."
     )
-    return Chart(anchor, script_json(traces, frame), label, caption, len(sweep.lines))
+    x, y = axis(plain(f"{setting} ({part})"), **scale, **ticks), axis(f"Accuracy, {metric} (%)")
+    return line_chart(anchor, traces, x, y, label, caption)
 
 
-def _trace(line: Line, sweep: Sweep, style: Style) -> dict[str, Any]:
-    found = [(value, cell, cell.summary(sweep.metric)) for value, cell in line.points]
-    name = plain(line.label)
-    spread = [100 * (summary.std or 0.0) for *_, summary in found]
-    return {
-        "x": [value for value, *_ in found],
-        "y": [None if summary.mean is None else 100 * summary.mean for *_, summary in found],
-        "error_y": {"type": "data", "array": spread, "width": 4, "thickness": 1},
-        "mode": "lines+markers",
-        "line": {"color": style.colour, "width": 1.5},
-        "marker": {"symbol": style.symbol, "size": 8},
-        "name": name,
-        "text": [f"<b>{name}</b><br>{value:g}: {_text(summary, cell)}%" for value, cell, summary in found],
-        "hoverinfo": "text",
-    }
-
-
-def _text(summary: Summary, cell: Cell) -> str:
-    return mean_std(summary, len(cell.counted))
+def _trace(found: Line, metric: str, style: Style) -> dict[str, Any]:
+    summaries = [(value, cell.summary(metric), len(cell.counted)) for value, cell in found.points]
+    points = [
+        (value, None if summary.mean is None else 100 * summary.mean, f"<br>{value:g}: {mean_std(summary, seeds)}%")
+        for value, summary, seeds in summaries
+    ]
+    spread = [100 * (summary.std or 0.0) for _, summary, _ in summaries]
+    error = {"type": "data", "array": spread, "width": 4, "thickness": 1}
+    return line(found.label, style, points, 8) | {"error_y": error}

@@ -1,65 +1,60 @@
-"""The tables as data: one row a method (page, Markdown, CSV) and one row a run (CSV)."""
+"""The tables of a section, each built once, and what is written of them beside the page."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.metrics import PairedDifference
-from evenhand.report.cells import Cell, Section, difference
-from evenhand.report.detection import DETECTION_HEAD, DETECTION_NOTE, detection_rows
-from evenhand.report.headline import headline
-from evenhand.report.heat import HEAT_NOTE, heat_map
-from evenhand.report.paired import PAIRED_HEAD, paired_note, paired_rows
+from evenhand.metrics import PairedDifference, Summary, holm, summarize, wilson
+from evenhand.report.cells import Cell, Section, difference, sizes
+from evenhand.report.cost import cost_table, timed
+from evenhand.report.facts import facts_table, settings_table
+from evenhand.report.headline import headline, section_notes
 from evenhand.report.ranking import fault
-from evenhand.report.worst_table import WORST_HEAD, WORST_NOTE, run_columns, worst_columns, worst_rows
-from evenhand.runs.read import METRICS, STATUSES, Measured, Record
+from evenhand.report.table import METHOD, Column, Row, Table, Value, csv_text, table_of
+from evenhand.report.worst_table import run_columns, worst_columns, worst_table
+from evenhand.runs.read import METRICS, STATUSES, Measured, Record, number
 from evenhand.wording import (
     METRIC_TITLES,
     NOTHING,
+    clipped,
     count,
     distinct,
     interval,
     listed,
-    markdown_table,
     markdown_text,
     mean_std,
+    p_text,
     points,
 )
 
 SHOWN_METRICS = ("average", "worst_group", "aligned", "conflicting")
+RUN_COLUMNS = ("seed", "data_seed", "status", "error", "did_nothing")
+SCORE_MEASURES = {"auroc": "AUROC", "average_precision": "Average precision", "sampling_mass": "Sampling mass"}
+
+Tables = Mapping[str, Table]
+Told = Sequence[tuple[Section, Tables]]  # every section with its tables
 
 
-@dataclass(frozen=True)
-class MethodRow:
-    """One method, as the page and the Markdown table print it.
-
-    Attributes:
-        numbers: "mean ± std" for each of the section's `shown_metrics`; empty where no run is finished.
-        change: Paired difference to the baseline in conflicting accuracy, in points; "baseline" for that itself.
-        interval: Its 95% interval, or why there is none.
-        notes: What has failed, still runs, is planned or was skipped.
-        remark: Why the method can't be called good, or in how many runs it did nothing; mostly empty.
-    """
-
-    label: str
-    numbers: tuple[str, ...]
-    seeds: int
-    change: str
-    interval: str
-    notes: tuple[str, ...]
-    remark: str
+def section_tables(section: Section) -> Tables:
+    """All tables of a section by name; one that has nothing to show has no rows."""
+    return {
+        "methods": methods_table(section),
+        "worst": worst_table(section),
+        "tests": paired_table(section),
+        "detection": detection_table(section),
+        "groups": groups_table(section),
+        "cost": cost_table(section),
+        "sets": sets_table(section),
+        "facts": facts_table(section),
+        "settings": settings_table(section),
+    }
 
 
-def method_rows(section: Section) -> list[MethodRow]:
-    """The rows of a section's main table: every cell, whatever became of it."""
-    metrics = shown_metrics(section)
-    return [_method_row(cell, section.baseline, metrics) for cell in section.cells]
+# ---- methods --------------------------------------------------------------------------------------------------------
 
 
 def shown_metrics(section: Section) -> tuple[str, ...]:
@@ -67,29 +62,74 @@ def shown_metrics(section: Section) -> tuple[str, ...]:
     return section.metrics(SHOWN_METRICS)
 
 
-def to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
+def methods_table(section: Section) -> Table:
+    """The main table: every cell, whatever became of it."""
+    return Table(
+        name="Table of methods",
+        head=(
+            METHOD,
+            *(Column(METRIC_TITLES[metric]) for metric in shown_metrics(section)),
+            Column("Seeds"),
+            Column(f"Conflicting vs. {section.baseline_name}"),
+            Column("95% interval", only="text"),
+            Column("Status", "", only="text"),
+        ),
+        rows=tuple(_method_row(section, cell) for cell in section.cells),
+        note=" ".join(section_notes(section)),
+        title="Accuracy by method.",
+        kind="methods",
+        sortable=True,
+    )
+
+
+def _method_row(section: Section, cell: Cell) -> Row:
+    metrics, done = shown_metrics(section), len(cell.counted)
+    paired = _to_baseline(cell, section.baseline)
+    change = paired.summary if paired else None
+    text, spread = "baseline" if cell is section.baseline else NOTHING, ""
+    if change and change.n:
+        text, spread = points(change.mean), interval(change) or "one seed, no interval"
+        if 1 < change.n < done:
+            spread += f", n = {change.n}"
+    notes, remark = _notes(cell), _remark(cell)
+    data = {
+        f"conflicting_vs_baseline_{part}": change and getattr(change, part) for part in ("mean", "low", "high", "n")
+    }
+    values = (
+        Value(cell.label, _cell_data(cell)),
+        *(Value(mean_std(cell.summary(metric), done) if done else NOTHING) for metric in metrics),
+        Value(str(done)),
+        Value(text, data | {"conflicting_vs_baseline_p": paired and paired.p}, aside=spread, below=remark),
+        Value(spread or NOTHING),
+        Value("; ".join([listed(notes) or "done", *distinct([remark])])),
+    )
+    return Row(values, notes, done=done > 0)
+
+
+def _to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
     """The paired difference to the baseline in conflicting accuracy; None for itself, without it, or of ERM's runs."""
     if baseline is None or cell is baseline or not cell.is_tried:
         return None
     return difference(cell.values("conflicting"), baseline.values("conflicting"))
 
 
-def _method_row(cell: Cell, baseline: Cell | None, metrics: Sequence[str]) -> MethodRow:
-    done = len(cell.counted)
-    numbers = tuple(mean_std(cell.summary(metric), done) for metric in metrics) if done else ()
-    change, spread = NOTHING, ""
-    paired = to_baseline(cell, baseline)
-    if cell is baseline:
-        change = "baseline"
-    elif paired is not None and paired.summary.n:
-        change = points(paired.summary.mean)
-        spread = interval(paired.summary) or "one seed, no interval"
-        if 1 < paired.summary.n < done:
-            spread += f", n = {paired.summary.n}"
-    return MethodRow(cell.label, numbers, done, change, spread, _notes(cell), _remark(cell))
+def _cell_data(cell: Cell) -> dict[str, Any]:
+    row = _identity(cell.first) | {"label": cell.label}
+    row |= {status: len(cell.with_status(status)) for status in STATUSES}
+    row["did_nothing"] = len(cell.idle)
+    row["fault"] = fault(cell) if cell.done else None
+    row["errors"] = "; ".join(distinct(run.error for run in cell.runs))
+    for metric in METRICS:
+        row |= _parts(cell.summary(metric), f"{metric}_")
+    return row | worst_columns(cell)
+
+
+def _parts(summary: Summary, prefix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{part}": getattr(summary, part) for part in ("mean", "std", "n")}
 
 
 def _remark(cell: Cell) -> str:
+    """Why the method can't be called good, or in how many runs it did nothing; mostly empty."""
     parts: list[str] = []
     if cell.idle:
         reasons = listed(distinct(run.did_nothing for run in cell.idle), "or")
@@ -114,107 +154,206 @@ def _notes(cell: Cell) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def methods_markdown(title: str, sections: Sequence[tuple[Section, Sequence[str]]]) -> str:
-    """All sections as Markdown: for each, its notes and its main table."""
+# ---- paired tests ---------------------------------------------------------------------------------------------------
+
+
+def paired_table(section: Section) -> Table:
+    """Every method that was tried against the baseline, in every metric that is defined; no rows without a baseline."""
+    baseline = section.baseline
+    return Table(
+        name="Table of paired tests",
+        head=(
+            METHOD,
+            Column("Metric", ""),
+            *(Column(name) for name in ("Difference (points)", "95% interval", "Seeds", "p", "p, Holm")),
+        ),
+        rows=() if baseline is None else _tests(section, baseline),
+        note=f"Paired t-tests against {baseline.label if baseline else NOTHING} over the seeds that both have run, "
+        "two-sided; “p, Holm” is corrected for the number of methods compared in the same metric.",
+        sortable=True,
+    )
+
+
+def _tests(section: Section, baseline: Cell) -> tuple[Row, ...]:
+    others = [cell for cell in section.cells if cell is not baseline and cell.is_tried]
+    rows: list[Row] = []
+    for metric in section.metrics(METRICS):
+        paired = [difference(cell.values(metric), baseline.values(metric)) for cell in others]
+        for cell, test, p_holm in zip(others, paired, holm([test.p for test in paired]), strict=True):
+            change = test.summary
+            values = (
+                _method(section, cell, baseline=baseline.label),
+                Value(METRIC_TITLES[metric], {"metric": metric}),
+                Value(points(change.mean), {"difference_mean": change.mean, "difference_std": change.std}),
+                Value(interval(change) or NOTHING, {"low": change.low, "high": change.high}),
+                Value(str(change.n), {"n": change.n}),
+                Value(p_text(test.p), {"p": test.p}),
+                Value(p_text(p_holm), {"p_holm": p_holm}),
+            )
+            rows += [Row(values)] if change.n else []
+    return tuple(rows)
+
+
+def _method(section: Section, cell: Cell, **more: Any) -> Value:
+    return Value(cell.label, {"section": section.heading, "label": cell.label} | more)
+
+
+# ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def detection_table(section: Section) -> Table:
+    """How well scores find the conflicting samples of the training set; one row a cell with scores."""
+    return Table(
+        name="Table of detection",
+        head=(
+            METHOD,
+            *map(Column, SCORE_MEASURES.values()),
+            Column("Seeds"),
+            Column("Scoring", only="page"),  # tables are the same whenever a study is run again, times are not
+        ),
+        rows=tuple(row for cell in section.cells for row in _detection_row(section, cell)),
+        note="How well the scores of the training samples find the conflicting ones, in %: area under the ROC curve, "
+        "average precision, and the conflicting samples' share of the scores' sum, which is that of the draws.",
+        more="“Scoring” is the mean time that computing the scores took; runs that took another's scores over carry "
+        "that one's.",
+        sortable=True,
+    )
+
+
+def _detection_row(section: Section, cell: Cell) -> tuple[Row, ...]:
+    found = [(run, detection) for run in cell.done if (detection := _detection(run))]
+    measures = {name: summarize([number(detection.get(name)) for _, detection in found]) for name in SCORE_MEASURES}
+    n = max(summary.n for summary in measures.values())
+    seconds = summarize([number(run.part("durations", "stages").get("scores")) for run, _ in found])
+    values = (
+        _method(section, cell),
+        *(Value(mean_std(summary, n), _parts(summary, f"{name}_")) for name, summary in measures.items()),
+        Value(str(n)),
+        timed(seconds.mean),
+    )
+    return (Row(values),) if n else ()
+
+
+def _detection(run: Record) -> dict[str, Any]:
+    """What the stage `scores` says of it; empty where there is none or the alignment is unknown."""
+    stages = run.raw.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        if isinstance(stage, dict) and stage.get("name") == "scores" and isinstance(stage.get("detection"), dict):
+            return stage["detection"]
+    return {}
+
+
+# ---- groups and test sets -------------------------------------------------------------------------------------------
+
+
+def groups_table(section: Section) -> Table:
+    """Accuracy by group as a heat map: a row a method, a column a group of the primary test set."""
+    done, uncounted = section.done, set(section.groups_not_counted)
+    names = distinct(name for run in done if run.metrics for name in run.metrics.by_group)
+    heads = (
+        Column(
+            clipped(name),
+            small=sizes(done, "group_sizes", done[0].primary_test or "", name) or NOTHING,
+            starred=name in uncounted,
+        )
+        for name in names
+    )
+    smallest = {name: _least(section, name) for name in names}
+
+    def reached(name: str) -> Callable[[Cell], Value]:
+        return lambda cell: _group(cell, name, smallest[name], counted=name not in uncounted)
+
+    return table_of(
+        "Table of groups",
+        [cell for cell in section.cells if cell.done and names],
+        [
+            (METHOD, lambda cell: _method(section, cell)),
+            *((head, reached(name)) for head, name in zip(heads, names, strict=True)),
+        ],
+        note="Accuracy in % on each group of the primary test set, mean ± standard deviation over seeds. Groups marked "
+        "* are too small to count as the worst one and are taken together as small groups.",
+        more="Blue is high, orange low.",
+        kind="heat",
+        sortable=True,
+        is_long=True,
+    )
+
+
+def _group(cell: Cell, name: str, size: int | None, *, counted: bool) -> Value:
+    summary = cell.group_summary(name)
+    low, high = (None if size is None else wilson(summary.mean, size)) or (None, None)
+    data = {"group": name, "counted": counted, **_parts(summary), "samples": size, "low": low, "high": high}
+    style = "" if summary.mean is None else f"--share: {100 * summary.mean:.1f}%"
+    return Value(mean_std(summary, len(cell.counted)), data, style=style)
+
+
+def _least(section: Section, group: str) -> int | None:
+    """Samples of a group in the run that has the fewest; None where a run doesn't say."""
+    found = [run.part("group_sizes", run.primary_test or "").get(group) for run in section.done]
+    known = [size for size in found if isinstance(size, int) and size > 0]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def sets_table(section: Section) -> Table:
+    """Every finished method on every test set; the primary ones first."""
+    done, metrics = section.done, section.metrics(METRICS, all_tests=True)
+    names = distinct([*(run.primary_test for run in done), *(name for run in done for name in run.tests)])
+    found = [(n, cell) for n in names for cell in section.cells if any(n in run.tests for run in cell.done)]
+
+    def reached(metric: str) -> Callable[[tuple[str, Cell]], str]:
+        return lambda pair: mean_std(pair[1].summary(metric, pair[0]), len(pair[1].counted))
+
+    return table_of(
+        "Table of test sets",
+        found,
+        [
+            (Column("Test set", ""), lambda pair: clipped(pair[0])),
+            (METHOD, lambda pair: pair[1].label),
+            *((METRIC_TITLES[metric], reached(metric)) for metric in metrics),
+        ],
+        note="Accuracy in %, mean ± standard deviation over seeds. “Train-weighted” weighs each group by its share of "
+        "the training data.",
+        sortable=True,
+    )
+
+
+# ---- beside the page ------------------------------------------------------------------------------------------------
+
+
+def methods_markdown(title: str, told: Told) -> str:
+    """All sections as Markdown: for each, its notes and its tables."""
     lines = [f"# {markdown_text(title)}", ""]
-    for section, notes in sections:
-        head = main_head(section)
+    for section, tables in told:
         lines += [f"## {markdown_text(section.heading)}", "", markdown_text(headline(section)), ""]
-        lines += [*(markdown_text(note) for note in notes), ""]
-        lines.append(f"| {' | '.join(markdown_text(name) for name in head)} |")
-        lines.append(f"| --- |{' ---: |' * (len(head) - 2)} --- |")
-        for values in main_rows(section):
-            lines.append(f"| {' | '.join(markdown_text(value) for value in values)} |")
-        lines.append("")
-        worst = worst_rows(section)
-        if worst:
-            lines += markdown_table(WORST_NOTE, WORST_HEAD, [row.texts for row in worst], 2)
-        tests = paired_rows(section)
-        if tests:
-            lines += markdown_table(paired_note(section), PAIRED_HEAD, [row.texts for row in tests], 2)
-        found = detection_rows(section)
-        if found:
-            lines += markdown_table(DETECTION_NOTE, DETECTION_HEAD, [row.texts for row in found], 1)
-        heat = heat_map(section)
-        if heat.columns:
-            head = ["Method", *(column.name + ("" if column.counted else " *") for column in heat.columns)]
-            lines += markdown_table(HEAT_NOTE, head, [[r.label, *(c.text for c in r.cells)] for r in heat.rows], 1)
+        lines += [*(markdown_text(note) for note in section_notes(section)), ""]
+        shown = [replace(tables["methods"], note=""), *(tables[n] for n in ("worst", "tests", "detection", "groups"))]
+        lines += [line for table in shown if table.rows for line in table.markdown()]
     return "\n".join(lines)
 
 
-def main_head(section: Section) -> list[str]:
-    """Headings of a section's main table as text."""
-    metrics = [METRIC_TITLES[m] for m in shown_metrics(section)]
-    return ["Method", *metrics, "Seeds", f"Conflicting vs. {section.baseline_name}", "95% interval", "Status"]
-
-
-def main_rows(section: Section) -> list[list[str]]:
-    """Its rows as text."""
-    rows = []
-    for row in method_rows(section):
-        numbers = row.numbers or (NOTHING,) * len(shown_metrics(section))
-        status = "; ".join([listed(row.notes) or "done", *distinct([row.remark])])
-        rows.append([row.label, *numbers, str(row.seeds), row.change, row.interval or NOTHING, status])
-    return rows
-
-
-def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV, numbers at full precision; every key of any row is a column."""
-    stream = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    # not pandas, whose columns can't be named by every text that JSON can hold
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def methods_csv(sections: Sequence[Section]) -> str:
-    """One row a cell, all numbers at full precision."""
-    rows: list[dict[str, Any]] = []
-    for section in sections:
-        for cell in section.cells:
-            row = _identity(cell.first) | {"label": cell.label}
-            row |= {status: len(cell.with_status(status)) for status in STATUSES}
-            row["did_nothing"] = len(cell.idle)
-            row["fault"] = fault(cell) if cell.done else None
-            row["errors"] = "; ".join(dict.fromkeys(run.error for run in cell.runs if run.error))
-            for metric in METRICS:
-                summary = cell.summary(metric)
-                row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
-            row |= {f"{kind}_{part}": value for kind, part, value in worst_columns(cell)}
-            paired = to_baseline(cell, section.baseline)
-            change = paired.summary if paired else None
-            row |= {
-                "conflicting_vs_baseline_mean": change and change.mean,
-                "conflicting_vs_baseline_low": change and change.low,
-                "conflicting_vs_baseline_high": change and change.high,
-                "conflicting_vs_baseline_n": change and change.n,
-                "conflicting_vs_baseline_p": paired and paired.p,
-            }
-            rows.append(row)
-    return csv_text(rows)
+def methods_latex(told: Told) -> str:
+    """For each section its main table, worst groups and tests, each in a `table` with its notes as caption."""
+    parts = ["% Needs \\usepackage{booktabs}."]
+    for section, tables in told:
+        shown = [tables[name] for name in ("methods", "worst", "tests")]
+        parts += [table.latex(f"{section.heading}. {table.note}") for table in shown if table.rows]
+    return "\n".join(parts)
 
 
 def runs_csv(records: Sequence[Record], folder: Path) -> str:
     """One row a run, all metrics of all test sets at full precision; fractions of 1."""
-    rows: list[dict[str, Any]] = []
-    for record in records:
-        row: dict[str, Any] = {"record": record.path.relative_to(folder).as_posix()} | _identity(record)
-        row |= {
-            "seed": record.seed,
-            "data_seed": record.data_seed,
-            "status": record.status,
-            "error": record.error,
-            "did_nothing": record.did_nothing,
-            "primary_test": record.primary_test,
-            "configuration": record.configuration,
+    return csv_text(
+        {"record": record.path.relative_to(folder).as_posix()}
+        | _identity(record)
+        | {name: getattr(record, name) for name in (*RUN_COLUMNS, "primary_test", "configuration")}
+        | _metric_columns(record.metrics, "")
+        | {
+            key: value
+            for test, found in record.tests.items()
+            for key, value in _metric_columns(found, f"{test}/").items()
         }
-        row |= _metric_columns(record.metrics, "")
-        for test, metrics in record.tests.items():
-            row |= _metric_columns(metrics, f"{test}/")
-        rows.append(row)
-    return csv_text(rows)
+        for record in records
+    )
 
 
 def _identity(record: Record) -> dict[str, Any]:
@@ -234,6 +373,6 @@ def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, Any]:
     """The columns exist for a run without metrics too, and are empty there."""
     if metrics is None:
         return {f"{prefix}{name}": None for name in METRICS}
-    columns: dict[str, Any] = {f"{prefix}{name}": value for name, value in metrics.overall.items()}
-    columns |= {f"{prefix}{name}": value for name, value in run_columns(metrics).items()}
-    return columns | {f"{prefix}group: {name}": value for name, value in metrics.by_group.items()}
+    columns: dict[str, Any] = metrics.overall | run_columns(metrics)
+    columns |= {f"group: {name}": value for name, value in metrics.by_group.items()}
+    return {f"{prefix}{name}": value for name, value in columns.items()}

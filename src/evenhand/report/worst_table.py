@@ -4,68 +4,68 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, summarize, wilson
 from evenhand.report.cells import Cell, Section
+from evenhand.report.table import METHOD, Column, Row, Table, Value
 from evenhand.runs.read import Measured
 from evenhand.runs.worst_groups import MOST_NAMED, group_texts, interval_text, is_lower
 from evenhand.validation import named
 from evenhand.wording import NOTHING, clipped, count, distinct, mean_std
 
-WORST_HEAD = ("Method", "Group", "Samples", "Accuracy", "95% interval")
-WORST_NOTE = (
+_NOTE = (
     f"For each method the group of at least {SMALLEST_COUNTED_GROUP} test samples with the lowest accuracy, and all "
     "smaller groups together, each sample counted once: accuracy in %, mean ± standard deviation over seeds. The "
     "interval is Wilson’s, of the mean on as many samples as one seed has."
 )
 
 
-@dataclass(frozen=True)
-class WorstRow:
-    """A method's worst group, or its small groups together, as text for each of WORST_HEAD."""
-
-    label: str
-    texts: tuple[str, ...]
-
-
-def worst_rows(section: Section) -> list[WorstRow]:
+def worst_table(section: Section) -> Table:
     """Up to two rows a method: the worst group of each run, and the small ones; none where no groups are known."""
-    rows: list[WorstRow] = []
-    for cell in section.cells:
-        for kind, shares in zip(("worst", "small"), _shares(cell), strict=True):
-            if shares:
-                rows.append(WorstRow(cell.label, (cell.label, _names(kind, shares), *_numbers(shares, len(cell.done)))))
-    return rows
-
-
-def worst_columns(cell: Cell) -> list[tuple[str, str, Any]]:
-    """(kind, part, value) for each column of a cell's row: names, samples and the ends of the interval."""
-    columns: list[tuple[str, str, Any]] = []
-    for kind, shares in zip(("worst_group", "small_groups"), _shares(cell), strict=True):
-        if shares:
-            whole = _together(shares)
-            low, high = whole.interval or (None, None)
-            accuracy = {} if kind == "worst_group" else {"mean": whole.accuracy}  # the former's has columns already
-            parts = {"names": named(whole.names), **accuracy, "samples": whole.n, "low": low, "high": high}
-            columns += [(kind, part, value) for part, value in parts.items()]
-    return columns
+    return Table(
+        name="Table of worst groups",
+        head=(
+            METHOD,
+            Column("Group", ""),
+            *(Column(name) for name in ("Samples", "Accuracy", "95% interval")),
+        ),
+        rows=tuple(
+            Row((Value(cell.label), Value(_names(kind, shares)), *map(Value, _numbers(shares, len(cell.done)))))
+            for cell in section.cells
+            for kind, shares in zip(("worst", "small"), _shares(cell), strict=True)
+            if shares
+        ),
+        note=_NOTE,
+        sortable=True,
+    )
 
 
 def worst_data(cell: Cell) -> dict[str, Any]:
-    """The same as an object for the worst group and one for the small ones."""
-    found: dict[str, Any] = {}
-    for kind, shares in zip(("worst_group", "small_groups"), _shares(cell), strict=True):
-        if shares:
-            whole = _together(shares)
-            found[kind] = {
-                "names": list(whole.names),
-                "samples": whole.n,
-                "accuracy": whole.accuracy,
-                "interval": whole.interval and list(whole.interval),
-            }
-    return found
+    """An object for the worst group and one for the small ones: names, samples, accuracy and its interval."""
+    return {
+        kind: {
+            "names": list(whole.names),
+            "samples": whole.n,
+            "accuracy": whole.accuracy,
+            "interval": whole.interval and list(whole.interval),
+        }
+        for kind, shares in zip(("worst_group", "small_groups"), _shares(cell), strict=True)
+        if shares
+        for whole in [_together(shares)]
+    }
+
+
+def worst_columns(cell: Cell) -> dict[str, Any]:
+    """The same as columns of a cell's row."""
+    columns: dict[str, Any] = {}
+    for kind, found in worst_data(cell).items():
+        low, high = found["interval"] or (None, None)
+        columns[f"{kind}_names"] = named(found["names"])
+        if kind == "small_groups":  # the worst one's mean has a column already
+            columns[f"{kind}_mean"] = found["accuracy"]
+        columns |= {f"{kind}_samples": found["samples"], f"{kind}_low": low, f"{kind}_high": high}
+    return columns
 
 
 def run_columns(measured: Measured) -> dict[str, Any]:

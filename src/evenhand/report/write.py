@@ -1,24 +1,46 @@
-"""`write_report`: everything a folder of runs has to say, as a page and as tables."""
+"""Everything that a folder of runs or an audit has to say, as a page and as tables; `evenhand.report` calls it."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+from jinja2 import UndefinedError
+
+from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
-from evenhand.report.cost import cost_data
-from evenhand.report.curves import curves_data
-from evenhand.report.data import report_json
-from evenhand.report.detection import detection_data
-from evenhand.report.heat import groups_data
-from evenhand.report.latex import methods_latex
-from evenhand.report.page import render_page, section_notes
-from evenhand.report.paired import paired_data
+from evenhand.report.cost import cost_sentence
+from evenhand.report.curves import curves_data, stage_curves
+from evenhand.report.facts import commands, section_facts
+from evenhand.report.headline import headline, section_notes
+from evenhand.report.page import render_page
 from evenhand.report.plans import find_plans, with_planned
-from evenhand.report.sweeps import find_sweeps, sweeps_data
-from evenhand.report.tables import csv_text, methods_csv, methods_markdown, runs_csv
-from evenhand.runs.read import find_records
+from evenhand.report.ranking import best_other, fault
+from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
+from evenhand.report.table import csv_text
+from evenhand.report.tables import RUN_COLUMNS, Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
+from evenhand.report.worst_table import run_columns, worst_data
+from evenhand.runs.read import METRICS, Record, find_records
+from evenhand.validation import UserError
+
+_FILES = {
+    "html": "report.html",
+    "json": "report.json",
+    "markdown": "tables/methods.md",
+    "latex": "tables/methods.tex",
+    "csv": "tables/methods.csv",
+    **{
+        f"{name}_csv": f"tables/{name}.csv"
+        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost")
+    },
+}
+AUDIT_FORMAT = 2  # of audit.json, as this room reads it
+JSON_FORMAT = 1  # of report.json; raised when a reader of the old one would misread the new one
 
 
 @dataclass(frozen=True)
@@ -72,49 +94,33 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         UserError: If the folder is missing, holds no record, or holds one that can't be read.
     """
     folder = Path(folder)
-    plans = find_plans(folder)
-    records = with_planned(find_records(folder), plans)
-    sections = group_records(records, plans)
-    title = title or plans.title or _title(sections)
-    tables = folder / "tables"
-    files = ReportFiles(
-        html=folder / "report.html",
-        markdown=tables / "methods.md",
-        csv=tables / "methods.csv",
-        runs_csv=tables / "runs.csv",
-        latex=tables / "methods.tex",
-        tests_csv=tables / "tests.csv",
-        detection_csv=tables / "detection.csv",
-        groups_csv=tables / "groups.csv",
-        curves_csv=tables / "curves.csv",
-        sweeps_csv=tables / "sweeps.csv",
-        json=folder / "report.json",
-        cost_csv=tables / "cost.csv",
-    )
-    sweeps = find_sweeps(sections)
+    title, records, told, sweeps = _read(folder, title)
+    sections = [section for section, _ in told]
+
+    def rows(name: str) -> str:
+        return csv_text(row for _, made in told for row in made[name].data)
+
     timed = {
-        files.html: lambda: render_page(title, sections, sweeps, folder),
-        files.json: lambda: report_json(title, sections, sweeps),
-        files.cost_csv: lambda: csv_text(cost_data(sections)),
+        "html": lambda: render_page(title, told, sweeps, folder),
+        "json": lambda: report_json(title, told, sweeps),
+        "cost_csv": lambda: rows("cost"),
     }
-    noted = [(section, section_notes(section)) for section in sections]
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
-        **{path: make() for path, make in timed.items() if page},
-        files.markdown: methods_markdown(title, noted),
-        files.csv: methods_csv(sections),
-        files.runs_csv: runs_csv(records, folder),
-        files.latex: methods_latex(noted),
-        files.tests_csv: csv_text(paired_data(sections)),
-        files.detection_csv: csv_text(detection_data(sections)),
-        files.groups_csv: csv_text(groups_data(sections)),
-        files.curves_csv: csv_text(curves_data(sections)),
-        files.sweeps_csv: csv_text(sweeps_data(sweeps)),
+        **{name: make() for name, make in timed.items() if page},
+        "markdown": methods_markdown(title, told),
+        "latex": methods_latex(told),
+        "csv": rows("methods"),
+        "runs_csv": runs_csv(records, folder),
+        **{f"{name}_csv": rows(name) for name in ("tests", "detection", "groups")},
+        "curves_csv": csv_text(curves_data(sections)),
+        "sweeps_csv": csv_text(sweeps_data(sweeps)),
     }
-    tables.mkdir(exist_ok=True)
-    for path, content in contents.items():
-        replace_file(path, content)
-    return files
+    files = {name: folder / path for name, path in _FILES.items()}
+    (folder / "tables").mkdir(exist_ok=True)
+    for name, content in contents.items():
+        replace_file(files[name], content)
+    return ReportFiles(**files)
 
 
 def report_page(folder: Path, title: str | None = None) -> str:
@@ -123,14 +129,18 @@ def report_page(folder: Path, title: str | None = None) -> str:
     Raises:
         UserError: As of `write_report`.
     """
+    title, _, told, sweeps = _read(folder, title)
+    return render_page(title, told, sweeps, folder)
+
+
+def _read(folder: Path, title: str | None) -> tuple[str, list[Record], Told, list[Sweep]]:
+    """A folder's title, its records with what is planned, the sections with their tables, and the sweeps."""
     plans = find_plans(folder)
-    sections = group_records(with_planned(find_records(folder), plans), plans)
-    return render_page(title or plans.title or _title(sections), sections, find_sweeps(sections), folder)
-
-
-def _title(sections: list[Section]) -> str:
+    records = with_planned(find_records(folder), plans)
+    sections = group_records(records, plans)
     tasks = sorted({run.task for section in sections for run in section.runs})
-    return f"Shortcuts on {tasks[0]}" if len(tasks) == 1 else f"Shortcuts on {len(tasks)} tasks"
+    title = title or plans.title or f"Shortcuts on {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
+    return title, records, [(section, section_tables(section)) for section in sections], find_sweeps(sections)
 
 
 def replace_file(path: Path, content: str) -> None:
@@ -142,3 +152,161 @@ def replace_file(path: Path, content: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def report_json(title: str, told: Told, sweeps: Sequence[Sweep]) -> str:
+    """Everything that the page shows but its pictures' looks and the samples; accuracies are fractions of 1."""
+    content = {
+        "format": JSON_FORMAT,
+        "title": title,
+        "sections": [_section(section, tables) for section, tables in told],
+        "sweeps": sweeps_data(sweeps),
+    }
+    # ASCII: half a surrogate pair in a name stays what it was
+    return json.dumps(_finite(content), ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with None in place of numbers that JSON hasn't; a record's optional parts may hold any."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _section(section: Section, tables: Tables) -> dict[str, Any]:
+    return {
+        "heading": section.heading,
+        "headline": headline(section, cost_sentence(section, best_other(section))),
+        "notes": section_notes(section),
+        "baseline": section.baseline.label if section.baseline else None,
+        "methods": [
+            {
+                "label": cell.label,
+                "method": cell.first.method,
+                "settings": cell.first.method_settings,
+                "label_access": cell.first.label_access,
+                "selection": cell.first.selection,
+                "fault": fault(cell) if cell.done else None,
+                "metrics": {
+                    name: {part: getattr(summary, part) for part in ("mean", "std", "low", "high", "n")}
+                    for name in METRICS
+                    for summary in [cell.summary(name)]
+                },
+                "worst_and_small_groups": worst_data(cell),
+                "commands": commands(cell),
+                "runs": [_run(run) for run in cell.runs],
+            }
+            for cell in section.cells
+        ],
+        "tests": tables["tests"].data,
+        "groups": tables["groups"].data,
+        "detection": tables["detection"].data,
+        "cost": tables["cost"].data,
+        "settings": section_facts(section),
+    }
+
+
+def _run(run: Record) -> dict[str, Any]:
+    return {
+        **{name: getattr(run, name) for name in (*RUN_COLUMNS, "configuration", "primary_test")},
+        "tests": {
+            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+        },
+        "curves": stage_curves(run),
+        **{name: run.part(name) for name in ("versions", "commit", "machine")},
+    }
+
+
+# ---- `evenhand.report` ---------------------------------------------------------------------------------------------
+
+
+class HasFolder(Protocol):
+    """What lies in a folder, such as a finished run."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        ...
+
+
+@runtime_checkable
+class AnyAudit(HasFolder, Protocol):
+    """An audit, of which this room needs the plain data only."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        ...
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the data and the scores into a folder."""
+        ...
+
+
+def report(result_or_folder: HasFolder | Path | str, path: Path | str | None = None) -> Path:
+    """Render a result as one HTML file that needs no network.
+
+    Args:
+        result_or_folder: An audit, a finished run, a folder of runs, or a folder that an audit was saved in.
+        path: Where to: a file ending in .html, or a folder, where it is called report.html or audit.html. None writes
+            beside what is rendered.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: If there is nothing to render, something can't be read, or the page can't be written.
+    """
+    what = result_or_folder
+    if isinstance(what, AnyAudit):
+        return _write(render_audit_page(what.as_dict()), path, what.folder / "audit.html")
+    folder = Path(what) if isinstance(what, (Path, str)) else what.folder
+    if (folder / "audit.json").exists() and not (folder / "record.json").exists():
+        return _write(_page_of(folder / "audit.json"), path, folder / "audit.html")
+    if path is None:
+        return write_report(folder).html
+    return _write(report_page(folder), path, folder / "report.html")
+
+
+def write_audit(audit: AnyAudit, folder: Path | str | None = None) -> list[Path]:
+    """Write an audit's page, `audit.md`, `audit.json` and the scores into a folder; its own unless given."""
+    folder = audit.folder if folder is None else Path(folder)
+    content = audit.as_dict()
+    # all is computed before anything is written
+    page, text = render_audit_page(content), audit_markdown(content)
+    data = audit.save(folder)
+    for name, written in (("audit.html", page), ("audit.md", text)):
+        replace_file(folder / name, written)
+    return [folder / "audit.html", folder / "audit.md", *data]
+
+
+def _page_of(path: Path) -> str:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"The audit '{path}' can't be read ({error}): repeat the audit.") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != AUDIT_FORMAT:
+        raise UserError(
+            f"The audit '{path}' has format {found!r}, but this version of evenhand reads format {AUDIT_FORMAT}: "
+            "repeat the audit."
+        )
+    try:
+        return render_audit_page(content)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, UndefinedError) as error:
+        raise UserError(
+            f"The audit '{path}' isn't whole ({type(error).__name__}: {error}): repeat the audit."
+        ) from error
+
+
+def _write(page: str, path: Path | str | None, default: Path) -> Path:
+    target = default if path is None else Path(path)
+    if target.suffix.lower() not in (".html", ".htm"):
+        target = target / default.name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, page)
+    except OSError as error:
+        raise UserError(f"The page can't be written to '{target}' ({error.strerror}).") from error
+    return target

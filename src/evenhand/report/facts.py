@@ -1,0 +1,133 @@
+"""What was run: what holds for a whole section, and each method's settings, stages and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from evenhand.metrics import summarize
+from evenhand.report.cells import Cell, Section, sizes
+from evenhand.report.cost import timed
+from evenhand.report.table import METHOD, Column, Table, Value, table_of
+from evenhand.runs.read import Record, number
+from evenhand.wording import NOTHING, count, distinct, setting_value, settings_text
+
+
+def facts_table(section: Section) -> Table:
+    """Task, data, model, training, versions and machine."""
+    return table_of(
+        "Table of settings",
+        section_facts(section).items(),
+        [
+            (Column("", "label"), lambda fact: fact[0]),
+            (Column("", ""), lambda fact: Value("", lines=fact[1])),
+        ],
+        note="The same for all methods of this section, unless several values are given.",
+        kind="facts",
+    )
+
+
+def settings_table(section: Section) -> Table:
+    """Settings, label access, stages and time of each method."""
+    return table_of(
+        "Table of method settings",
+        section.cells,
+        [
+            (METHOD, lambda cell: cell.label),
+            (Column("Settings", ""), lambda cell: settings_text(cell.first.method_settings) or "none"),
+            (Column("Label access", ""), lambda cell: cell.first.label_access or "not recorded"),
+            (Column("Stages", ""), lambda cell: _stages(cell.first) or NOTHING),
+            ("Time a run", _time),
+        ],
+        note="Each method’s own settings. The time is the mean over finished runs.",
+        kind="facts",
+        sortable=True,
+    )
+
+
+def commands(cell: Cell) -> list[str]:
+    """The commands that run it again."""
+    return distinct(run.command for run in cell.runs)
+
+
+def section_facts(section: Section) -> dict[str, list[str]]:
+    """What holds for a section by its name, several texts where runs differ; what no run recorded is left out."""
+    runs = section.runs
+
+    def told(read: Callable[[Record], str | None]) -> list[str]:
+        return distinct(read(run) for run in runs)
+
+    facts = {
+        "Task": told(lambda run: _named(run.task, settings_text(run.task_settings))),
+        "Data": _data(section.done or runs),
+        "Model": told(_model),
+        "Training": told(lambda run: settings_text(run.training)),
+        "Seeds": [_seeds(runs)],
+        "Model selection": told(lambda run: run.selection),
+        "Notes": told(_notes),
+        "Versions": told(lambda run: _pairs(run.part("versions"))),
+        "Commit": told(_commit),
+        "Machine": told(lambda run: _pairs(run.part("machine"))),
+    }
+    return {name: texts for name, texts in facts.items() if texts}
+
+
+def _time(cell: Cell) -> Value:
+    return timed(summarize([number(run.part("durations").get("total_s")) for run in cell.done]).mean)
+
+
+def _seeds(runs: list[Record]) -> str:
+    """As in "0, 1, 2, each with its own data", every pair of seeds once."""
+    pairs = sorted({(run.seed, run.data_seed) for run in runs})
+    if all(seed == data_seed for seed, data_seed in pairs):
+        return f"{', '.join(str(seed) for seed, _ in pairs)}; the data are drawn by the same seed"
+    return ", ".join(f"{seed} (data seed {data_seed})" for seed, data_seed in pairs)
+
+
+def _notes(run: Record) -> str | None:
+    notes = run.raw.get("notes")
+    return " ".join(str(note) for note in notes) if isinstance(notes, list) and notes else None
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    """Names and values in one line, as in "python 3.11.7, torch 2.13.0"."""
+    return ", ".join(f"{key} {setting_value(value)}" for key, value in values.items() if value is not None)
+
+
+def _named(name: str, settings: str) -> str:
+    return f"{name} ({settings})" if settings else name
+
+
+def _model(run: Record) -> str:
+    rest = {key: value for key, value in run.model.items() if key not in ("name", "parameters")}
+    parameters = run.model.get("parameters")
+    counted = f", {parameters:,} parameters" if isinstance(parameters, int) else ""
+    return _named(str(run.model["name"]), settings_text(rest)) + counted
+
+
+def _commit(run: Record) -> str | None:
+    commit = run.part("commit")
+    if not commit:
+        return None
+    return setting_value(commit.get("hash")) + (" with uncommitted changes" if commit.get("dirty") else "")
+
+
+def _data(runs: list[Record]) -> list[str]:
+    """Every part of the data, as in "train: 1,100 samples, 22 conflicting"."""
+    texts: list[str] = []
+    for name in distinct(name for run in runs for name in run.part("data")):
+        number, conflicting = sizes(runs, "data", name, "n"), sizes(runs, "data", name, "conflicting")
+        if number:
+            texts.append(f"{name}: {number} samples" + (f", {conflicting} conflicting" if conflicting else ""))
+    return texts
+
+
+def _stages(run: Record) -> str:
+    stages = run.raw.get("stages")
+    texts: list[str] = []
+    for stage in stages if isinstance(stages, list) else []:
+        if isinstance(stage, dict):
+            steps = stage.get("steps")
+            counted = f" ({count(steps, 'step')})" if isinstance(steps, int) else ""
+            texts.append(f"{stage.get('name')}{counted}")
+    return ", ".join(texts)
