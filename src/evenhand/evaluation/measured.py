@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from evenhand.data.columns import column_values, membership
+from evenhand.data.columns import column_values, membership, split_groups
 from evenhand.data.rows import AnyRows, Collator
-from evenhand.metrics import Metrics, group_metrics, group_shares, groups_not_counted
+from evenhand.metrics import Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
 from evenhand.tasks.base import Task
 
@@ -103,11 +103,9 @@ def measured(
         label_N: True classes, shape (N,).
         train: The training split, for its group shares; None where it isn't known.
     """
-    groups = membership(split, "group")
-    shares = group_shares({} if train is None else membership(train, "group"))
-    metrics = group_metrics(predicted_N == label_N, groups, membership(split, "alignment"), shares)
-    sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
-    return SplitResult(metrics, sizes, groups_not_counted(groups), predicted_N)
+    known = split_groups(split, train)
+    sizes = {name: int(member_N.sum()) for name, member_N in known.groups.items()}
+    return SplitResult(known.metrics(predicted_N == label_N), sizes, groups_not_counted(known.groups), predicted_N)
 
 
 def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:
