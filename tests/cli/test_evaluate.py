@@ -217,7 +217,6 @@ def test_settings_change_those_of_the_runs_task(notes: Path, capsys: pytest.Capt
         ("--on tset", "Unknown split 'tset' (did you mean 'test'?)"),
         ("--batch-size 0", "The 'batch_size' parameter of evaluate must be an integer of at least 1. Got 0."),
         ("--recipe lff", "The task 'marked-notes' has no option '--recipe'."),
-        ("--predicitons x.csv", "Unknown option --predicitons (did you mean --predictions?)"),
     ],
 )
 def test_mistakes(words: str, message: str, notes: Path, capsys: pytest.CaptureFixture[str]) -> None:
