@@ -16,7 +16,7 @@ import torch
 
 from evenhand.cli.parser import VERBS, main
 from evenhand.methods import METHODS
-from evenhand.models.source import NAMED
+from evenhand.models.named import NAMED
 from evenhand.tasks import TASKS
 from evenhand.version import __version__
 
@@ -440,7 +440,7 @@ def test_the_text_demo_trains_the_same_methods_on_notes(
 
     def fit(method: Any, task: str, model: str | None, **options: Any) -> Any:
         asked.append((method.name, task, model, options["seed"], str(options["output_dir"])))
-        return SimpleNamespace(metrics={"aligned": 1.0, "conflicting": 0.5})
+        return SimpleNamespace(metrics={"aligned": 1.0, "conflicting": 0.5}, record={"did_nothing": None})
 
     monkeypatch.setattr("evenhand.cli.verbs.fit", fit)
     monkeypatch.setattr("evenhand.cli.verbs._show_report", lambda folder, _title: reported.append(folder))

@@ -24,9 +24,10 @@ from evenhand.data.rows import collator_for, model_rows
 from evenhand.evaluation.measured import SplitResult, measured
 from evenhand.metrics import GroupShare, Members
 from evenhand.models.inference import logits_and_labels
+from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
-from evenhand.models.source import Kind, ModelSource
+from evenhand.models.source import Kind
 from evenhand.runs.fit import Device, torch_device
 from evenhand.runs.record import read_json
 from evenhand.runs.stored_run import ready
@@ -211,7 +212,7 @@ def _preprocess(
         if shape is not None and found is not None and found != shape:
             taken, given = ("×".join(map(str, size)) for size in (shape, found))
             raise UserError(f"The model takes images of {taken}, but those of the split '{name}' are {given}.")
-    source = ModelSource(folder, kind, _classes(model), shape)
+    source = model_source(folder, kind, _classes(model), shape)
     return source.preprocessor((record or {}).get("training", {}).get("max_length"))[0]
 
 
