@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -78,9 +77,7 @@ class RunDisplay:
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
     def begin(self, run: str) -> None:
@@ -183,10 +180,8 @@ class StudyDisplay:
             self.overall = self.runs.progress.add_task("all", total=self.total, unit="runs", told=self._cells())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.runs.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self.runs.__exit__(*error)
 
     def event(self, event: Event) -> None:
         """Something has happened to a run."""

@@ -134,10 +134,13 @@ def _one_a_class(candidates: NDArray[np.int64], label_N: NDArray[np.int64], coun
 
 def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     features = task.tests[task.primary_test].features
+    picture = picture_of(row)
+    if "image" in row:  # of any size
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))  # so that a page of them stays small
     named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
     return {
         "index": row["index"],
-        "png": _png(_picture(row)),
+        "png": _png(picture),
         "label": features["labels"].int2str(row["labels"]),
         "attribute": named.get("attribute"),
         "alignment": named.get("alignment"),
@@ -145,12 +148,10 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     }
 
 
-def _picture(row: dict[str, Any]) -> Image.Image:
-    """A row's image; a large one is scaled down, so that a page of them stays small."""
+def picture_of(row: dict[str, Any]) -> Image.Image:
+    """A row's image."""
     if "image" in row:
-        picture = row["image"].convert("RGB")
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        return picture
+        return row["image"].convert("RGB")
     image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
     return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
 

@@ -26,12 +26,7 @@ from evenhand.data.inputs import Preprocess, Tokenizing, pixels, processed_image
 from evenhand.files import Files, read_files
 from evenhand.models.adapters import Adapters
 from evenhand.models.saved import first_line, read_config
-from evenhand.models.small_transformers import (
-    ARCHITECTURES,
-    IMAGE_MODELS,
-    image_processor,
-    trained_tokenizer,
-)
+from evenhand.models.small_transformers import ARCHITECTURES, IMAGE_MODELS, image_processor, trained_tokenizer
 from evenhand.models.small_vision import BACKBONES, SmallVisionConfig, SmallVisionModel
 from evenhand.models.source import RANDOM_START, Kind, ModelSource
 from evenhand.validation import UserError, nearest_names, unknown_name
@@ -105,8 +100,9 @@ class Checkpoint(ModelSource):
         near = self.name != MINILM and nearest_names(self.name, NAMED, cutoff=0.6)
         if near and "/" not in self.name and not Path(self.name).exists():
             raise unknown_name("model", self.name, NAMED)
+        location = self._location
         try:
-            config = AutoConfig.from_pretrained(self._location, **self._labels)
+            config = AutoConfig.from_pretrained(location, **self._labels)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
@@ -134,11 +130,12 @@ class Checkpoint(ModelSource):
 
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
         """The image processor or tokenizer beside the checkpoint."""
+        location = self._location
         try:
             if self.kind == "image":
-                processor = AutoImageProcessor.from_pretrained(self._location)
+                processor = AutoImageProcessor.from_pretrained(location)
                 return partial(processed_images, processor), processor
-            tokenizer = AutoTokenizer.from_pretrained(self._location)
+            tokenizer = AutoTokenizer.from_pretrained(location)
             if len(tokenizer) <= len(tokenizer.all_special_ids):  # made by transformers where no file was found
                 raise ValueError("it has no vocabulary")
         except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from evenhand.data.columns import split_groups
 from evenhand.data.rows import IndexedDataset, IndexKeeping
 from evenhand.losses import IGNORED
-from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, SplitGroups
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, SplitGroups, worst_and_small
 from evenhand.validation import UserError
 
 _BY_GROUP = {"aligned", "conflicting", "average_train_weighted"} | {
@@ -174,31 +174,24 @@ class _Tally:
 
     def names(self) -> dict[str, str | list[str]]:
         """Which groups the worst one and the small ones are."""
-        found = self.found()
-        named: dict[str, str | list[str]] = {}
-        if found["worst_group_name"] is not None:
-            named["worst_group_name"] = found["worst_group_name"]
-        if found["small_groups"] is not None:
-            named["small_groups_names"] = found["small_groups"]["groups"]
-        return named
+        worst, small = worst_and_small(self.found())
+        named: dict[str, str | list[str]] = {} if worst is None else {"worst_group_name": worst.names[0]}
+        return named if small is None else named | {"small_groups_names": list(small.names)}
 
     def metrics(self) -> dict[str, float]:
         """All defined numbers."""
         found = self.found()
         named: dict[str, float | None] = {
             "accuracy": found["average"],
-            "worst_group": found["worst_group"],
-            "worst_group_n": found["worst_group_n"],
-            **_ends("worst_group", found["worst_group_interval"]),
             "aligned": found["aligned"],
             "conflicting": found["conflicting"],
             "average_train_weighted": found["average_train_weighted"],
             **{f"accuracy_{name}": value for name, value in found["by_group"].items()},
         }
-        small = found["small_groups"]
-        if small is not None:
-            named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"]}
-            named |= _ends("small_groups", small["interval"])
+        for name, share in zip(("worst_group", "small_groups"), worst_and_small(found), strict=True):
+            if share is not None:
+                low, high = share.interval or (None, None)
+                named |= {name: share.accuracy, f"{name}_n": share.n, f"{name}_low": low, f"{name}_high": high}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -215,11 +208,6 @@ def _undefined(metric: str, name: str, tally: _Tally | None) -> str:
         why = "defines no such accuracy"
     instead = " ('small_groups' is the accuracy over all smaller ones)" if metric == "worst_group" and tally else ""
     return f"{of} {why}{instead}, so the best model can't be chosen by metric_for_best_model='{metric}'."
-
-
-def _ends(name: str, interval: list[float] | None) -> dict[str, float]:
-    """Both ends of an interval as metrics."""
-    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
 def _tally_of(dataset: Any, train: Any) -> _Tally | None:
