@@ -131,8 +131,10 @@ def test_a_model_without_class_names_is_matched_by_number(notes: Path, tmp_path:
 
 def test_models_and_data_that_do_not_fit_are_refused(notes: Path, digits: Path, tiny_task: Task) -> None:
     wrong = own_data(["yes", "no"], ["a"], [0])
+    nameless = own_data(list(LABELS), ["a"], [0], group=(["x"], datasets.Value("string")))
     for model, data, message in (
         (notes, wrong, "but those of the split 'data' are yes, no."),
+        (notes, nameless, "The column 'group' of the split 'data' must be a datasets.ClassLabel."),
         (notes, tiny_task, r"The model takes texts, but the split 'validation' has no such column"),
         (digits, wrong, r"The model takes images, but the split 'data' has no such column"),
         (digits, "colored-mnits", "Unknown task 'colored-mnits'"),

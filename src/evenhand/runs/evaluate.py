@@ -178,8 +178,12 @@ def _splits(
     for name, split in splits.items():
         if not isinstance(split, datasets.Dataset) or not {"labels"} <= set(split.column_names) or not len(split):
             raise UserError(f"The split '{name}' must be a datasets.Dataset with rows and a column 'labels'.")
-        if not isinstance(split.features["labels"], datasets.ClassLabel):
-            raise UserError(f"The column 'labels' of the split '{name}' must be a datasets.ClassLabel.")
+        for column in ("labels", "attribute", "alignment", "group"):
+            feature = split.features.get(column)
+            if column != "labels" and isinstance(feature, datasets.List):
+                feature = feature.feature
+            if not isinstance(feature, datasets.ClassLabel | None):
+                raise UserError(f"The column '{column}' of the split '{name}' must be a datasets.ClassLabel.")
     return splits, None
 
 
