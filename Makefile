@@ -7,7 +7,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet -
 .DEFAULT_GOAL := help
 .PHONY: demo test check bench help
 
-demo: $(VENV)/.runtime ## train ERM, EDGE and PGD on digits whose colour leaks the label; leaves runs/demo/report.html
+demo: $(VENV)/.runtime ## train five methods on digits whose colour leaks the label; leaves runs/demo/report.html
 	$(BIN)/evenhand demo
 
 test: $(VENV)/.dev ## run all tests, except those that need a GPU

@@ -86,10 +86,10 @@ def measure(path: str, cache: str, compare: bool) -> list[tuple[str, float, floa
 
     from evenhand.data.inputs import Tokenizing
     from evenhand.data.rows import TokenRows, collator_for
-    from evenhand.models.source import ModelSource
+    from evenhand.models.named import model_source
     from evenhand.tasks import OwnData
 
-    source = ModelSource("MiniLM", "text", ("0", "1", "2"))
+    source = model_source("MiniLM", "text", ("0", "1", "2"))
     preprocess, _ = source.preprocessor(128)
     assert isinstance(preprocess, Tokenizing)
     preprocess.tokens({"text": ["once, so that what it loads isn't counted"]})

@@ -30,7 +30,7 @@ from evenhand.data.rows import collator_for, model_rows
 from evenhand.gradients.projection import Projection
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
 from evenhand.models.adapters import Adapters
-from evenhand.runs.configuration import model_source
+from evenhand.runs.configuration import source_for
 
 RANKS = (1, 2, 4, 8, 16, 32)
 STEPS, BATCHES, Q, ALPHA = 30, 8, 0.7, 1.0
@@ -39,7 +39,7 @@ STEPS, BATCHES, Q, ALPHA = 30, 8, 0.7, 1.0
 def shares(rank: int) -> dict[str, list[float]]:
     """⟨ext, b⟩/‖b‖² of every LoRA factor and batch, by kind of factor."""
     task = eh.MarkedNotes().build(0)
-    source = model_source("MiniLM", task, Adapters(kind="lora", r=rank))
+    source = source_for(task, "MiniLM", Adapters(kind="lora", r=rank))
     model = source.pretrained(0)
     preprocess, _ = source.preprocessor(None)
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForSequenceClassification, default_data_collator
 
 import evenhand as eh
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 
 Batch = dict[str, Tensor]
 Side = Callable[[nn.Module, list[Batch]], Tensor | None]
@@ -58,7 +58,7 @@ def bert() -> nn.Module:
 
 
 def digits_cnn() -> nn.Module:
-    return ModelSource("digits-cnn", "image", tuple("0123456789"), (3, 8, 8)).random(0).eval()
+    return model_source("digits-cnn", "image", tuple("0123456789"), (3, 8, 8)).random(0).eval()
 
 
 def texts(n: int) -> list[dict[str, Any]]:

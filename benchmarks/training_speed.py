@@ -28,7 +28,7 @@ from transformers import BertConfig, BertForSequenceClassification, PrinterCallb
 
 import evenhand as eh
 from evenhand.data.rows import Rows, collator_for
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset, draw_attributes, paint
 
 BATCH = 256
@@ -46,7 +46,7 @@ def images(data_dir: Path | None) -> Rows:
 
 
 def mlp() -> tuple[torch.nn.Module, object]:
-    source = ModelSource("mlp", "image", tuple("0123456789"), (3, 28, 28))
+    source = model_source("mlp", "image", tuple("0123456789"), (3, 28, 28))
     return source.random(0), collator_for(source.preprocessor()[0])
 
 

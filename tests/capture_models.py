@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import reference
 from evenhand.gradients import WeightedGradients
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 
 B, CLASSES = 5, 3
 
@@ -96,7 +96,7 @@ def swin() -> tuple[nn.Module, Inputs]:
 
 
 def small(architecture: str, size: int) -> tuple[nn.Module, Inputs]:
-    return ModelSource(architecture, "image", tuple("012"), (3, size, size)).random(0), image_inputs(size)
+    return model_source(architecture, "image", tuple("012"), (3, size, size)).random(0), image_inputs(size)
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {

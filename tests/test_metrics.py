@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score
 from evenhand.metrics import (
     GroupAccuracy,
     PairedDifference,
+    SplitGroups,
     Summary,
     accuracy,
     detection_quality,
@@ -22,6 +23,7 @@ from evenhand.metrics import (
     paired_difference,
     summarize,
     wilson,
+    worst_and_small,
 )
 from evenhand.validation import UserError
 
@@ -336,3 +338,18 @@ def test_wilsons_interval() -> None:
     assert wilson(None, 0) is None
     low, high = wilson(1.0, 20) or (0.0, 0.0)
     assert (low < 1, high) == (True, 1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(1, 4)), min_size=1, max_size=80))
+def test_a_weighted_sample_has_the_accuracies_of_the_rows_that_it_stands_for(rows: list[tuple[bool, int, int]]) -> None:
+    correct_N, group_N, weight_N = (np.array(column) for column in zip(*rows, strict=True))
+    known = SplitGroups({str(g): group_N == g for g in range(3)}, {"aligned": group_N == 0}, {"0": 0.5, "1": 0.5})
+    found = known.metrics(correct_N, weight_N.astype(float))
+    repeated = np.repeat(np.arange(len(rows)), weight_N)
+    whole = known.of_rows(repeated).metrics(correct_N[repeated])
+    for name in ("average", "aligned", "conflicting", "average_train_weighted", "by_group"):
+        assert found[name] == pytest.approx(whole[name])  # type: ignore[literal-required]
+    worst, small = worst_and_small(found)
+    assert (worst and worst.n) == found["worst_group_n"]  # samples, not what they stand for
+    assert sum(share.n or 0 for share in (worst, small) if share) <= len(rows)

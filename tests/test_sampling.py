@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 
 import evenhand as eh
 from evenhand import sampling
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 from evenhand.runs.fit import fit
 from evenhand.sampling import (
     ImportanceSampler,
@@ -188,7 +188,7 @@ def watched_training(folder: str, rank: int, ranks: int, resume: str | None) -> 
         ddp_backend="gloo" if ranks > 1 else None,
         ddp_find_unused_parameters=False,
     )
-    model = ModelSource("mlp", "image", tuple("012"), (3, 8, 8)).random(0)
+    model = model_source("mlp", "image", tuple("012"), (3, 8, 8)).random(0)
     trainer = Watching(model, arguments, train_dataset=data, sampling=np.arange(N) + 1.0)
     trainer.rows = []
     trainer.train(resume_from_checkpoint=resume)

@@ -15,7 +15,7 @@ import transformers
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
 import evenhand as eh
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 
 CLASSES = 3
 
@@ -37,7 +37,7 @@ def text_model(dropout: float = 0.1) -> Any:
 
 
 def image_model() -> Any:
-    return ModelSource("digits-cnn", "image", tuple("012"), (3, 8, 8)).random(0)
+    return model_source("digits-cnn", "image", tuple("012"), (3, 8, 8)).random(0)
 
 
 def text_data(n: int = 40) -> datasets.Dataset:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from scipy import stats
 from evenhand.validation import check_choice
 
 Comparison = Literal["between_groups", "to_overall"]
+Members = Mapping[str, NDArray[np.bool_]]
+"""Name → which samples carry it, each of shape (N,)."""
 
 SMALLEST_COUNTED_GROUP = 20  # a smaller group is shown, but can't be the worst one
 
@@ -37,6 +39,18 @@ class GroupShare:
     accuracy: float | None
     n: int | None
     interval: tuple[float, float] | None
+
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[str],
+        correct_N: NDArray[np.bool_],
+        member_N: NDArray[np.bool_],
+        weight_N: NDArray[np.float64] | None = None,
+    ) -> GroupShare:
+        """What is found over the members of some groups."""
+        value, n = accuracy(correct_N, member_N, weight_N), int(member_N.sum())
+        return cls(tuple(names), value, n, wilson(value, n))
 
 
 class SmallGroups(TypedDict):
@@ -63,18 +77,24 @@ class Metrics(TypedDict):
     by_group: dict[str, float | None]
 
 
-def accuracy(correct_N: NDArray[np.bool_], chosen_N: NDArray[np.bool_] | None = None) -> float | None:
-    """Share of correct predictions, over the chosen samples; None if there are none."""
-    if chosen_N is not None:
-        correct_N = correct_N[chosen_N]
-    return float(correct_N.mean()) if correct_N.size else None
+def accuracy(
+    correct_N: NDArray[np.bool_],
+    chosen_N: NDArray[np.bool_] | None = None,
+    weight_N: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Share of correct predictions, over the chosen samples, perhaps weighted; None if there are none."""
+    chosen: Any = slice(None) if chosen_N is None else chosen_N
+    if not correct_N[chosen].size:
+        return None
+    return float(np.average(correct_N[chosen], weights=None if weight_N is None else weight_N[chosen]))
 
 
 def group_metrics(
     correct_N: NDArray[np.bool_],
-    groups: Mapping[str, NDArray[np.bool_]] | None = None,
-    alignment: Mapping[str, NDArray[np.bool_]] | None = None,
+    groups: Members | None = None,
+    alignment: Members | None = None,
     train_shares: Mapping[str, float] | None = None,
+    weight_N: NDArray[np.float64] | None = None,
 ) -> Metrics:
     """All metrics of one test set, reported together.
 
@@ -84,6 +104,8 @@ def group_metrics(
         alignment: Membership of shape (N,) under the names "aligned" and "conflicting".
         train_shares: Group name → its share of the training samples. Without it, or if a group with a share has
             no test sample, `average_train_weighted` is None.
+        weight_N: How many samples each one stands for, shape (N,), where the test set was sampled; sizes and intervals
+            are those of the sample.
 
     Returns:
         The metrics. `worst_group` is the lowest accuracy over groups of at least 20 samples, `small_groups` that over
@@ -91,31 +113,77 @@ def group_metrics(
     """
     groups = groups or {}
     alignment = alignment or {}
-    by_group = {name: accuracy(correct_N, member_N) for name, member_N in groups.items()}
+    by_group = {name: accuracy(correct_N, member_N, weight_N) for name, member_N in groups.items()}
     sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
-    worst = worst_group_name(by_group, sizes)
-    worst_accuracy = None if worst is None else by_group[worst]
+    worst, names = worst_group_name(by_group, sizes), small_group_names(sizes)
+    interval = None if worst is None else wilson(by_group[worst], sizes[worst])
+    small = None
+    if names:
+        pooled_N = np.logical_or.reduce([groups[name] for name in names])
+        small = GroupShare.of(names, correct_N, pooled_N, weight_N)
+    sides = {side: accuracy(correct_N, alignment[side], weight_N) for side in alignment}
     return Metrics(
-        average=accuracy(correct_N),
+        average=accuracy(correct_N, weight_N=weight_N),
         average_train_weighted=_train_weighted(by_group, train_shares),
-        worst_group=worst_accuracy,
+        worst_group=None if worst is None else by_group[worst],
         worst_group_name=worst,
         worst_group_n=None if worst is None else sizes[worst],
-        worst_group_interval=None if worst is None else _ends(worst_accuracy, sizes[worst]),
-        small_groups=_pooled(correct_N, [(name, groups[name]) for name in small_group_names(sizes)]),
-        aligned=accuracy(correct_N, alignment["aligned"]) if "aligned" in alignment else None,
-        conflicting=accuracy(correct_N, alignment["conflicting"]) if "conflicting" in alignment else None,
+        worst_group_interval=interval and list(interval),
+        small_groups=small
+        and SmallGroups(
+            n=small.n or 0, accuracy=small.accuracy or 0.0, interval=list(small.interval or ()), groups=names
+        ),
+        aligned=sides.get("aligned"),
+        conflicting=sides.get("conflicting"),
         by_group=by_group,
     )
 
 
-def group_shares(groups: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+@dataclass(frozen=True)
+class SplitGroups:
+    """Who belongs together in one split: what is known of its rows, and of the training split's.
+
+    Attributes:
+        groups: Evaluation groups, which may overlap.
+        alignment: The rows under the names "aligned" and "conflicting".
+        train_shares: Each group's share of the training samples.
+    """
+
+    groups: Members
+    alignment: Members
+    train_shares: Mapping[str, float]
+
+    def of_rows(self, row_M: NDArray[Any]) -> SplitGroups:
+        """The same of some rows, by their numbers or by a mask."""
+
+        def chosen(members: Members) -> Members:
+            return {name: member_N[row_M] for name, member_N in members.items()}
+
+        return SplitGroups(chosen(self.groups), chosen(self.alignment), self.train_shares)
+
+    def metrics(self, correct_N: NDArray[np.bool_], weight_N: NDArray[np.float64] | None = None) -> Metrics:
+        """All metrics, as of `group_metrics`."""
+        return group_metrics(correct_N, self.groups, self.alignment, self.train_shares, weight_N)
+
+
+def worst_and_small(metrics: Metrics) -> tuple[GroupShare | None, GroupShare | None]:
+    """The worst group, and the small ones taken together; None where there are none."""
+    value, name, n = metrics["worst_group"], metrics["worst_group_name"], metrics["worst_group_n"]
+    small = metrics["small_groups"]
+    return (
+        None if name is None or n is None else GroupShare((name,), value, n, wilson(value, n)),
+        small
+        and GroupShare(tuple(small["groups"]), small["accuracy"], small["n"], wilson(small["accuracy"], small["n"])),
+    )
+
+
+def group_shares(groups: Members) -> dict[str, float]:
     """Each group's share of the samples; none where groups overlap, which have no shares to weight by."""
     shares = {name: float(member_N.mean()) for name, member_N in groups.items()}
     return {} if sum(shares.values()) > 1 + 1e-9 else shares
 
 
-def groups_not_counted(groups: Mapping[str, NDArray[np.bool_]]) -> list[str]:
+def groups_not_counted(groups: Members) -> list[str]:
     """Names of the groups with fewer than 20 samples, empty ones too: shown, but never the worst group."""
     return [name for name, member_N in groups.items() if int(member_N.sum()) < SMALLEST_COUNTED_GROUP]
 
@@ -133,21 +201,6 @@ def worst_group_name(by_group: Mapping[str, float | None], sizes: Mapping[str, i
         if value is not None and sizes.get(name, 0) >= SMALLEST_COUNTED_GROUP
     }
     return min(large, key=lambda name: (large[name], -sizes[name]), default=None)
-
-
-def _pooled(correct_N: NDArray[np.bool_], small: Sequence[tuple[str, NDArray[np.bool_]]]) -> SmallGroups | None:
-    """The accuracy over all samples of some groups; None without a group."""
-    if not small:
-        return None
-    member_N = np.logical_or.reduce([member_N for _, member_N in small])
-    n, value = int(member_N.sum()), float(correct_N[member_N].mean())
-    return SmallGroups(n=n, accuracy=value, interval=_ends(value, n) or [], groups=[name for name, _ in small])
-
-
-def _ends(value: float | None, n: int) -> list[float] | None:
-    """Wilson's interval as JSON holds it."""
-    found = wilson(value, n)
-    return None if found is None else list(found)
 
 
 def _train_weighted(by_group: Mapping[str, float | None], train_shares: Mapping[str, float] | None) -> float | None:

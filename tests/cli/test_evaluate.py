@@ -131,8 +131,10 @@ def test_a_model_without_class_names_is_matched_by_number(notes: Path, tmp_path:
 
 def test_models_and_data_that_do_not_fit_are_refused(notes: Path, digits: Path, tiny_task: Task) -> None:
     wrong = own_data(["yes", "no"], ["a"], [0])
+    nameless = own_data(list(LABELS), ["a"], [0], group=(["x"], datasets.Value("string")))
     for model, data, message in (
         (notes, wrong, "but those of the split 'data' are yes, no."),
+        (notes, nameless, "The column 'group' of the split 'data' must be a datasets.ClassLabel."),
         (notes, tiny_task, r"The model takes texts, but the split 'validation' has no such column"),
         (digits, wrong, r"The model takes images, but the split 'data' has no such column"),
         (digits, "colored-mnits", "Unknown task 'colored-mnits'"),
@@ -217,7 +219,6 @@ def test_settings_change_those_of_the_runs_task(notes: Path, capsys: pytest.Capt
         ("--on tset", "Unknown split 'tset' (did you mean 'test'?)"),
         ("--batch-size 0", "The 'batch_size' parameter of evaluate must be an integer of at least 1. Got 0."),
         ("--recipe lff", "The task 'marked-notes' has no option '--recipe'."),
-        ("--predicitons x.csv", "Unknown option --predicitons (did you mean --predictions?)"),
     ],
 )
 def test_mistakes(words: str, message: str, notes: Path, capsys: pytest.CaptureFixture[str]) -> None:

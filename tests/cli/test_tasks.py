@@ -130,7 +130,6 @@ def test_a_task_with_its_files_is_built_and_shown(tmp_path: Path, capsys: pytest
         ("tasks colored-digits --samples x.jpg", "The file given as --samples must end in .png. Got 'x.jpg'."),
         ("tasks colored-digits --data-seed -1", "The 'data_seed' parameter of tasks must be an integer of at least 0."),
         ("tasks bar --check", "The task 'bar' needs a folder with --data-dir: it must hold the folders train and test"),
-        ("tasks colored-digits --chek", "Unknown option --chek (did you mean --check?); `evenhand tasks --help`"),
     ],
 )
 def test_what_is_refused(command: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,5 +168,5 @@ def test_rows_of_no_group_or_of_several_are_measured_too(group: str) -> None:
     assert measured.is_sample
     assert measured.weight_M.sum() == pytest.approx(len(split))
     chosen = membership(split, "group")
-    assert measured.groups.keys() == chosen.keys()
-    assert sum(member_M.sum() for member_M in measured.groups.values()) > 0
+    assert measured.known.groups.keys() == chosen.keys()
+    assert sum(member_M.sum() for member_M in measured.known.groups.values()) > 0

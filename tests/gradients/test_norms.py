@@ -18,7 +18,7 @@ import evenhand as eh
 from capture_models import made
 from evenhand.gradients import entrywise, gradient_norms, norms
 from evenhand.gradients.forms import Dense, Lookup, Outer, joined
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 from evenhand.validation import UserError
 from norm_models import (
     Rows,
@@ -350,7 +350,7 @@ def test_lora_model_of_peft_without_a_task_head() -> None:
 
 
 def test_the_small_models_by_rows_of_a_task() -> None:
-    model = ModelSource("digits-cnn", "image", tuple("0123456789"), (3, 8, 8)).random(0)
+    model = model_source("digits-cnn", "image", tuple("0123456789"), (3, 8, 8)).random(0)
     rng = np.random.default_rng(0)
     rows = [{"pixel_values": rng.random((3, 8, 8)).astype(np.float32), "labels": i % 10} for i in range(5)]
     found = gradient_norms(model, rows, "all", batch_size=2)  # transformers' default collator

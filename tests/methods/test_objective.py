@@ -17,7 +17,7 @@ from evenhand.methods.lff import ClassScaledAverage
 from evenhand.methods.objective import Companion, TrainingBatch
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.models.heads import head_of
-from evenhand.models.source import ModelSource
+from evenhand.models.named import model_source
 from evenhand.validation import UserError
 from trainer_models import (
     arguments,
@@ -32,7 +32,7 @@ SGD = {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.1, "lr_s
 
 
 def other_image_model() -> Any:
-    return ModelSource("digits-cnn", "image", tuple("012"), (3, 8, 8)).random(7)
+    return model_source("digits-cnn", "image", tuple("012"), (3, 8, 8)).random(7)
 
 
 def plain(model: nn.Module) -> dict[str, torch.Tensor]:

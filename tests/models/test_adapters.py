@@ -27,6 +27,7 @@ import evenhand as eh
 from evenhand.cli.parser import main
 from evenhand.models.adapters import Adapters, adapters_of
 from evenhand.models.heads import head_of
+from evenhand.models.named import model_source
 from evenhand.models.source import ModelSource
 from evenhand.runs import stored_run
 from evenhand.runs.configuration import Configuration, check_parts, shipped_training
@@ -69,7 +70,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> eh.BiasedSNLI:
 
 
 def source(model: Path | str, adapters: Adapters | None) -> ModelSource:
-    return ModelSource(str(model), "text", LABELS, None, adapters)
+    return model_source(str(model), "text", LABELS, None, adapters)
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -153,7 +154,7 @@ def test_the_seed_draws_adapters_and_head_and_random_draws_both_anew(bert: Path)
         }
         assert any("lora_A" in name for name in changed)
         assert all("lora_A" in name or "classifier" in name for name in changed)
-    checkpoint = ModelSource(str(bert), "text", tuple("abcde"), None, Adapters())
+    checkpoint = model_source(str(bert), "text", tuple("abcde"), None, Adapters())
     head, kept = "base_model.model.classifier.modules_to_save.default.weight", "classifier.weight"
     loaded = BertForSequenceClassification.from_pretrained(bert).get_parameter(kept)
     assert torch.equal(checkpoint.pretrained(0).get_parameter(head), loaded)
@@ -344,7 +345,6 @@ def test_the_repeat_command_is_the_same_run(
         ("--head-only --lora", "--lora trains adapters and --head-only none: give one of them."),
         ("--head-only", "The model 'digits-cnn' starts from random weights, so a head alone would learn from noise"),
         ("--fresh", "The model 'digits-cnn' starts from random weights anyway: leave fresh out."),
-        ("--lorra", "Unknown option --lorra (did you mean --lora?)"),
         ("--lora", "The model 'digits-cnn' starts from random weights, so there is nothing for the adapters 'lora'"),
         ("--prevalence 0.5", "The task 'colored-digits' has no option '--prevalence'."),
     ],
@@ -388,7 +388,7 @@ def test_a_run_of_the_head_alone(method: Any, bert: Path, task: eh.BiasedSNLI, t
 def test_a_stored_head_is_read_back_with_running_statistics(tmp_path: Path) -> None:
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic", num_labels=2)
     ResNetForImageClassification(config).save_pretrained(tmp_path / "resnet")
-    made = ModelSource(str(tmp_path / "resnet"), "image", ("a", "b"), (3, 32, 32), Adapters(kind="head"))
+    made = model_source(str(tmp_path / "resnet"), "image", ("a", "b"), (3, 32, 32), Adapters(kind="head"))
     model: Any = made.pretrained(1)
     assert [n for n, p in model.named_parameters() if p.requires_grad] == ["classifier.1.weight", "classifier.1.bias"]
     model.train()(pixel_values=torch.rand(4, 3, 32, 32) + 3)
@@ -426,7 +426,9 @@ def test_a_head_of_several_layers_has_an_extractor(tmp_path: Path) -> None:
         vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=2
     )
     RobertaForSequenceClassification(config).save_pretrained(tmp_path)
-    check_parts(eh.PGD(source="extractor"), ModelSource(str(tmp_path), "text", ("a", "b"), None, Adapters(kind="head")))
+    check_parts(
+        eh.PGD(source="extractor"), model_source(str(tmp_path), "text", ("a", "b"), None, Adapters(kind="head"))
+    )
 
 
 def test_heads_and_fresh_models_have_settings_and_hashes_of_their_own() -> None:

@@ -15,6 +15,7 @@ from transformers import (
 
 import evenhand as eh
 from evenhand.models.heads import head_of
+from evenhand.models.named import model_source
 from evenhand.models.small_transformers import IMAGE_MODELS, POSITIONS, SPECIAL_TOKENS, VOCABULARY, trained_tokenizer
 from evenhand.models.source import ModelSource
 from evenhand.tasks import Task
@@ -24,11 +25,11 @@ CORPUS = ("The soup was cold.", "the bed was shabby", "The room was lovely, fran
 
 
 def notes(corpus: tuple[str, ...] = CORPUS) -> ModelSource:
-    return ModelSource("tiny-bert", "text", ("good", "bad"), texts=lambda: iter(corpus))
+    return model_source("tiny-bert", "text", ("good", "bad"), texts=lambda: iter(corpus))
 
 
 def pictures(name: str, height: int = 8, width: int = 8) -> ModelSource:
-    return ModelSource(name, "image", ("cat", "dog", "owl"), (3, height, width))
+    return model_source(name, "image", ("cat", "dog", "owl"), (3, height, width))
 
 
 # ---- tiny-bert ------------------------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_image_models_load_without_evenhand(name: str, size: tuple[int, int], si
 @pytest.mark.parametrize("name", list(IMAGE_MODELS))
 def test_image_models_read_no_texts(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        ModelSource(name, "text", ("a", "b")).config()
+        model_source(name, "text", ("a", "b")).config()
     assert str(caught.value) == f"The model '{name}' takes images, but the task's inputs are text."
 
 

@@ -30,8 +30,9 @@ from transformers import (
 
 from evenhand.models.adapters import Adapters
 from evenhand.models.heads import head_of, parameter_count
+from evenhand.models.named import MINILM, NAMED, model_source
 from evenhand.models.small_vision import BACKBONES, SmallVisionModel
-from evenhand.models.source import MINILM, NAMED, ModelSource, load_model, seeded
+from evenhand.models.source import ModelSource, load_model, seeded
 from evenhand.validation import UserError
 
 DIGITS = tuple(f"digit {i}" for i in range(10))
@@ -80,11 +81,11 @@ def make_bert(folder: Path, classes: int = 3) -> Path:
 
 
 def images(name: Path | str, classes: tuple[str, ...] = DIGITS, size: int = 8) -> ModelSource:
-    return ModelSource(str(name), "image", classes, (3, size, size))
+    return model_source(str(name), "image", classes, (3, size, size))
 
 
 def texts(name: Path | str, classes: tuple[str, ...] = DIGITS) -> ModelSource:
-    return ModelSource(str(name), "text", classes)
+    return model_source(str(name), "text", classes)
 
 
 Checkpoint = tuple[Callable[..., Path], Callable[..., ModelSource]]
@@ -152,7 +153,7 @@ def test_fresh_checkpoints_are_drawn_by_their_seed_alone(checkpoint: Checkpoint,
 
 
 def test_small_configuration_follows_the_task() -> None:
-    config: Any = ModelSource("mlp", "image", ("cat", "dog"), (1, 5, 7)).config()
+    config: Any = model_source("mlp", "image", ("cat", "dog"), (1, 5, 7)).config()
     assert (config.architecture, config.num_channels, config.image_height, config.image_width) == ("mlp", 1, 5, 7)
     assert config.id2label == {0: "cat", 1: "dog"}
     assert config.label2id == {"cat": 0, "dog": 1}
@@ -438,7 +439,7 @@ def test_minilm_is_found_without_being_imported() -> None:
 
 
 def test_minilm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evenhand.models.source.find_spec", lambda _name: None)
+    monkeypatch.setattr("evenhand.models.named.find_spec", lambda _name: None)
     with pytest.raises(UserError) as caught:
         texts(MINILM).config()
     assert str(caught.value) == (

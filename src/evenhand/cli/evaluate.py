@@ -13,12 +13,14 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from evenhand.cli.task_options import TaskChoice, task_fields
-from evenhand.cli.terminal import group_lines, output, percent
-from evenhand.runs.evaluate import Data, Evaluated, Share, evaluate
-from evenhand.runs.fit import Device
+from evenhand.cli.options import OnDevice, default
+from evenhand.cli.task_options import TaskChoice
+from evenhand.cli.terminal import group_lines, output
+from evenhand.metrics import GroupShare
+from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
+from evenhand.wording import percent
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
@@ -27,7 +29,7 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateVerb(TaskChoice):
+class EvaluateVerb(OnDevice, TaskChoice):
     """Measure a trained model on a task or on new data: accuracy by group with intervals, and every prediction.
 
     The model is that of a run of evenhand's, or any image or sequence classifier of transformers with its tokenizer or
@@ -43,34 +45,27 @@ class EvaluateVerb(TaskChoice):
         json: Print everything as JSON instead of tables.
         data_seed: Seed of the task's construction; the run's, or 0, unless given.
         batch_size: Samples a forward pass.
-        device: `auto` takes a GPU if there is one.
     """
 
     model: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|MODEL")]
-    task: Annotated[
-        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the run's own, or your --data)")
-    ] = None
-    on: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="SPLIT [...]", help_behavior_hint="(default: all but train)")
-    ] = ()
-    predictions: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    task: Annotated[str | None, default("NAME", "the run's own, or your --data")] = None
+    on: Annotated[tuple[str, ...], default("SPLIT [...]", "all but train")] = ()
+    predictions: Annotated[Path | None, default("FILE", "none")] = None
     json: bool = False
-    data_seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the run's, or 0)")] = (
-        None
-    )
+    data_seed: Annotated[int | None, default("INT", "the run's, or 0")] = None
     batch_size: int = 256
-    device: Device = "auto"
 
     def run(self) -> int:
         """Measure, write the table of predictions if asked, and print."""
         if self.predictions is not None:
             _check_place(self.predictions)
+        named = self.task_given()  # else a run is measured on its own task, perhaps with other settings
         found = evaluate(
             self.model,
-            _splits(self),
+            self.task_source() if named else None,
             on=self.on or None,
             data_seed=self.data_seed,
-            settings=_given(self),
+            settings={} if named else self.settings_given(),
             batch_size=self.batch_size,
             device=self.device,
         )
@@ -78,32 +73,19 @@ class EvaluateVerb(TaskChoice):
             _write(pd.concat([split.predictions for split in found.values()], ignore_index=True), self.predictions)
         if self.json:
             content = {"model": self.model, "splits": {name: described(split) for name, split in found.items()}}
-            output().print(json.dumps(content, indent=1, allow_nan=False), markup=False)
+            output().print(json.dumps(content, indent=1, allow_nan=False))
             return 0
         for name, split in found.items():
             _show(name, split)
         if self.predictions is not None:
-            output().print(f"Predictions: {self.predictions}", markup=False)
+            output().print(f"Predictions: {self.predictions}")
         return 0
-
-
-def _splits(verb: EvaluateVerb) -> Data | None:
-    """The data that the command line names; None where it names none, so that a run's own task is taken."""
-    return verb.task_source() if verb.task_given() else None
-
-
-def _given(verb: EvaluateVerb) -> dict[str, Any]:
-    """Settings that change those of a run's own task."""
-    if verb.task_given():
-        return {}
-    given = {name: getattr(verb, name, None) for name in task_fields()}
-    return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 def described(split: Evaluated) -> dict[str, Any]:
     """A split's metrics for a reader that is a program."""
 
-    def shares(found: dict[str, Share]) -> dict[str, Any]:
+    def shares(found: dict[str, GroupShare]) -> dict[str, Any]:
         return {n: {"accuracy": s.accuracy, "n": s.n, "interval": s.interval} for n, s in found.items()}
 
     metrics = split.result.metrics
@@ -130,7 +112,7 @@ def _show(name: str, split: Evaluated) -> None:
     console.print(table)
     metrics = split.result.metrics
     for line in group_lines(told_groups(metrics), metrics["by_group"]):
-        console.print(line, markup=False)
+        console.print(line)
     weighted = metrics["average_train_weighted"]
     if weighted is not None:
         console.print(f"Average, groups weighted as in train: {percent(weighted)} %.")

@@ -1,6 +1,6 @@
-"""The command line: `evenhand demo`, `train`, `audit`, `evaluate`, `study`, `report`, `methods`, `tasks`.
+"""The command line: the verbs, each of which is a dataclass whose fields are its options.
 
-tyro makes the parser and the help of the verbs' dataclasses (verbs.py) and of the methods themselves.
+tyro makes parser and help of these dataclasses and of the methods themselves.
 """
 
 from __future__ import annotations
@@ -9,28 +9,40 @@ import dataclasses
 import sys
 import typing
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from evenhand.cli import verbs
 from evenhand.cli.audit import AuditVerb
-from evenhand.cli.task_options import TaskChoice, task_fields, with_task_fields
-from evenhand.cli.verbs import Train
+from evenhand.cli.evaluate import EvaluateVerb
+from evenhand.cli.study import StudyVerb
+from evenhand.cli.task_options import TaskChoice, with_task_fields
+from evenhand.cli.tasks import Tasks
+from evenhand.cli.verbs import Demo, Methods, Report, Train
 from evenhand.methods import METHODS, Method
 from evenhand.tasks import TASKS
 from evenhand.training.stage import StageError
 from evenhand.validation import Range, UserError, nearest_names, range_of, unknown_name
 from evenhand.version import __version__
 
-VERBS: dict[str, type[Any]] = {"demo": verbs.Demo, "train": Train, "audit": AuditVerb, **verbs.VERBS}
+VERBS: dict[str, type[Any]] = {
+    "demo": Demo,
+    "train": Train,
+    "audit": AuditVerb,
+    "evaluate": EvaluateVerb,
+    "study": StudyVerb,
+    "report": Report,
+    "methods": Methods,
+    "tasks": Tasks,
+}
 
 DESCRIPTION = """Train classifiers that don't take shortcuts, with no bias labels.
 
-Start with `evenhand demo`: it trains four methods on digits whose colour leaks the label and shows who took the
-shortcut (`evenhand demo --text`: on sentences whose last word leaks it). Then: `evenhand train pgd --help`,
-`evenhand audit --help`, `evenhand study --help`, `evenhand methods`, `evenhand tasks`.
+Start with `evenhand demo`: it trains five methods on digits whose colour leaks the label and shows who took the
+shortcut (`evenhand demo --text`: on sentences whose last word leaks it). `evenhand VERB --help` explains a verb, and
+`evenhand train METHOD --help` a method with its options.
 """
 
 
@@ -41,7 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"evenhand {__version__}")
         return 0
     try:
-        _check_words(words)
         verb, method = _parse(words)
         return verb.run(method) if method is not None else verb.run()
     except UserError as error:
@@ -57,26 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> tuple[Any, Method | None]:
     """The verb with its options, and for `train` the method with its own."""
-    settings = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    verbs = {name: with_task_fields(cls) if issubclass(cls, TaskChoice) else cls for name, cls in VERBS.items()}
-    unions: Any = tuple(
-        Annotated[_with_method(cls) if VERBS[name] is Train else cls, tyro.conf.subcommand(name)]
-        for name, cls in verbs.items()
-    )
     parse: Any = tyro.cli  # its overloads don't know types that are made at run time
-    chosen: Any = parse(
-        typing.Union[unions],  # noqa: UP007
-        prog="evenhand",
-        description=DESCRIPTION,
-        args=words or ["--help"],
-        config=settings,
-    )
+    settings = (CascadeSubcommandArgs, OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
+    if not words or words[0].startswith("-"):
+        verbs: Any = tuple(Annotated[cls, tyro.conf.subcommand(name)] for name, cls in VERBS.items())
+        union: Any = typing.Union[verbs]  # noqa: UP007
+        return parse(union, prog="evenhand", description=DESCRIPTION, args=words or ["--help"], config=settings), None
+    _check_words(words)
+    verb = VERBS[words[0]]
+    if issubclass(verb, TaskChoice):
+        verb = with_task_fields(verb)
+    if issubclass(verb, Train):
+        verb = _with_method(verb)
+    chosen: Any = parse(verb, prog=f"evenhand {words[0]}", args=words[1:], config=settings)
     options: Any = getattr(chosen, "method", None)
-    if options is None:
-        return chosen, None
     # tyro would put a box around what a method's own checks say, so they run here
-    method = METHODS[options.method_name](**dataclasses.asdict(options))
-    return chosen, method
+    return chosen, options and METHODS[options.method_name](**dataclasses.asdict(options))
 
 
 def _with_method(train: type[Train]) -> type[Any]:
@@ -110,58 +117,16 @@ def _described(hint: Any, default: Any, interval: Range | None) -> Any:
 
 
 def _check_words(words: list[str]) -> None:
-    """Answer a misspelt verb, method or option with the one meant; the rest is tyro's."""
-    if not words or words[0].startswith("-"):
-        return
-    if words[0] not in VERBS:
-        raise unknown_name("command", words[0], VERBS)
-    known = {_flag(f.name) for f in dataclasses.fields(VERBS[words[0]])} | {"--help"}
-    if issubclass(VERBS[words[0]], TaskChoice):
-        known |= {_flag(name) for name in task_fields()}
-    lists_them = f"`evenhand {words[0]} --help`"
-    if words[0] == "train":
-        names = _positionals(words[1:])
-        chosen = [name for name in names if name in METHODS]
-        if not chosen:
-            if {"-h", "--help"} & set(words):
-                return
-            near = next((name for name in names if nearest_names(name, METHODS)), None)
-            if near is None:
-                raise UserError(f"`evenhand train` needs a method: one of {', '.join(METHODS)}.")
-            raise unknown_name("method", near, METHODS)
-        known |= {_flag(f.name) for f in dataclasses.fields(METHODS[chosen[0]])}  # type: ignore[arg-type]
-        lists_them = f"`evenhand train {chosen[0]} --help`"
-    for word in words:
-        option = word.split("=")[0].replace("_", "-")
-        if option.startswith("--") and option not in known:
-            near = nearest_names(option, known if option.startswith("--h") else known - {"--help"})
-            meant = f" (did you mean {near[0]}?)" if near else ""
-            raise UserError(f"Unknown option {option}{meant}; {lists_them} lists them.")
-    if words[0] in ("train", "audit"):
-        for name in _positionals(words[1:]):
-            if name in TASKS:
-                raise UserError(f"The task is an option of `evenhand {words[0]}`: write --task {name}.")
-
-
-def _positionals(words: list[str]) -> list[str]:
-    """The words that are neither options nor an option's value; switches take none."""
-    switches = {"--lora", "--head-only", "--fresh", "--quiet", "--help", "-h"} | {
-        _flag(f.name)
-        for method in METHODS.values()
-        for f in dataclasses.fields(method)  # type: ignore[arg-type]
-        if f.default is False
-    }
-    switches |= {_flag(name) for name, (_, default) in task_fields().items() if default is False}
-    found, value_expected = [], False
-    for word in words:
-        if word.startswith("-") and not word[1:2].isdigit():  # -1 is a value
-            value_expected = "=" not in word and word not in switches
-        elif value_expected:
-            value_expected = False
-        else:
-            found.append(word)
-    return found
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    """Answer a misspelt verb or method, and a task that stands alone; options are tyro's to check."""
+    verb = words[0]
+    if verb not in VERBS:
+        raise unknown_name("command", verb, VERBS)
+    alone = [word for before, word in pairwise(words) if not before.startswith("-") and not word.startswith("-")]
+    if verb == "train" and not {"-h", "--help", *METHODS} & set(words):
+        near = next((word for word in alone if nearest_names(word, METHODS)), None)
+        if near is None:
+            raise UserError(f"`evenhand train` needs a method: one of {', '.join(METHODS)}.")
+        raise unknown_name("method", near, METHODS)
+    task = next((word for word in alone if word in TASKS), None)
+    if task is not None and verb in ("train", "audit"):
+        raise UserError(f"The task is an option of `evenhand {verb}`: write --task {task}.")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evenhand.data.columns import membership
+from evenhand.evaluation.measured import picture_of
 from evenhand.tasks.base import Task
 from evenhand.validation import UserError
 
@@ -72,7 +73,7 @@ def _sample_line(split: datasets.Dataset, row: dict[str, Any]) -> str:
         texts = [row["text"], row.get("text_pair")]
         parts.append(" ‖ ".join(_shortened(text) for text in texts if text is not None))
     else:
-        picture = _picture(row)
+        picture = picture_of(row)
         parts.append(f"{picture.width}×{picture.height} pixels")
     return " · ".join([*parts, str(row["id"])] if row.get("id") is not None else parts)
 
@@ -89,12 +90,6 @@ def _named(split: datasets.Dataset, row: dict[str, Any], column: str) -> str:
     return feature.int2str(row[column])
 
 
-def _picture(row: dict[str, Any]) -> Image.Image:
-    if "image" in row:
-        return row["image"].convert("RGB")
-    return Image.fromarray(np.asarray(row["pixel_values"], dtype=np.uint8).transpose(1, 2, 0))
-
-
 def _block(title: str, split: datasets.Dataset) -> Image.Image:
     """A title and rows of captioned pictures."""
     rows = _rows_of_each_group(split)
@@ -105,7 +100,7 @@ def _block(title: str, split: datasets.Dataset) -> Image.Image:
     for place, index in enumerate(rows):
         row = split[int(index)]
         left, top = place % _PER_ROW * _THUMB, _CAPTION + place // _PER_ROW * (_THUMB + _CAPTION)
-        picture = _picture(row)
+        picture = picture_of(row)
         scale = (_THUMB - 4) / max(picture.size)
         size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
         sharp = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.options import Working, default
 from evenhand.cli.terminal import StudyDisplay, output
-from evenhand.runs.fit import Device
 from evenhand.studies import EngineName, Study
 from evenhand.wording import count, duration
 
 
-def _of_file(metavar: str, default: str) -> Any:
-    """An option that is the study file's own unless given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
-
-
 @dataclass(frozen=True, kw_only=True)
-class StudyVerb:
+class StudyVerb(Working):
     """Run all cells of a study file with all seeds; what is done already is not run again.
 
     Ends with report.html and tables/. A study that was stopped, also by kill -9, goes on when the same command is given
@@ -31,7 +25,7 @@ class StudyVerb:
 
     Attributes:
         file: The study's YAML file.
-        seeds: So many seeds (0, 1, …) in place of the file's.
+        seeds: This many seeds (0, 1, …) in place of the file's.
         only: Run only cells whose name matches this pattern, such as 'pgd*'; the others are skipped.
         retry_failed: Begin runs again that have failed.
         dry_run: Show what would run and how long it may take; write nothing.
@@ -41,23 +35,19 @@ class StudyVerb:
         output_dir: The working folder; runs/STUDY unless given.
         results_dir: The folder of the records without models; results/STUDY unless given.
         data_dir: Folder of data files for the tasks that need some.
-        device: `auto` takes a GPU if there is one.
-        quiet: Show nothing but the result.
     """
 
     file: Positional[Path]
-    seeds: Annotated[int | None, _of_file("INT", "the file's")] = None
-    only: Annotated[str | None, _of_file("PATTERN", "all cells")] = None
+    seeds: Annotated[int | None, default("INT", "the file's")] = None
+    only: Annotated[str | None, default("PATTERN", "all cells")] = None
     retry_failed: bool = False
     dry_run: bool = False
-    jobs: Annotated[int | None, _of_file("INT", "1; on Ray what fits")] = None
+    jobs: Annotated[int | None, default("INT", "1; on Ray what fits")] = None
     engine: EngineName = "local"
     address: str = "auto"
-    output_dir: Annotated[Path | None, _of_file("DIR", "runs/STUDY")] = None
-    results_dir: Annotated[Path | None, _of_file("DIR", "results/STUDY")] = None
-    data_dir: Annotated[Path | None, _of_file("DIR", "none")] = None
-    device: Device = "auto"
-    quiet: bool = False
+    output_dir: Annotated[Path | None, default("DIR", "runs/STUDY")] = None
+    results_dir: Annotated[Path | None, default("DIR", "results/STUDY")] = None
+    data_dir: Annotated[Path | None, default("DIR", "none")] = None
 
     def run(self) -> int:
         """Carry the study out, then write the report; 1 if a run failed."""
@@ -87,7 +77,7 @@ def _show_plan(opened: Study, jobs: int) -> None:
         states = opened.shown_states(cell)
         table.add_row(cell.name, run.task.name, run.model, str(run.training.epochs), states)
     console.print(table)
-    console.print(f"{count(len(opened.pending), 'run')} to carry out. {_estimate(opened, jobs)}", markup=False)
+    console.print(f"{count(len(opened.pending), 'run')} to carry out. {_estimate(opened, jobs)}")
 
 
 def _estimate(opened: Study, jobs: int) -> str:
@@ -107,20 +97,19 @@ def _estimate(opened: Study, jobs: int) -> str:
 
 def _show_end(opened: Study) -> None:
     console = output()
-    console.print(f"{opened.plan.title}: {opened.shown_states()}", markup=False)
+    console.print(f"{opened.plan.title}: {opened.shown_states()}")
     if opened.files_unknown:
         console.print(
             f"{count(len(opened.files_unknown), 'run')} taken as done though the record doesn't say which files were "
-            "read: it was made before records did.",
-            markup=False,
+            "read: it was made before records did."
         )
     for cell in opened.plan.cells:
         failed = [run for run in cell.runs if opened.states[run.run_hash] == "failed"]
         if failed:
             record = opened.store.record(failed[0]) or {}
             seeds = ", ".join(str(run.seed) for run in failed)
-            console.print(f"failed: {cell.name}, seed {seeds}: {record.get('error')}", markup=False)
+            console.print(f"failed: {cell.name}, seed {seeds}: {record.get('error')}")
     files = opened.write_report()
-    console.print(f"Report: {files.html}", markup=False)
-    console.print(f"Tables: {files.html.parent / 'tables'}", markup=False)
-    console.print(f"Records: {opened.store.results}", markup=False)
+    console.print(f"Report: {files.html}")
+    console.print(f"Tables: {files.html.parent / 'tables'}")
+    console.print(f"Records: {opened.store.results}")

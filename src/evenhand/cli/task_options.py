@@ -17,12 +17,10 @@ from typing import Annotated, Any, Literal, Union
 import docstring_parser
 import tyro
 
-from evenhand.tasks import TASKS, TaskSource
+from evenhand.tasks import TASKS, OwnData, TaskSource
 from evenhand.validation import UserError, unknown_name
 
-OWN_DATA = "own-data"
-"""The task that `--data` stands for."""
-
+OWN_DATA = OwnData.name  # what --data stands for
 _DEFAULT_TASK = "colored-digits"
 _SHOWN = 2  # where more tasks explain an option each in its own way, the help doesn't repeat them
 
@@ -43,14 +41,18 @@ class TaskChoice:
         """Whether the command line names a task, or data."""
         return self.task is not None or getattr(self, "data", None) is not None
 
+    def settings_given(self) -> dict[str, Any]:
+        """The settings of tasks that the command line gives, by name."""
+        given = {name: getattr(self, name, None) for name in task_fields()}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
+
     def task_source(self) -> TaskSource:
         """The task with the settings given here.
 
         Raises:
             UserError: If the task is unknown or has no such setting.
         """
-        given = {name: getattr(self, name, None) for name in task_fields()}
-        settings = {name: value for name, value in given.items() if value is not None and value is not False}
+        settings = self.settings_given()
         name = self.task or (OWN_DATA if "data" in settings else _DEFAULT_TASK)
         if name not in TASKS:
             raise unknown_name("task", name, TASKS)

@@ -14,8 +14,9 @@ from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.options import default
 from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
-from evenhand.cli.task_options import TaskChoice, task_fields
+from evenhand.cli.task_options import OWN_DATA, TaskChoice
 from evenhand.cli.terminal import output
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.tasks.counts import compared, split_counts
@@ -43,13 +44,13 @@ class Tasks(TaskChoice):
 
     task: Annotated[Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
     check: bool = False
-    samples: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png", help_behavior_hint="(default: none)")] = None
+    samples: Annotated[Path | None, default("FILE.png", "none")] = None
     data_seed: int = 0
 
     def run(self) -> int:
         """Print to standard output."""
         check_integer("tasks", "data_seed", self.data_seed, 0)
-        settings = self._settings()
+        settings = self.settings_given()
         if self.task is None and "data" not in settings:
             others = sorted(set(settings) - ({"data_dir"} if self.check else set()))
             if others or self.samples is not None:
@@ -62,10 +63,6 @@ class Tasks(TaskChoice):
             raise unknown_name("task", self.task, TASKS)
         return self._check_one() if self.check else self._explain(settings)
 
-    def _settings(self) -> dict[str, Any]:
-        given = {name: getattr(self, name, None) for name in task_fields()}
-        return {name: value for name, value in given.items() if value is not None and value is not False}
-
     def _explain(self, settings: dict[str, Any]) -> int:
         source = self._source_unless_incomplete(settings)
         built = None
@@ -75,12 +72,12 @@ class Tasks(TaskChoice):
             if built is None:
                 raise UserError(f"The option --samples needs the task's files: give --data-dir; {_files_of(self.task)}")
             write_contact_sheet(built, self.samples)
-        _describe(TASKS[self.task or "own-data"], source)
+        _describe(TASKS[self.task or OWN_DATA], source)
         if source is not None and built is not None:
             _show(built)
             _show_files(source)
         if self.samples is not None:
-            output().print(f"\nSheet of pictures: {self.samples}", markup=False)
+            output().print(f"\nSheet of pictures: {self.samples}")
         return 0
 
     def _source_unless_incomplete(self, settings: dict[str, Any]) -> TaskSource | None:
@@ -109,17 +106,17 @@ class Tasks(TaskChoice):
             try:
                 source = _with_folder(cls, None if root is None else Path(root) / name)
             except UserError as error:
-                output().print(f"{name}: not checked: {error}", markup=False)
+                output().print(f"{name}: not checked: {error}")
                 continue
             try:
                 fine = _checked(source, source.build(self.data_seed))
             except UserError as error:
-                output().print(f"{name}: failed: {error}", markup=False)
+                output().print(f"{name}: failed: {error}")
                 fine = False
             if not fine:
                 differ.append(name)
         if differ:
-            output().print(f"\nNot as published, or failed: {', '.join(differ)}.", markup=False)
+            output().print(f"\nNot as published, or failed: {', '.join(differ)}.")
         return 1 if differ else 0
 
 
@@ -165,8 +162,8 @@ def _describe(cls: type[TaskSource], source: TaskSource | None) -> None:
     if cls.files:
         facts["Files in --data-dir"] = cls.files
     lines = [f"{title}: {text}" for title, text in facts.items()]
-    console.print(f"{cls.name} — {cls.summary}\n" + "\n".join(lines), markup=False)
-    console.print(f"\n{inspect.getdoc(cls)}\n", markup=False)
+    console.print(f"{cls.name} — {cls.summary}\n" + "\n".join(lines))
+    console.print(f"\n{inspect.getdoc(cls)}\n")
     expected = source.expected_counts() if source is not None else {}
     if expected:
         console.print("Published counts, or those of the construction:")
@@ -174,22 +171,22 @@ def _describe(cls: type[TaskSource], source: TaskSource | None) -> None:
     console.print("Training settings of each stage:")
     for model, training in cls.training.items():
         label = f"{model} (default)" if model == cls.default_model else model
-        console.print(f"  {label}: {_described(training)}", markup=False)
+        console.print(f"  {label}: {_described(training)}")
     for model, training in cls.adapter_training.items():
-        console.print(f"  {model} with adapters (--lora, --peft): {_described(training)}", markup=False)
+        console.print(f"  {model} with adapters (--lora, --peft): {_described(training)}")
 
 
 def _show(task: Task) -> None:
     """What a built task holds."""
     console = output()
-    console.print(f"\nBuilt (primary test set '{task.primary_test}'):", markup=False)
+    console.print(f"\nBuilt (primary test set '{task.primary_test}'):")
     console.print(_count_table({name: split_counts(split) for name, split in task.splits.items()}))
     for name in ("train", task.primary_test):
-        console.print(f"First samples of {name}:", markup=False)
+        console.print(f"First samples of {name}:")
         for line in sample_lines(task.splits[name], _SAMPLES):
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
     for note in task.notes:
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def _show_files(source: TaskSource) -> None:
@@ -199,22 +196,17 @@ def _show_files(source: TaskSource) -> None:
             continue
         told = files.as_dict()
         size = f"{told['count']:,} of {told['bytes']:,} bytes"
-        output().print(f"Files of --{option.replace('_', '-')}: {size}, SHA-256 {files.sha256}", markup=False)
+        output().print(f"Files of --{option.replace('_', '-')}: {size}, SHA-256 {files.sha256}")
 
 
 def _count_table(counts: dict[str, dict[str, int]]) -> Table:
     """Splits as columns; all samples, groups and alignments as rows."""
-    table = Table("samples", *(rich_escaped(split) for split in counts))
+    table = Table("samples", *counts)
     names = dict.fromkeys(what for numbers in counts.values() for what in numbers)
     for what in names:
         cells = [f"{numbers[what]:,}" if what in numbers else "–" for numbers in counts.values()]
-        table.add_row("all" if what == "n" else rich_escaped(what), *cells)
+        table.add_row("all" if what == "n" else what, *cells)
     return table
-
-
-def rich_escaped(name: str) -> str:
-    """A name in which brackets are no markup."""
-    return name.replace("[", r"\[")
 
 
 def _checked(source: TaskSource, task: Task) -> bool:
@@ -222,10 +214,10 @@ def _checked(source: TaskSource, task: Task) -> bool:
     console = output()
     counts = compared(task, source.expected_counts())
     for count in counts:
-        console.print(f"{source.name}: {count}: {'ok' if count.ok else 'DIFFERS'}", markup=False)
+        console.print(f"{source.name}: {count}: {'ok' if count.ok else 'DIFFERS'}")
     if not counts:
         sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in task.splits.items())
-        console.print(f"{source.name}: no counts are published; built: {sizes}", markup=False)
+        console.print(f"{source.name}: no counts are published; built: {sizes}")
     fine = all(count.ok for count in counts)
     for split, rows in task.splits.items():
         if "image" not in rows.column_names:
@@ -238,13 +230,12 @@ def _checked(source: TaskSource, task: Task) -> bool:
         if broken:
             fine = False
             console.print(
-                f"{source.name}: {split}: {len(broken):,} of {len(rows):,} pictures can't be read, first {broken[0]}",
-                markup=False,
+                f"{source.name}: {split}: {len(broken):,} of {len(rows):,} pictures can't be read, first {broken[0]}"
             )
         else:
-            console.print(f"{source.name}: {split}: all {len(rows):,} pictures can be read: ok", markup=False)
+            console.print(f"{source.name}: {split}: all {len(rows):,} pictures can be read: ok")
     for note in task.notes:
-        console.print(f"{source.name}: {note}", markup=False)
+        console.print(f"{source.name}: {note}")
     return fine
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -32,8 +31,8 @@ from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
 from evenhand.validation import named
+from evenhand.wording import percent
 
-OWN_DATA = OwnData.name
 _ROWS = 30  # of a table of classes or groups
 
 
@@ -78,9 +77,7 @@ class RunDisplay:
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
     def begin(self, run: str) -> None:
@@ -93,13 +90,13 @@ class RunDisplay:
 
     def data(self, task: BuiltTask) -> None:
         """The task is built."""
-        if self.shows_data and task.name == OWN_DATA:
+        if self.shows_data and task.name == OwnData.name:
             self.console.print(*data_tables(data_summary(task)), sep="\n")
             for note in task.notes:
                 self.say(note)
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """A stage has done so many of its steps."""
+        """A stage has done `done` of its `total` steps."""
         key = (self.run, name)
         self.clocks.setdefault(key, _Clock(done)).steps = done
         if self.live:
@@ -183,10 +180,8 @@ class StudyDisplay:
             self.overall = self.runs.progress.add_task("all", total=self.total, unit="runs", told=self._cells())
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.runs.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self.runs.__exit__(*error)
 
     def event(self, event: Event) -> None:
         """Something has happened to a run."""
@@ -262,11 +257,6 @@ def _cell_ending(records: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def percent(value: float | None) -> str:
-    """A fraction as percent with one decimal, a dash where it is undefined."""
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
 def metrics_table(record: dict[str, Any]) -> Table:
     """The headline metrics of one run; the small groups stand in it where they are the worst."""
     metrics, groups = record["metrics"], record_groups(record)
@@ -308,4 +298,4 @@ def _counted(count: int, size: int) -> str:
 
 def output() -> Console:
     """Standard output, for results."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)

@@ -1,7 +1,4 @@
-"""What each verb of the command line does: `demo`, `train`, `evaluate`, `study`, `report`, `methods`, `tasks`.
-
-Options are the fields of the dataclasses below; the command line (cli.py) makes its parser and help of them.
-"""
+"""The verbs `train`, `demo`, `report` and `methods`; their options are the fields of the dataclasses below."""
 
 from __future__ import annotations
 
@@ -13,24 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
-from evenhand.cli.evaluate import EvaluateVerb
-from evenhand.cli.study import StudyVerb
-from evenhand.cli.task_options import TaskChoice
-from evenhand.cli.tasks import Tasks
-from evenhand.cli.terminal import RunDisplay, group_lines, metrics_table, output, percent
+from evenhand.cli.options import ModelOptions, Working, default
+from evenhand.cli.terminal import RunDisplay, group_lines, metrics_table, output
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.methods.base import nothing_done
-from evenhand.models.adapters import AdapterKind, Adapters
 from evenhand.report import write_report
-from evenhand.runs.fit import Device, Result, fit
+from evenhand.runs.fit import Result, fit
 from evenhand.runs.worst_groups import record_groups
 from evenhand.training.processes import is_first_process, leave
 from evenhand.training.stage import StageError
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.validation import check_integer, unknown_name
+from evenhand.wording import percent
 
 
 @contextmanager
@@ -44,114 +37,32 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _left_to_task(metavar: str) -> Any:
-    """An option that is the task's own unless given."""
-    return _default(metavar, "the task's")
-
-
-def _default(metavar: str, default: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Train(TaskChoice):
+class Train(ModelOptions):
     """Train one method on one task with one seed: stages, models and the record go to the output folder.
 
     A run that was stopped goes on where it was when the same command is given again.
 
     Attributes:
-        task: The task; `evenhand tasks` lists them. With --data it is own-data.
-        model: One of `mlp`, `pgd-cnn`, `digits-cnn`, `tiny-bert`, `small-vit`, `small-resnet`, `MiniLM`; a folder; or a
-            name on the Hugging Face hub.
-        fresh: Take the model's architecture only: all weights are random at first.
-        epochs: Epochs of each stage.
-        lr: Learning rate.
-        batch_size: Samples a step.
-        bf16: Train under autocast to bfloat16: faster on most GPUs, and on processors that multiply it (AMX).
-        lora: Train LoRA adapters and the head instead of the whole model; short for --peft lora.
-        head_only: Train the head alone on the frozen model; short for --peft head.
-        peft: Adapters to train with the head instead of the whole model.
-        peft_r: Rank of lora and dora.
-        peft_alpha: Their update is scaled by alpha / r.
-        peft_dropout: Their dropout.
-        peft_targets: Layers to adapt, separated by commas, or all-linear.
         seed: Drives initialisation, order and dropout.
-        data_seed: Drives the data's construction; equal to the seed unless given.
-        output_dir: The run's folder; runs/TASK/… unless given.
-        device: `auto` takes a GPU if there is one.
-        quiet: Show nothing but the result.
     """
 
-    model: Annotated[str | None, _left_to_task("NAME")] = None
-    epochs: Annotated[int | None, _left_to_task("INT")] = None
-    lr: Annotated[float | None, _left_to_task("FLOAT")] = None
-    batch_size: Annotated[int | None, _left_to_task("INT")] = None
-    bf16: bool = False
-    fresh: bool = False
-    lora: bool = False
-    head_only: bool = False
-    peft: Annotated[AdapterKind | None, _default("{lora,dora,ia3,head}", "none: the whole model trains")] = None
-    peft_r: Annotated[int | None, _default("INT", "8")] = None
-    peft_alpha: Annotated[float | None, _default("FLOAT", "16")] = None
-    peft_dropout: Annotated[float | None, _default("FLOAT", "0.1")] = None
-    peft_targets: Annotated[str | None, _default("NAMES", "peft's for the architecture")] = None
     seed: int = 0
-    data_seed: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the seed)")] = None
-    output_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/TASK/…)")] = None
-    device: Device = "auto"
-    quiet: bool = False
 
     def run(self, method: Method) -> int:
         """Train, and say where the result lies."""
-        task = self.task_source()
-        adapters = self.adapters()
+        task, training = self.task_source(), self.training()
         with RunDisplay(self.quiet or not is_first_process(), shows_data=True) as display:
             display.begin(method.title)
-            result = fit(
-                method,
-                task,
-                self.model,
-                seed=self.seed,
-                data_seed=self.data_seed,
-                output_dir=self.output_dir,
-                epochs=self.epochs,
-                lr=self.lr,
-                batch_size=self.batch_size,
-                bf16=self.bf16,
-                peft=adapters,
-                fresh=self.fresh,
-                device=self.device,
-                progress=display,
-            )
+            result = fit(method, task, self.model, seed=self.seed, progress=display, **training)
         if is_first_process():
             _show_result(method, result)
         leave()
         return 0
 
-    def adapters(self) -> Adapters | None:
-        """The adapters asked for by --lora, --head-only or --peft; None trains the whole model.
-
-        Raises:
-            UserError: If the flags contradict each other, or an option of adapters is given without any.
-        """
-        if self.lora and self.head_only:
-            raise UserError("--lora trains adapters and --head-only none: give one of them.")
-        short: AdapterKind | None = "lora" if self.lora else "head" if self.head_only else None
-        kind = self.peft or short
-        if short is not None and kind != short:
-            flag = "--lora" if self.lora else "--head-only"
-            raise UserError(f"{flag} is short for --peft {short}, so it can't be given beside --peft {kind}.")
-        options = {name: getattr(self, f"peft_{name}") for name in ("r", "alpha", "dropout", "targets")}
-        given = {name: value for name, value in options.items() if value is not None}
-        if kind is None:
-            if given:
-                raise UserError(f"The option --peft-{next(iter(given))} needs --lora or --peft.")
-            return None
-        return Adapters(kind=kind, **given)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Demo:
+class Demo(Working):
     """Train ERM, EDGE (own and biased signal), PGD and Even on colored-digits, and show who took the shortcut.
 
     Takes some minutes on two cores; needs no network. What was trained before is not trained again.
@@ -162,17 +73,13 @@ class Demo:
         seeds: How many seeds of each method (0, 1, …); they draw the bias, the weights and the order.
         epochs: Epochs of each stage.
         output_dir: Where the runs and report.html go; runs/demo, or runs/demo-text with --text, unless given.
-        device: `auto` takes a GPU if there is one.
-        quiet: Show nothing but the result.
     """
 
     text: bool = False
-    model: Annotated[str | None, _left_to_task("NAME")] = None
+    model: Annotated[str | None, default("NAME")] = None
     seeds: int = 3
-    epochs: Annotated[int | None, _left_to_task("INT")] = None
-    output_dir: Annotated[Path | None, _default("DIR", "runs/demo, or runs/demo-text")] = None
-    device: Device = "auto"
-    quiet: bool = False
+    epochs: Annotated[int | None, default("INT")] = None
+    output_dir: Annotated[Path | None, default("DIR", "runs/demo, or runs/demo-text")] = None
 
     def run(self) -> int:
         """Train everything, then write the report; a run that fails is shown in it."""
@@ -252,20 +159,9 @@ class Methods:
         if self.name not in METHODS:
             raise unknown_name("method", self.name, METHODS)
         method = METHODS[self.name]
-        console.print(f"{self.name} — {method.paper}\n\n{inspect.getdoc(method)}", markup=False)
-        console.print(f"\nLabels needed beyond the class: {method.label_access}", markup=False)
+        console.print(f"{self.name} — {method.paper}\n\n{inspect.getdoc(method)}")
+        console.print(f"\nLabels needed beyond the class: {method.label_access}")
         return 0
-
-
-VERBS: dict[str, type[Any]] = {
-    "demo": Demo,
-    "train": Train,
-    "evaluate": EvaluateVerb,
-    "study": StudyVerb,
-    "report": Report,
-    "methods": Methods,
-    "tasks": Tasks,
-}
 
 
 def _summary(documented: type[Any]) -> str:
@@ -291,12 +187,12 @@ def _show_result(method: Method, result: Result) -> None:
     )
     console.print(metrics_table(record))
     for line in group_lines(record_groups(record), result.metrics["by_group"]):
-        console.print(line, markup=False)
+        console.print(line)
     for note in record.get("notes", []):
-        console.print(note, markup=False)
-    console.print(f"Result: {result.folder} (record.json, model/, stages/)", markup=False)
+        console.print(note)
+    console.print(f"Result: {result.folder} (record.json, model/, stages/)")
 
 
 def _show_report(folder: Path, title: str | None) -> None:
     files = write_report(folder, title)
-    output().print(f"Report: {files.html}\nTables: {files.html.parent / 'tables'}", markup=False)
+    output().print(f"Report: {files.html}\nTables: {files.html.parent / 'tables'}")

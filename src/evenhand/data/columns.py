@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evenhand.data.rows import arrow_table
+from evenhand.metrics import SplitGroups, group_shares
 
 Column = tuple[Any, pa.Array | pa.ChunkedArray]
 """A feature of `datasets` and the values stored under it, perhaps in chunks."""
@@ -125,6 +126,22 @@ def membership(split: datasets.Dataset, column: str) -> dict[str, NDArray[np.boo
         return _overlapping(split, column, feature.feature.names)
     value_N = column_values(split, column)
     return {name: value_N == i for i, name in enumerate(feature.names)}
+
+
+def split_groups(split: Any, train: Any = None) -> SplitGroups:
+    """What is known of a split's rows, and of the groups in the training split.
+
+    Nothing is known where a split is no `datasets.Dataset`, or a column has no names.
+    """
+    return SplitGroups(_known(split, "group"), _known(split, "alignment"), group_shares(_known(train, "group")))
+
+
+def _known(split: Any, column: str) -> dict[str, NDArray[np.bool_]]:
+    if not isinstance(split, datasets.Dataset) or column not in split.column_names:
+        return {}
+    feature = split.features[column]
+    named = feature.feature if isinstance(feature, datasets.List) else feature
+    return membership(split, column) if isinstance(named, datasets.ClassLabel) else {}
 
 
 def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict[str, NDArray[np.bool_]]:

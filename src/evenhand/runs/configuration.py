@@ -20,7 +20,9 @@ from evenhand.files import Files, read_files
 from evenhand.methods.base import Method
 from evenhand.models.adapters import Adapters
 from evenhand.models.heads import head_of, parameter_count
-from evenhand.models.source import ARCHITECTURES, ModelSource, checkpoint_files
+from evenhand.models.named import checkpoint_files, model_source
+from evenhand.models.small_transformers import ARCHITECTURES
+from evenhand.models.source import ModelSource
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
@@ -138,7 +140,7 @@ class Configuration:
 
     def source(self, task: Task) -> ModelSource:
         """Where the run's models come from, for its task, built."""
-        return model_source(self.model, task, self.adapters, self.fresh)
+        return source_for(task, self.model, self.adapters, self.fresh)
 
     def command(self, here: bool = False) -> str | None:
         """The command line that repeats the run, defaults left out; None where there is none.
@@ -192,9 +194,9 @@ def without_seeds(described: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in described.items() if name not in ("seed", "data_seed")}
 
 
-def model_source(model: str, task: Task, adapters: Adapters | None = None, fresh: bool = False) -> ModelSource:
+def source_for(task: Task, model: str, adapters: Adapters | None = None, fresh: bool = False) -> ModelSource:
     """Where a run's models come from, for a task's inputs and classes."""
-    return ModelSource(model, task.kind, task.label_names, task.image_shape, adapters, partial(_texts, task), fresh)
+    return model_source(model, task.kind, task.label_names, task.image_shape, adapters, partial(_texts, task), fresh)
 
 
 def shipped_training(task: TaskSource | Task, model: str, adapters: Adapters | None, fresh: bool) -> Training:

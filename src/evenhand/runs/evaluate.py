@@ -22,11 +22,12 @@ from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
 from evenhand.data.rows import collator_for, model_rows
 from evenhand.evaluation.measured import SplitResult, measured
-from evenhand.metrics import accuracy, wilson
+from evenhand.metrics import GroupShare, Members
 from evenhand.models.inference import logits_and_labels
+from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
-from evenhand.models.source import Kind, ModelSource
+from evenhand.models.source import Kind
 from evenhand.runs.fit import Device, torch_device
 from evenhand.runs.record import read_json
 from evenhand.runs.stored_run import ready
@@ -38,29 +39,21 @@ Data = str | TaskSource | Task | datasets.Dataset | Mapping[str, datasets.Datase
 
 
 @dataclass(frozen=True)
-class Share:
-    """An accuracy, over how many samples, with Wilson's 95 % interval; None where no sample defines it."""
-
-    accuracy: float | None
-    n: int
-    interval: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
 class Evaluated:
     """A model on one split.
 
     Attributes:
         result: Metrics, group sizes and predictions.
-        shares: Accuracy of all samples (`average`), and where that is known of `aligned` and `conflicting` ones.
+        shares: Accuracy of all samples (`average`), and where that is known of `aligned` and `conflicting` ones, each
+            with the number of samples and Wilson's 95 % interval.
         groups: Accuracy of each group by name.
         predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
             class, and what is known of `attribute`, `alignment` and `group`.
     """
 
     result: SplitResult
-    shares: dict[str, Share]
-    groups: dict[str, Share]
+    shares: dict[str, GroupShare]
+    groups: dict[str, GroupShare]
     predictions: pd.DataFrame
 
 
@@ -144,11 +137,8 @@ def _data_of_run(
     name = record["task"]["name"]
     if name not in TASKS:
         raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
-    return TASKS[name].from_settings(record["task"]["settings"], _given(settings, data_dir), record.get("files"))
-
-
-def _given(settings: Mapping[str, Any], data_dir: Path | str | None) -> dict[str, Any]:
-    return dict(settings) | ({} if data_dir is None else {"data_dir": data_dir})
+    given = dict(settings) if data_dir is None else {**settings, "data_dir": data_dir}
+    return TASKS[name].from_settings(record["task"]["settings"], given, record.get("files"))
 
 
 def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
@@ -188,8 +178,12 @@ def _splits(
     for name, split in splits.items():
         if not isinstance(split, datasets.Dataset) or not {"labels"} <= set(split.column_names) or not len(split):
             raise UserError(f"The split '{name}' must be a datasets.Dataset with rows and a column 'labels'.")
-        if not isinstance(split.features["labels"], datasets.ClassLabel):
-            raise UserError(f"The column 'labels' of the split '{name}' must be a datasets.ClassLabel.")
+        for column in ("labels", "attribute", "alignment", "group"):
+            feature = split.features.get(column)
+            if column != "labels" and isinstance(feature, datasets.List):
+                feature = feature.feature
+            if not isinstance(feature, datasets.ClassLabel | None):
+                raise UserError(f"The column '{column}' of the split '{name}' must be a datasets.ClassLabel.")
     return splits, None
 
 
@@ -222,7 +216,7 @@ def _preprocess(
         if shape is not None and found is not None and found != shape:
             taken, given = ("×".join(map(str, size)) for size in (shape, found))
             raise UserError(f"The model takes images of {taken}, but those of the split '{name}' are {given}.")
-    source = ModelSource(folder, kind, _classes(model), shape)
+    source = model_source(folder, kind, _classes(model), shape)
     return source.preprocessor((record or {}).get("training", {}).get("max_length"))[0]
 
 
@@ -237,26 +231,39 @@ def _named_classes(model: PreTrainedModel) -> tuple[str, ...] | None:
     return None if all(c == f"LABEL_{i}" for i, c in enumerate(classes)) else classes
 
 
-def _merged_numbers(model: PreTrainedModel, split: datasets.Dataset, merged: Mapping[str, str]) -> NDArray[np.int64]:
-    """The number among the split's classes of what each of the model's classes counts as, shape (C,)."""
-    found = list(split.features["labels"].names)
-    classes = _classes(model)
-    if not set(classes) <= set(merged):
-        raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
-    return np.array([found.index(merged[c]) for c in classes])
+@dataclass(frozen=True)
+class _Compared:
+    """What labels and predictions are compared as: the model's classes, or the split's where several of those merge.
+
+    Attributes:
+        names: Their names.
+        of_label: The number among them of each of the split's classes.
+        of_output: That of each of the model's classes, shape (C,).
+    """
+
+    names: tuple[str, ...]
+    of_label: NDArray[np.int64]
+    of_output: NDArray[np.int64]
 
 
-def _class_numbers(model: PreTrainedModel, folder: str, name: str, split: datasets.Dataset) -> NDArray[np.int64]:
-    """The model's number of each class of the data, matched by name; by number where the model has no names."""
+def _compared(
+    model: PreTrainedModel, folder: str, name: str, split: datasets.Dataset, merged: Mapping[str, str]
+) -> _Compared:
+    """Classes are matched by name; by number where the model has no names."""
     classes, found = _classes(model), tuple(split.features["labels"].names)
+    if merged:
+        if not set(classes) <= set(merged):
+            raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
+        return _Compared(found, np.arange(len(found)), np.array([found.index(merged[c]) for c in classes]))
+    numbers = np.arange(len(classes))
     if len(classes) == len(found) and _named_classes(model) is None:
-        return np.arange(len(found))
+        return _Compared(classes, numbers, numbers)
     if not set(found) <= set(classes):
         raise UserError(
             f"The classes of the model '{folder}' are {', '.join(classes)}, but those of the split '{name}' are "
             f"{', '.join(found)}."
         )
-    return np.array([classes.index(c) for c in found])
+    return _Compared(classes, np.array([classes.index(c) for c in found]), numbers)
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
@@ -271,60 +278,35 @@ def _evaluated(
     preprocess: Preprocess,
     batch_size: int,
 ) -> Evaluated:
-    merged = {} if task is None else task.merged.get(name, {})
-    # labels and predictions are compared as the model's classes, or as the split's where several of those merge
-    numbers = np.arange(len(split.features["labels"].names)) if merged else _class_numbers(model, folder, name, split)
-    counted_C = _merged_numbers(model, split, merged) if merged else np.arange(len(_classes(model)))
+    compared = _compared(model, folder, name, split, {} if task is None else task.merged.get(name, {}))
     label_N = column_values(split, "labels")
     if not np.issubdtype(label_N.dtype, np.integer) or label_N.min() < 0:
         raise UserError(f"The split '{name}' has rows without a label.")
-    rows = model_rows(split, preprocess)
-    logits_NC, _ = logits_and_labels(model, rows, batch_size, collator_for(preprocess))
-    label_N = numbers[label_N]
+    logits_NC, _ = logits_and_labels(model, model_rows(split, preprocess), batch_size, collator_for(preprocess))
     probability_NC = torch.from_numpy(logits_NC).double().softmax(1).numpy()
     if not np.isfinite(probability_NC).all():
         raise UserError(f"The model '{folder}' gives probabilities that are no numbers on the split '{name}'.")
-    result = measured(split, counted_C[probability_NC.argmax(1)], label_N, None if task is None else task.train)
-    correct_N = result.predicted_N == label_N
-    everything = np.ones(len(label_N), dtype=bool)
+    label_N = compared.of_label[label_N]
+    predicted_N = compared.of_output[probability_NC.argmax(1)]
+    names = np.array(compared.names)
+    columns: dict[str, Any] = {"split": name}
+    columns |= {column: split[column][:] for column in ("index", "id") if column in split.column_names}
+    columns.setdefault("index", np.arange(len(split)))
+    columns |= {"label": names[label_N], "prediction": names[predicted_N]}
+    columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(_classes(model))}
+    columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
+    correct_N = predicted_N == label_N
+    everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        result,
-        _shares(correct_N, {"average": everything, **membership(split, "alignment")}),
+        measured(split, predicted_N, label_N, None if task is None else task.train),
+        _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
-        _table(model, name, split, label_N, result.predicted_N, probability_NC, merged=bool(merged)),
+        pd.DataFrame(columns),
     )
 
 
-def _shares(correct_N: NDArray[np.bool_], members: Mapping[str, NDArray[np.bool_]]) -> dict[str, Share]:
-    found = {}
-    for name, member_N in members.items():
-        n, value = int(member_N.sum()), accuracy(correct_N, member_N)
-        found[name] = Share(value, n, wilson(value, n))
-    return found
-
-
-def _table(
-    model: PreTrainedModel,
-    name: str,
-    split: datasets.Dataset,
-    label_N: NDArray[np.int64],
-    predicted_N: NDArray[np.int64],
-    probability_NC: NDArray[np.float64],
-    *,
-    merged: bool,
-) -> pd.DataFrame:
-    classes = np.array(_classes(model))
-    compared = np.array(split.features["labels"].names) if merged else classes
-    columns: dict[str, Any] = {"split": name}
-    for column in ("index", "id"):
-        if column in split.column_names:
-            columns[column] = split[column][:]
-    if "index" not in columns:
-        columns["index"] = np.arange(len(split))
-    columns |= {"label": compared[label_N], "prediction": compared[predicted_N]}
-    columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(classes)}
-    columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
-    return pd.DataFrame(columns)
+def _shares(correct_N: NDArray[np.bool_], members: Members) -> dict[str, GroupShare]:
+    return {name: GroupShare.of([name], correct_N, member_N) for name, member_N in members.items()}
 
 
 def _named(split: datasets.Dataset, column: str) -> list[str | None]:

@@ -8,7 +8,7 @@ from evenhand.evaluation.progress import DataProgress, Progress
 from evenhand.methods.base import Method
 from evenhand.models.adapters import Adapters
 from evenhand.models.source import ModelSource
-from evenhand.runs.configuration import Configuration, check_parts, model_source, shipped_training
+from evenhand.runs.configuration import Configuration, check_parts, shipped_training, source_for
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, unknown_name
@@ -79,7 +79,7 @@ def prepare(
         raise UserError(f"The 'model' parameter of {owner} must be given for a task of your own.")
     if isinstance(progress, DataProgress):
         progress.data(built)
-    source = model_source(model, built, asked.adapters, asked.fresh)
+    source = source_for(built, model, asked.adapters, asked.fresh)
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.starts_random)
     method.check_inputs(built.inputs)

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import Inputs, column_values
 from evenhand.files import Files, read_files
-from evenhand.models.source import ARCHITECTURES, BACKBONES, Kind
+from evenhand.models.small_transformers import ARCHITECTURES
+from evenhand.models.small_vision import BACKBONES
+from evenhand.models.source import Kind
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import UserError, plain_fields
 

@@ -7,26 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 import transformers
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
-from evenhand.data.columns import membership
+from evenhand.data.columns import split_groups
 from evenhand.data.rows import IndexedDataset, IndexKeeping
 from evenhand.losses import IGNORED
-from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, group_metrics, group_shares
+from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, SplitGroups, worst_and_small
 from evenhand.validation import UserError
 
 _BY_GROUP = {"aligned", "conflicting", "average_train_weighted"} | {
     f"{groups}{part}" for groups in ("worst_group", "small_groups") for part in ("", "_n", "_low", "_high")
 }
-Members = dict[str, NDArray[np.bool_]]
 
 
 class GroupEvaluation(transformers.Trainer):
@@ -145,16 +142,12 @@ class _Tally:
     """Which rows of an evaluation set were classified right.
 
     Args:
-        groups: Membership of each group, of shape (N,).
-        alignment: Membership of the aligned and of the conflicting rows.
-        shares: Each group's share of the training set.
+        known: What is known of the rows.
         rows: N.
     """
 
-    def __init__(self, groups: Members, alignment: Members, shares: dict[str, float], rows: int) -> None:
-        self.groups = groups
-        self.alignment = alignment
-        self.shares = shares
+    def __init__(self, known: SplitGroups, rows: int) -> None:
+        self.known = known
         self.correct_N = np.full(rows, -1, dtype=np.int8)  # -1: not seen
 
     def add(self, accelerator: Accelerator, index_B: Tensor, logits_BC: Tensor, labels_B: Tensor) -> None:
@@ -170,46 +163,35 @@ class _Tally:
 
     def defined(self) -> set[str]:
         """Names of the metrics that all rows together define."""
-        whole = _Tally(self.groups, self.alignment, self.shares, len(self.correct_N))
+        whole = _Tally(self.known, len(self.correct_N))
         whole.correct_N[:] = 0  # seen; which metrics there are doesn't depend on who is right
         return set(whole.metrics())
 
     def found(self) -> Metrics:
         """The metrics over the rows that were seen."""
         seen_N = self.correct_N >= 0
-
-        def of_seen(members: Members) -> Members:
-            return {name: member_N[seen_N] for name, member_N in members.items()}
-
-        return group_metrics(self.correct_N[seen_N] == 1, of_seen(self.groups), of_seen(self.alignment), self.shares)
+        return self.known.of_rows(seen_N).metrics(self.correct_N[seen_N] == 1)
 
     def names(self) -> dict[str, str | list[str]]:
         """Which groups the worst one and the small ones are."""
-        found = self.found()
-        named: dict[str, str | list[str]] = {}
-        if found["worst_group_name"] is not None:
-            named["worst_group_name"] = found["worst_group_name"]
-        if found["small_groups"] is not None:
-            named["small_groups_names"] = found["small_groups"]["groups"]
-        return named
+        worst, small = worst_and_small(self.found())
+        named: dict[str, str | list[str]] = {} if worst is None else {"worst_group_name": worst.names[0]}
+        return named if small is None else named | {"small_groups_names": list(small.names)}
 
     def metrics(self) -> dict[str, float]:
         """All defined numbers."""
         found = self.found()
         named: dict[str, float | None] = {
             "accuracy": found["average"],
-            "worst_group": found["worst_group"],
-            "worst_group_n": found["worst_group_n"],
-            **_ends("worst_group", found["worst_group_interval"]),
             "aligned": found["aligned"],
             "conflicting": found["conflicting"],
             "average_train_weighted": found["average_train_weighted"],
             **{f"accuracy_{name}": value for name, value in found["by_group"].items()},
         }
-        small = found["small_groups"]
-        if small is not None:
-            named |= {"small_groups": small["accuracy"], "small_groups_n": small["n"]}
-            named |= _ends("small_groups", small["interval"])
+        for name, share in zip(("worst_group", "small_groups"), worst_and_small(found), strict=True):
+            if share is not None:
+                low, high = share.interval or (None, None)
+                named |= {name: share.accuracy, f"{name}_n": share.n, f"{name}_low": low, f"{name}_high": high}
         return {name: value for name, value in named.items() if value is not None}
 
 
@@ -228,22 +210,6 @@ def _undefined(metric: str, name: str, tally: _Tally | None) -> str:
     return f"{of} {why}{instead}, so the best model can't be chosen by metric_for_best_model='{metric}'."
 
 
-def _ends(name: str, interval: list[float] | None) -> dict[str, float]:
-    """Both ends of an interval as metrics."""
-    return {} if interval is None else {f"{name}_low": interval[0], f"{name}_high": interval[1]}
-
-
 def _tally_of(dataset: Any, train: Any) -> _Tally | None:
-    groups, alignment = _known(dataset, "group"), _known(dataset, "alignment")
-    if not groups and not alignment:
-        return None
-    return _Tally(groups, alignment, group_shares(_known(train, "group")), len(dataset))
-
-
-def _known(dataset: Any, column: str) -> Members:
-    """Membership by the names of a column; none where the data set has no such column or it has no names."""
-    if not isinstance(dataset, datasets.Dataset) or column not in dataset.column_names:
-        return {}
-    feature = dataset.features[column]
-    named = feature.feature if isinstance(feature, datasets.List) else feature
-    return membership(dataset, column) if isinstance(named, datasets.ClassLabel) else {}
+    known = split_groups(dataset, train)
+    return _Tally(known, len(dataset)) if known.groups or known.alignment else None
