@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from evenhand.data.columns import Inputs, column_values
 from evenhand.files import Files, read_files
 from evenhand.models.source import ARCHITECTURES, BACKBONES, Kind
+from evenhand.tasks.splits import compared
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import UserError, plain_fields
 
@@ -160,7 +161,46 @@ class TaskSource(ABC):
 
     @abstractmethod
     def build(self, data_seed: int) -> Task:
-        """Build the task; equal seeds give equal data."""
+        """Build the task; equal seeds give equal data.
+
+        Raises:
+            UserError: If a file is missing or damaged, or holds something else than the task's data.
+        """
+
+    def task(
+        self,
+        splits: Mapping[str, datasets.Dataset],
+        notes: Iterable[str] = (),
+        expected: Mapping[str, Mapping[str, int]] | None = None,
+        **more: Any,
+    ) -> Task:
+        """The task that these splits make, with a note that says which counts differ from the published ones.
+
+        Args:
+            splits: The splits by name: train, validation, and the tests, of which the first heads every report.
+            notes: What a reader of the result must know about the data.
+            expected: The published counts, where they are others than `expected_counts()`.
+            more: Further fields of `Task`.
+        """
+        tests = {name: split for name, split in splits.items() if name not in ("train", "validation")}
+        differing = compared(splits, self.expected_counts() if expected is None else expected)
+        shown = "; ".join(str(count) for count in differing if not count.ok)
+        return Task(
+            name=self.name,
+            kind="text" if "text" in splits["train"].column_names else "image",
+            train=splits["train"],
+            validation=splits["validation"],
+            tests=tests,
+            primary_test=next(iter(tests)),
+            notes=(*notes, *([f"Counts differ from the published ones: {shown}."] if shown else [])),
+            **more,
+        )
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder given as `data_dir`; None where none was."""
+        given = getattr(self, "data_dir", None)
+        return None if given is None else Path(given)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
@@ -181,9 +221,8 @@ class TaskSource(ABC):
         """
         if "data_dir" not in {f.name for f in dataclasses.fields(self)}:  # type: ignore[arg-type]
             return {}
-        folder = getattr(self, "data_dir", None)
         try:
-            return {"data_dir": None if folder is None else read_files(self.read_paths(Path(folder)))}
+            return {"data_dir": None if self.folder is None else read_files(self.read_paths(self.folder))}
         except (UserError, OSError):
             return {"data_dir": None}
 
@@ -250,10 +289,9 @@ class TaskSource(ABC):
 
     def places(self) -> dict[str, str]:
         """Where the task's files lie on this machine: the options that name them, with paths from the root."""
-        given = getattr(self, "data_dir", None)
-        if given is None:
+        if self.folder is None:
             return {}
-        folder = Path(given) if Path(given).exists() else Path(given).expanduser()
+        folder = self.folder if self.folder.exists() else self.folder.expanduser()
         return {"data_dir": str(folder.absolute())}
 
     def settings(self) -> dict[str, Any]:

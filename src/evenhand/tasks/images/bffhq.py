@@ -12,7 +12,6 @@ import numpy as np
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
 from evenhand.data.pictures import check_first_pictures, data_folder
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_choice, check_number
@@ -45,16 +44,16 @@ class BFFHQ(TaskSource):
     primary: Literal["unbiased", "conflicting"] = "unbiased"
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "bffhq"
-    summary: ClassVar[str] = "young or old faces, whose gender leaks the age (pictures in --data-dir)"
-    origin: ClassVar[str] = "Biased FFHQ (Kim et al. 2021, BiaSwap), distributed with DFA (Lee et al. 2021); from FFHQ"
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0 (FFHQ; single pictures have their own)"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "nearly all young faces in training are women's and nearly all old ones men's"
-    metric: ClassVar[str] = (
+    name = "bffhq"
+    summary = "young or old faces, whose gender leaks the age (pictures in --data-dir)"
+    origin = "Biased FFHQ (Kim et al. 2021, BiaSwap), distributed with DFA (Lee et al. 2021); from FFHQ"
+    licence = "CC BY-NC-SA 4.0 (FFHQ; single pictures have their own)"
+    files = FILES
+    bias = "nearly all young faces in training are women's and nearly all old ones men's"
+    metric = (
         "accuracy on all 1,000 test pictures (`unbiased`) or on the 500 conflicting ones (`conflicting`): papers differ"
     )
-    default_model: ClassVar[str] = "microsoft/resnet-18"
+    default_model = "microsoft/resnet-18"
     training: ClassVar[dict[str, Training]] = {
         # DFA's released learning rate (1e-4) and batch; it trains from scratch for 50,000 steps (from memory)
         "microsoft/resnet-18": Training(epochs=100, lr=1e-4, batch_size=64),
@@ -91,20 +90,13 @@ class BFFHQ(TaskSource):
         check_first_pictures(splits)
         train = parts["train"]
         differ = int((train.label_N != train.attribute_N).sum())
-        task = Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={self.primary: splits[self.primary], **{n: splits[n] for n in ("unbiased", "conflicting")}},
-            primary_test=self.primary,
-            notes=(
-                f"{differ:,} of {len(train.paths):,} training pictures conflict; the primary test set holds "
-                + ("all test pictures." if self.primary == "unbiased" else "the conflicting test pictures only."),
-            ),
-            image_side=64,
+        tests = dict.fromkeys((self.primary, "unbiased", "conflicting"))  # the primary test set comes first
+        note = (
+            f"{differ:,} of {len(train.paths):,} training pictures conflict; the primary test set holds "
+            f"{'all' if self.primary == 'unbiased' else 'the conflicting'} test pictures"
+            f"{'' if self.primary == 'unbiased' else ' only'}."
         )
-        return with_deviations(task, self.expected_counts())
+        return self.task({name: splits[name] for name in ("train", "validation", *tests)}, [note])
 
     def _parts(self, root: Path) -> dict[str, NamedPictures]:
         numbers = len(AGES), len(GENDERS), FILES

@@ -45,15 +45,13 @@ class ColoredDigits(TaskSource):
     imbalance: float = 1.0
     share: float = 1.0
 
-    name: ClassVar[str] = "colored-digits"
-    summary: ClassVar[str] = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
-    origin: ClassVar[str] = (
-        "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
-    )
-    licence: ClassVar[str] = "CC BY 4.0"
-    bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 497 test images, whose colours say nothing about the digit"
-    default_model: ClassVar[str] = "digits-cnn"
+    name = "colored-digits"
+    summary = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
+    origin = "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
+    licence = "CC BY 4.0"
+    bias = "each digit has its own colour, except for the share `conflict` of training samples"
+    metric = "accuracy on the 497 test images, whose colours say nothing about the digit"
+    default_model = "digits-cnn"
     training: ClassVar[dict[str, Training]] = {
         "digits-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
         "mlp": Training(epochs=30, lr=1e-3, batch_size=64),
@@ -97,14 +95,7 @@ class ColoredDigits(TaskSource):
             image = paint(gray_NHW[rows], attribute, PGD_PALETTE, PGD_NOISE, rng)
             given = label_N[rows] if split == "test" else with_wrong_labels(label_N[rows], self.wrong_labels, rng)
             splits[split] = colored_dataset(image, label_N[rows], attribute, PGD_PALETTE, given)
-        return Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-        )
+        return self.task(splits)
 
     def _kept(self, row_N: NDArray[np.int64], label_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first rows of each class, as many as `share` and `imbalance` leave it; at least one."""

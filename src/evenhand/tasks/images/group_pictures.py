@@ -1,4 +1,4 @@
-"""Benchmarks of pictures with two labels and two attributes: their tables, their groups label × attribute.
+"""waterbirds and celeba: pictures with two labels and two attributes, whose groups are label × attribute.
 
 Legend: N rows.
 """
@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
 import pandas as pd
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
-from evenhand.data.pictures import check_first_pictures, check_present
+from evenhand.data.pictures import check_first_pictures, check_present, data_folder
+from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.images.hub import load_pictures
+from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -151,13 +153,7 @@ class TwoByTwo:
         Raises:
             UserError: If it can't be loaded.
         """
-        try:
-            loaded: Any = datasets.load_dataset(name, config)
-        except (OSError, ValueError, DatasetsError) as error:
-            raise UserError(
-                f"The pictures could not be loaded from the hub as '{name}' ({type(error).__name__}); give a folder "
-                f"with --data-dir instead: {files}"
-            ) from error
+        loaded = load_pictures("The pictures", name, config, files)
         splits = {}
         for split, part in zip(SPLITS, parts, strict=True):
             label_N, attribute_N = (np.asarray(loaded[part][column]).astype(np.int64) for column in self.hub_columns)
@@ -167,3 +163,176 @@ class TwoByTwo:
 
     def _columns(self, label_N: NDArray[np.int64], attribute_N: NDArray[np.int64]) -> dict[str, Any]:
         return crossed_columns(label_N, attribute_N, self.labels, self.attributes, self.home)
+
+
+WATERBIRDS_HUB = "grodino/waterbirds"
+"""A parquet copy of Waterbirds on the Hugging Face hub (untried: the project's tests have no network)."""
+
+WATERBIRDS_FILES = (
+    "it must hold metadata.csv and the folders of pictures of waterbird_complete95_forest2water2, from "
+    "https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz (unpacked)."
+)
+BIRDS = TwoByTwo(labels=("landbird", "waterbird"), attributes=("land", "water"), hub_columns=("label", "place"))
+
+_BIRD_COLUMNS = ("img_filename", "y", "split", "place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waterbirds(TaskSource):
+    """Landbirds and waterbirds (CUB) on land and water (Places): 4,795 train, 1,199 validation, 5,794 test.
+
+    In train 95 % of the birds are at home; in validation and test each bird is on both backgrounds equally often. The
+    groups are bird × place. The literature's average is `average_train_weighted`: group accuracies weighted by their
+    shares in train.
+
+    Attributes:
+        data_dir: Folder of metadata.csv and the pictures; None takes a copy from the hub.
+    """
+
+    data_dir: Path | str | None = None
+
+    name = "waterbirds"
+    summary = "landbirds or waterbirds, whose background leaks the kind (--data-dir, or the hub)"
+    origin = f"Waterbirds (Sagawa et al. 2020), made of CUB and Places; from its archive or {WATERBIRDS_HUB}"
+    licence = "none is stated; CUB and Places are for non-commercial research"
+    files = WATERBIRDS_FILES
+    bias = "in training 95 % of landbirds are on land and 95 % of waterbirds on water"
+    metric = "worst-group accuracy, and the average weighted by the groups' shares in train"
+    default_model = "microsoft/resnet-50"
+    training: ClassVar[dict[str, Training]] = {
+        # ERM of the Group DRO code: SGD 1e-3, momentum 0.9, weight decay 1e-4, batch 128, 300 epochs (from memory)
+        "microsoft/resnet-50": Training(
+            epochs=300, lr=1e-3, batch_size=128, optimizer="sgd", momentum=0.9, weight_decay=1e-4
+        ),
+        "small-resnet": Training(epochs=100, lr=1e-3, batch_size=128),  # ours
+    }
+
+    def expected_counts(self) -> dict[str, dict[str, int]]:
+        """Published sizes."""
+        return BIRDS.counts(
+            {"train": (3498, 184, 56, 1057), "validation": (467, 466, 133, 133), "test": (2255, 2255, 642, 642)}
+        )
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The table and the pictures that it names."""
+        table = _bird_table(folder)
+        return [table.path, *(folder / name for name in table.texts("img_filename"))]
+
+    def build(self, data_seed: int) -> Task:
+        """Build the splits, which no seed changes.
+
+        Raises:
+            UserError: If the table or a picture is missing, or the table holds something else.
+        """
+        if self.data_dir is None:
+            splits = BIRDS.from_hub(WATERBIRDS_HUB, None, ("train", "validation", "test"), WATERBIRDS_FILES)
+        else:
+            root = data_folder(self.data_dir, WATERBIRDS_FILES)
+            table = _bird_table(root)
+            allowed = {"y": (0, 1), "place": (0, 1), "split": (0, 1, 2)}
+            y, place, part = (table.numbers(column, values) for column, values in allowed.items())
+            splits = BIRDS.from_files(root, table.texts("img_filename"), y, place, part, table.path, WATERBIRDS_FILES)
+        return self.task(splits)
+
+
+def _bird_table(root: Path) -> Table:
+    return read_table(root, ("metadata.csv",), _BIRD_COLUMNS, WATERBIRDS_FILES)
+
+
+CELEBA_HUB = "flwrlabs/celeba"
+CELEBA_CONFIG = "img_align+identity+attr"
+"""A parquet copy of CelebA on the Hugging Face hub (untried: the project's tests have no network)."""
+
+CELEBA_FILES = (
+    "it must hold list_attr_celeba.txt and list_eval_partition.txt (or .csv) and the folder img_align_celeba, from "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (a download by hand, after agreeing to its terms)."
+)
+FACES = TwoByTwo(
+    labels=("not blond", "blond"), attributes=("female", "male"), hub_columns=("Blond_Hair", "Male"), home=(1, 0)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CelebA(TaskSource):
+    """202,599 portraits, blond or not: 162,770 train, 19,867 validation, 19,962 test (CelebA's own splits).
+
+    The groups are hair × gender; few men are blond, in every split. As in LfF, blond women and other men are aligned,
+    blond men and other women conflicting, though only blond men are rare.
+
+    Attributes:
+        data_dir: Folder of the two tables and the pictures; None takes a copy from the hub.
+    """
+
+    data_dir: Path | str | None = None
+
+    name = "celeba"
+    summary = "blond hair or not, which gender leaks (CelebA's files in --data-dir, or the hub)"
+    origin = f"CelebA (Liu et al. 2015), aligned and cropped, from its files or {CELEBA_HUB}"
+    licence = "CelebA's agreement: non-commercial research only, no redistribution"
+    files = CELEBA_FILES
+    bias = "6 % of the blond are men, against 48 % of the others"
+    metric = "worst-group accuracy (nearly always blond men) and the average over test"
+    default_model = "microsoft/resnet-50"
+    training: ClassVar[dict[str, Training]] = {
+        # ERM of the Group DRO code: SGD 1e-4, momentum 0.9, weight decay 1e-4, batch 128, 50 epochs (from memory)
+        "microsoft/resnet-50": Training(
+            epochs=50, lr=1e-4, batch_size=128, optimizer="sgd", momentum=0.9, weight_decay=1e-4
+        ),
+        "small-resnet": Training(epochs=10, lr=1e-3, batch_size=128),  # ours
+    }
+
+    def expected_counts(self) -> dict[str, dict[str, int]]:
+        """Published sizes."""
+        return FACES.counts(
+            {
+                "train": (71629, 66874, 22880, 1387),
+                "validation": (8535, 8276, 2874, 182),
+                "test": (9767, 7535, 2480, 180),
+            }
+        )
+
+    def read_paths(self, folder: Path) -> list[Path]:
+        """The two tables and the pictures that they name."""
+        table, partition = _tables(folder)
+        return [table.path, partition.path, *(folder / name for name in _pictures(folder, table))]
+
+    def build(self, data_seed: int) -> Task:
+        """Build the splits, which no seed changes.
+
+        Raises:
+            UserError: If a table or a picture is missing, or the tables hold something else.
+        """
+        if self.data_dir is None:
+            splits = FACES.from_hub(CELEBA_HUB, CELEBA_CONFIG, ("train", "valid", "test"), CELEBA_FILES)
+        else:
+            root = data_folder(self.data_dir, CELEBA_FILES)
+            table, partition = _tables(root)
+            names = table.texts("image_id")
+            if names != partition.texts("image_id"):
+                raise UserError(
+                    f"The tables '{table.path}' ({len(names):,} rows) and '{partition.path}' "
+                    f"({len(partition.rows):,} rows) must name the same pictures in the same order."
+                )
+            # the tables hold −1 and 1, some copies 0 and 1
+            blond, male = (table.numbers(column, (-1, 0, 1)).clip(0) for column in ("Blond_Hair", "Male"))
+            paths = _pictures(root, table)
+            part = partition.numbers("partition", (0, 1, 2))
+            splits = FACES.from_files(root, paths, blond, male, part, table.path, CELEBA_FILES)
+        return self.task(splits)
+
+
+def _tables(root: Path) -> tuple[Table, Table]:
+    """Attributes and splits."""
+    names_of = [f"list_attr_celeba{suffix}" for suffix in (".txt", ".csv")]
+    partition_of = [f"list_eval_partition{suffix}" for suffix in (".txt", ".csv")]
+    return (
+        read_table(root, names_of, ("image_id", "Blond_Hair", "Male"), CELEBA_FILES),
+        read_table(root, partition_of, ("image_id", "partition"), CELEBA_FILES),
+    )
+
+
+def _pictures(root: Path, table: Table) -> list[str]:
+    # Kaggle's copy has a folder in the folder
+    nested = root / "img_align_celeba" / "img_align_celeba"
+    folder = "img_align_celeba/img_align_celeba" if nested.is_dir() else "img_align_celeba"
+    return [f"{folder}/{name}" for name in table.texts("image_id")]

@@ -6,11 +6,10 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import datasets
 import numpy as np
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
 from evenhand.tasks.base import Task, TaskSource
@@ -24,12 +23,11 @@ from evenhand.tasks.images.coloring import (
     draw_attributes_exactly,
     paint,
 )
+from evenhand.tasks.images.hub import LabelledImages, load_images
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 HUB_NAME = "ylecun/mnist"
-"""MNIST's parquet copy on the Hugging Face hub (untried: the project's tests have no network)."""
-
 VALIDATION_SIZE = 6_000  # of the 60,000 training images, as PGD's code has it
 
 FILES = (
@@ -65,14 +63,14 @@ class ColoredMNIST(TaskSource):
     severity: int = 4
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "colored-mnist"
-    summary: ClassVar[str] = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
-    origin: ClassVar[str] = f"MNIST (LeCun, Cortes, Burges) from IDX files or {HUB_NAME}; no licence is stated for it"
-    licence: ClassVar[str] = "none is stated for MNIST"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 10,000 test images, whose colours say nothing about the digit"
-    default_model: ClassVar[str] = "mlp"
+    name = "colored-mnist"
+    summary = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
+    origin = f"MNIST (LeCun, Cortes, Burges) from IDX files or {HUB_NAME}; no licence is stated for it"
+    licence = "none is stated for MNIST"
+    files = FILES
+    bias = "each digit has its own colour, except for the share `conflict` of training samples"
+    metric = "accuracy on the 10,000 test images, whose colours say nothing about the digit"
+    default_model = "mlp"
     training: ClassVar[dict[str, Training]] = {
         "mlp": Training(epochs=8, lr=1e-3, batch_size=256),
         # PGD's released settings; its augmentation and norm are the method's: PGD(augment=True, …)
@@ -113,18 +111,17 @@ class ColoredMNIST(TaskSource):
         gray_NHW, label_N = source["train"]
         order_N = np.random.default_rng([data_seed, 0]).permutation(len(label_N))
         train, validation = order_N[:-VALIDATION_SIZE], order_N[-VALIDATION_SIZE:]
-        return Task(
-            name=self.name,
-            kind="image",
-            train=self._colored(gray_NHW[train], label_N[train], self.conflict, (data_seed, 1)),
-            validation=self._colored(gray_NHW[validation], label_N[validation], self.conflict, (data_seed, 2)),
-            tests={"test": self._colored(*source["test"], self.test_conflict, (data_seed, 3))},
-            primary_test="test",
+        return self.task(
+            {
+                "train": self._colored(gray_NHW[train], label_N[train], self.conflict, (data_seed, 1)),
+                "validation": self._colored(gray_NHW[validation], label_N[validation], self.conflict, (data_seed, 2)),
+                "test": self._colored(*source["test"], self.test_conflict, (data_seed, 3)),
+            }
         )
 
     def _colored(
         self, gray_NHW: NDArray[np.uint8], label_N: NDArray[np.int64], conflict: float, stream: tuple[int, int]
-    ) -> Any:
+    ) -> datasets.Dataset:
         rng = np.random.default_rng(stream)
         if self.recipe == "pgd":
             palette, noise, draw = PGD_PALETTE, PGD_NOISE, draw_attributes
@@ -160,14 +157,14 @@ def read_idx(path: Path, what: Literal["images", "labels"]) -> NDArray[np.uint8]
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def read_mnist(folder: Path | str | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def read_mnist(folder: Path | str | None) -> dict[str, LabelledImages]:
     """Images and labels of the parts `train` and `test`, from IDX files in a folder, or from the hub if it is None.
 
     Raises:
         UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits; if there are
             too few training images for a validation split.
     """
-    source = _from_hub() if folder is None else _from_files(Path(folder))
+    source = load_images("MNIST", HUB_NAME, "image", "L", FILES) if folder is None else _from_files(Path(folder))
     count = len(source["train"][1])
     if count <= VALIDATION_SIZE:
         raise UserError(
@@ -177,7 +174,7 @@ def read_mnist(folder: Path | str | None) -> dict[str, tuple[NDArray[np.uint8], 
     return source
 
 
-def read_idx_pair(folder: Path, image_name: str, label_name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_idx_pair(folder: Path, image_name: str, label_name: str) -> LabelledImages:
     """Images of 28×28 pixels and their labels from two IDX files of a folder.
 
     Raises:
@@ -213,7 +210,7 @@ def idx_pair_paths(folder: Path, image_name: str, label_name: str) -> list[Path]
     return [_find(folder, image_name), _find(folder, label_name)]
 
 
-def _from_files(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _from_files(folder: Path) -> dict[str, LabelledImages]:
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' given as --data-dir does not exist.")
     parts = {}
@@ -234,20 +231,3 @@ def _find(folder: Path, name: str) -> Path:
         if candidate.exists():
             return candidate
     raise UserError(f"The folder '{folder}' must hold MNIST's IDX file '{name}' or '{name}.gz', and holds neither.")
-
-
-def _from_hub() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    try:
-        loaded: Any = datasets.load_dataset(HUB_NAME)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(
-            f"MNIST could not be loaded from the hub as '{HUB_NAME}' ({type(error).__name__}); "
-            "give a folder of its four IDX files with --data-dir instead."
-        ) from error
-    return {
-        part: (
-            np.stack([np.asarray(image, dtype=np.uint8) for image in loaded[part]["image"]]),
-            np.asarray(loaded[part]["label"], dtype=np.int64),
-        )
-        for part in ("train", "test")
-    }
