@@ -146,6 +146,7 @@ class TaskSource(ABC):
         default_model: The model that is trained unless another is named.
         training: The settings shipped for each model.
         adapter_training: The settings shipped for each model with adapters.
+        published: Published sizes, as `expected_counts()` has them.
     """
 
     name: ClassVar[str]
@@ -158,6 +159,7 @@ class TaskSource(ABC):
     default_model: ClassVar[str]
     training: ClassVar[dict[str, Training]]
     adapter_training: ClassVar[dict[str, Training]] = {}
+    published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
 
     @abstractmethod
     def build(self, data_seed: int) -> Task:
@@ -204,7 +206,7 @@ class TaskSource(ABC):
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
-        return {}
+        return {split: dict(sizes) for split, sizes in self.published.items()}
 
     def read_paths(self, folder: Path) -> Iterable[Path]:
         """The files that are read of the folder given as `data_dir`; all below it unless a task knows better.

@@ -75,11 +75,7 @@ class BFFHQ(TaskSource):
         return [Path(path) for part in self._parts(folder).values() for path in part.paths]
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits, which no seed changes.
-
-        Raises:
-            UserError: If a folder or its pictures are missing, or a name has no label and attribute.
-        """
+        """Build the splits, which no seed changes."""
         if self.data_dir is None:
             raise UserError(f"The task '{self.name}' needs a folder with --data-dir: {FILES}")
         root = data_folder(self.data_dir, FILES)

@@ -128,11 +128,7 @@ class CorruptedCIFAR10(TaskSource):
         return cifar_paths(folder) + (self._photo_paths(folder) if self.frost == "photos" else [])
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal images. Takes about half a minute.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no classes.
-        """
+        """Build the three splits; equal seeds give equal images. Takes about half a minute."""
         if self.recipe == "prepared":
             return self._prepared(data_seed)
         if self.data_dir is not None and (Path(self.data_dir) / percent_folder(self.conflict)).is_dir():
@@ -249,7 +245,7 @@ def read_cifar(folder: Path | str | None) -> dict[str, LabelledImages]:
         UserError: If a file is missing, truncated or damaged, or the folder holds the Python version.
     """
     if folder is None:
-        return load_images("CIFAR-10", HUB_NAME, "img", "RGB", FILES)
+        return load_images("CIFAR-10", f"with --data-dir instead: {FILES}", HUB_NAME, "img", "RGB")
     files = _binary_folder(data_folder(folder, FILES))
     parts = {}
     for part, names in _PARTS.items():

@@ -24,10 +24,12 @@ from evenhand.tasks.images.coloring import (
     paint,
 )
 from evenhand.tasks.images.hub import LabelledImages, load_images
+from evenhand.tasks.splits import sizes
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_choice, check_integer, check_number
 
 HUB_NAME = "ylecun/mnist"
+SIZES = sizes({"train": 54_000, "validation": 6_000, "test": 10_000})
 VALIDATION_SIZE = 6_000  # of the 60,000 training images, as PGD's code has it
 
 FILES = (
@@ -87,26 +89,21 @@ class ColoredMNIST(TaskSource):
         "digits-cnn": Training(epochs=8, lr=1e-3, batch_size=256),
     }
 
+    # of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split
+    published = SIZES
+
     def __post_init__(self) -> None:
         check_number(self.name, "conflict", self.conflict, 0, 1)
         check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
         check_choice(self.name, "recipe", self.recipe, ("pgd", "lff"))
         check_integer(self.name, "severity", self.severity, 1, 5)
 
-    def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Sizes of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split."""
-        return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
-
     def read_paths(self, folder: Path) -> list[Path]:
         """The four IDX files."""
         return mnist_paths(folder)
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal splits and colours.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits.
-        """
+        """Build the three splits; equal seeds give equal splits and colours."""
         source = read_mnist(self.data_dir)
         gray_NHW, label_N = source["train"]
         order_N = np.random.default_rng([data_seed, 0]).permutation(len(label_N))
@@ -164,7 +161,10 @@ def read_mnist(folder: Path | str | None) -> dict[str, LabelledImages]:
         UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits; if there are
             too few training images for a validation split.
     """
-    source = load_images("MNIST", HUB_NAME, "image", "L", FILES) if folder is None else _from_files(Path(folder))
+    if folder is None:
+        source = load_images("MNIST", "of its four IDX files with --data-dir instead.", HUB_NAME, "image", "L")
+    else:
+        source = _from_files(Path(folder))
     count = len(source["train"][1])
     if count <= VALIDATION_SIZE:
         raise UserError(

@@ -20,6 +20,7 @@ from evenhand.tasks.images.hub import LabelledImages
 from evenhand.tasks.images.mnist import (
     FILES,
     HUB_NAME,
+    SIZES,
     VALIDATION_SIZE,
     idx_pair_paths,
     mnist_paths,
@@ -127,16 +128,14 @@ class MultiBiasMNIST(TaskSource):
         "small-resnet": Training(epochs=20, lr=1e-3, batch_size=128),
     }
 
+    published = SIZES
+
     def __post_init__(self) -> None:
         check_number(self.name, "conflict", self.conflict, 0, 1)
         check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
         check_choice(self.name, "objects", self.objects, ("drawn", "real"))
         if self.objects == "real" and self.data_dir is None:
             raise UserError(f"The option --objects real of {self.name} needs --data-dir: {_REAL}")
-
-    def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Sizes of the splits; how many conflict is drawn."""
-        return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """MNIST's files, and with real objects theirs."""
@@ -148,11 +147,7 @@ class MultiBiasMNIST(TaskSource):
         return paths
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal images.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no classes.
-        """
+        """Build the three splits; equal seeds give equal images."""
         source = read_mnist(self.data_dir)
         real = self._real_objects() if self.objects == "real" else None
         gray, label = source["train"]

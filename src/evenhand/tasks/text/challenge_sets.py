@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evenhand.data.tables import Columns
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.splits import sizes
 from evenhand.tasks.text.nli_files import (
     HANS,
     HANS_LABELS,
@@ -43,6 +44,8 @@ from evenhand.tasks.text.splits import (
 )
 from evenhand.training.settings import Training
 from evenhand.validation import UserError
+
+Parts = Mapping[str, Part]
 
 HEURISTICS = ("lexical_overlap", "subsequence", "constituent")
 
@@ -117,11 +120,7 @@ def _fever(title: str, *files: str, symmetric: bool = False) -> Part:
         title=f"FEVER's {'symmetric set ' if symmetric else ''}{title}",
         files=files,
         columns=Columns(
-            {
-                "premise": ("claim",),
-                "hypothesis": ("evidence_sentence", "evidence"),
-                "label": ("gold_label", "label"),
-            },
+            {"premise": ("claim",), "hypothesis": ("evidence_sentence", "evidence"), "label": ("gold_label", "label")},
             {"id": ("id",)},
         ),
         labels={name: i for i, name in enumerate(FEVER_LABELS[:2] if symmetric else FEVER_LABELS)},
@@ -141,7 +140,7 @@ SYMMETRIC = {
 
 @dataclass(frozen=True, kw_only=True)
 class ChallengeSet(TaskSource):
-    """A benchmark to train on and test sets that defeat its shortcut, which declare what is read and what is published.
+    """A benchmark to train on with test sets that defeat its shortcut.
 
     Attributes:
         pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
@@ -149,7 +148,6 @@ class ChallengeSet(TaskSource):
         labels: The classes of training and validation.
         parts: What is read, in this order: `train`, `validation`, and the test sets, of which the first is the primary.
         optional: Those that a folder may lack.
-        published: Published sizes, as `expected_counts()` has them.
         remarks: What every reader of a result must know.
         merged: As in `Task`.
     """
@@ -158,9 +156,8 @@ class ChallengeSet(TaskSource):
     data_dir: Path | str | None = None
 
     labels: ClassVar[tuple[str, ...]]
-    parts: ClassVar[Mapping[str, Part]]
+    parts: ClassVar[Parts]
     optional: ClassVar[tuple[str, ...]] = ()
-    published: ClassVar[Mapping[str, Mapping[str, int]]]
     remarks: ClassVar[tuple[str, ...]] = ()
     merged: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
@@ -173,7 +170,8 @@ class ChallengeSet(TaskSource):
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The published sizes; the training part's only where it is taken whole."""
-        return {n: dict(sizes) for n, sizes in self.published.items() if n != "train" or self.pairs is None}
+        counts = super().expected_counts()
+        return counts if self.pairs is None else {split: n for split, n in counts.items() if split != "train"}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of all parts that are there."""
@@ -225,7 +223,7 @@ class MNLIHANS(ChallengeSet):
     metric = "accuracy on HANS beside accuracy on MultiNLI's matched development part (validation)"
 
     labels = LABELS
-    parts: ClassVar[Mapping[str, Part]] = {
+    parts: ClassVar[Parts] = {
         "train": MNLI_TRAIN,
         "validation": MNLI_MATCHED,
         "hans": HANS,
@@ -233,10 +231,8 @@ class MNLIHANS(ChallengeSet):
     }
     optional = ("mismatched",)
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {
-        "train": {"n": 392_702},
-        "validation": {"n": 9_815},
+        **sizes({"train": 392_702, "validation": 9_815, "hans": 30_000, "mismatched": 9_832}),
         "hans": {"n": 30_000} | {f"{heuristic}, {label}": 5_000 for heuristic in HEURISTICS for label in HANS_LABELS},
-        "mismatched": {"n": 9_832},
     }
     remarks = (
         "On HANS the model's most probable class is taken first; neutral and contradiction then are non-entailment.",
@@ -281,18 +277,9 @@ class SNLIHard(ChallengeSet):
     metric = "accuracy on the hard test pairs beside accuracy on all test pairs"
 
     labels = LABELS
-    parts: ClassVar[Mapping[str, Part]] = {
-        "train": SNLI_TRAIN,
-        "validation": SNLI_DEV,
-        "hard": SNLI_HARD,
-        "test": SNLI_TEST,
-    }
-    published: ClassVar[Mapping[str, Mapping[str, int]]] = {  # without the pairs that have no label
-        "train": {"n": 549_367},
-        "validation": {"n": 9_842},
-        "hard": {"n": 3_261},
-        "test": {"n": 9_824},
-    }
+    parts: ClassVar[Parts] = {"train": SNLI_TRAIN, "validation": SNLI_DEV, "hard": SNLI_HARD, "test": SNLI_TEST}
+    # without the pairs that have no label
+    published = sizes({"train": 549_367, "validation": 9_842, "hard": 3_261, "test": 9_824})
 
     def alignment(self, name: str, read: Mapping[str, Labelled]) -> NDArray[np.int64] | None:
         """Of all test pairs, the hard ones are conflicting, where their ids are known."""
@@ -325,12 +312,9 @@ class QQPPAWS(ChallengeSet):
 
     labels = DUPLICATE_LABELS
     # what must be made by hand comes first, before anything is loaded from the hub
-    parts: ClassVar[Mapping[str, Part]] = {"paws": PAWS, "train": QQP_TRAIN, "validation": QQP_DEV}
-    published: ClassVar[Mapping[str, Mapping[str, int]]] = {  # GLUE's, and those of PAWS-QQP's current README
-        "train": {"n": 363_846},
-        "validation": {"n": 40_430},
-        "paws": {"n": 677},
-    }
+    parts: ClassVar[Parts] = {"paws": PAWS, "train": QQP_TRAIN, "validation": QQP_DEV}
+    # GLUE's, and those of PAWS-QQP's current README
+    published = sizes({"train": 363_846, "validation": 40_430, "paws": 677})
 
     def alignment(self, name: str, read: Mapping[str, Labelled]) -> NDArray[np.int64] | None:
         """In PAWS a duplicate is aligned."""
@@ -363,10 +347,7 @@ class FEVERSymmetric(ChallengeSet):
     adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": MINILM_ADAPTERS}
 
     labels = FEVER_LABELS
-    parts: ClassVar[Mapping[str, Part]] = {"train": FEVER_TRAIN, "validation": FEVER_DEV, **SYMMETRIC}
+    parts: ClassVar[Parts] = {"train": FEVER_TRAIN, "validation": FEVER_DEV, **SYMMETRIC}
     optional = ("symmetric-v0.2", "symmetric-v0.2-dev")
-    published: ClassVar[Mapping[str, Mapping[str, int]]] = {  # those of the training files are not published
-        "symmetric": {"n": 717},
-        "symmetric-v0.2": {"n": 712},
-        "symmetric-v0.2-dev": {"n": 708},
-    }
+    # those of the training files are not published
+    published = sizes({"symmetric": 717, "symmetric-v0.2": 712, "symmetric-v0.2-dev": 708})

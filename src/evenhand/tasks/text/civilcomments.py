@@ -93,11 +93,7 @@ class CivilComments(TaskSource):
         return found_files(folder, COMMENTS)
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits, which don't depend on the seed.
-
-        Raises:
-            UserError: If the file is missing or broken, or a split is empty.
-        """
+        """Build the splits, which don't depend on the seed."""
         table = COMMENTS.table(self.folder)
         split_N = table.classes("split", _SPLITS)
         toxicity_N = table.numbers("toxicity")

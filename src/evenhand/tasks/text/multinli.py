@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evenhand.data.tables import Columns, Table, read_table
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.splits import held_out
+from evenhand.tasks.splits import held_out, sizes
 from evenhand.tasks.text.nli_files import LABELS, MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
 from evenhand.tasks.text.splits import (
@@ -93,15 +93,15 @@ class MultiNLI(TaskSource):
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The recipe's sizes, and its groups' where they are published."""
-        sizes: dict[str, dict[str, int]] = {name: {"n": n} for name, n in OFFICIAL_SIZES.items()}
+        published = sizes(OFFICIAL_SIZES)
         if self.recipe == "group-dro":
-            sizes = {
+            published = {
                 split: {"n": sum(map(sum, counts.values()))}
                 | {f"{label}, {word}": pair[i] for label, pair in counts.items() for i, word in enumerate(_NEGATIONS)}
                 for split, counts in _GROUP_DRO_SIZES.items()
             }
         chosen = {"train": self.pairs, "test": self.test_pairs}
-        return {split: sizes[split] for split in sizes if chosen.get(split) is None}
+        return {split: counts for split, counts in published.items() if chosen.get(split) is None}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of MultiNLI that are there, and of the split that the recipe needs."""
@@ -109,11 +109,7 @@ class MultiNLI(TaskSource):
         return found_files(folder, MNLI_TRAIN, MNLI_MATCHED, MNLI_MISMATCHED) + metadata
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits; only a validation split that must be drawn depends on the seed.
-
-        Raises:
-            UserError: If a file is missing, broken, or doesn't belong to the others.
-        """
+        """Build the splits; only a validation split that must be drawn depends on the seed."""
         train, matched = MNLI_TRAIN.read(self.folder), MNLI_MATCHED.read(self.folder)
         has_mismatched = self.folder is None or MNLI_MISMATCHED.find(self.folder) is not None
         mismatched = MNLI_MISMATCHED.read(self.folder) if has_mismatched or self.recipe == "group-dro" else None
@@ -131,7 +127,7 @@ class MultiNLI(TaskSource):
             notes.append(
                 "Without a mismatched part the matched pairs are the test, and a tenth of the training part validates."
             )
-            expected = {split: sizes for split, sizes in expected.items() if split == "train"}
+            expected = {split: counts for split, counts in expected.items() if split == "train"}
         else:
             splits = {"train": _split(train), "validation": _split(matched)}
             splits["test"] = _split(mismatched.first(self.test_pairs))
