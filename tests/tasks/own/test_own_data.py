@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import evenhand as eh
+from evenhand.data.cached_tables import cached_table
 from evenhand.data.columns import column_values, membership
-from evenhand.data.own_reading import read_table
 from evenhand.methods import EDGE
 from evenhand.runs.configuration import Configuration
 from evenhand.tasks import OwnData, Task
@@ -119,7 +119,7 @@ def test_any_text_of_a_csv_is_read_as_it_stands(tmp_path: Path, texts: list[str]
     path = tmp_path / "any.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text", "other"], *([text, ""] for text in texts)])
-    assert list(read_table(path, {"text": "text"})["text"]) == texts
+    assert list(cached_table(path, {"text": "text"})["text"]) == texts
 
 
 def test_a_table_is_read_once_and_again_when_it_changes(tmp_path: Path) -> None:
@@ -183,20 +183,20 @@ def with_label(path: Path, values: dict[int, Any], others: tuple[Any, Any] = ("a
 
 def test_mixed_labels(tmp_path: Path) -> None:
     assert refusal(with_label(tmp_path / "my.jsonl", {5: 1})) == (
-        f"Line 6 of '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must be of "
+        f"Line 6 of the file '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must be of "
         "one kind."
     )
     assert refusal(with_label(tmp_path / "my.csv", {5: "3"})) == (
         "The column 'label' of 'my.csv' mixes numbers ('3', row 6) and words ('a', row 1): labels must be of one kind."
     )
     assert refusal(with_label(tmp_path / "my.jsonl", {3: 0.5}, (0, 1))) == (
-        f"Line 4 of '{tmp_path}/my.jsonl' holds the fraction 0.5 in 'label', which is no class."
+        f"Line 4 of the file '{tmp_path}/my.jsonl' holds the fraction 0.5 in 'label', which is no class."
     )
     assert refusal(with_label(tmp_path / "my.parquet", {3: 0.5}, (0.0, 1.0))) == (
         "Row 4 of 'my.parquet' holds the fraction 0.5 in 'label', which is no class."
     )
     assert refusal(with_label(tmp_path / "my.jsonl", {3: [1]})) == (
-        f"Line 4 of '{tmp_path}/my.jsonl' holds a list or an object in 'label', where a label is expected."
+        f"Line 4 of the file '{tmp_path}/my.jsonl' holds a list or an object in 'label', where a label is expected."
     )
 
 
@@ -260,30 +260,38 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         (
             "my.csv",
             b"sentence,label\nx,a\ncaf\xe9,b\n",
-            "Line 3 of '{path}' is no UTF-8 text (byte 0xe9): save the file as UTF-8.",
+            "Line 3 of the file '{path}' is not UTF-8 text (byte 4 of the line is 0xe9): save the file as UTF-8.",
         ),
         (
             "my.csv",
             "sentence,label\n".encode("utf-16"),
-            "Line 1 of '{path}' is no UTF-8 text (it looks like UTF-16): save the file as UTF-8.",
+            "Line 1 of the file '{path}' is not UTF-8 text (it looks like UTF-16): save the file as UTF-8.",
         ),
-        ("my.csv", b"sentence,label\nx,a\ny\n", "Line 3 of '{path}' has 1 fields, but the first has 2."),
-        ("my.csv", b'sentence,label\n"a\nb",a\nx,y,z\n', "Line 4 of '{path}' has 3 fields, but the first has 2."),
+        (
+            "my.csv",
+            b"sentence,label\nx,a\ny\n",
+            "Line 3 of the file '{path}' has 1 field, but the first line names 2: it is",
+        ),
+        ("my.csv", b'sentence,label\n"a\nb",a\nx,y,z\n', "Line 4 of the file '{path}' has 3 fields, but"),
         (
             "my.csv",
             b'sentence,label\n"x,a\ny,b\n',
-            "Line 3 of '{path}' is no valid CSV (unexpected end of data; a quote that isn't closed does that too).",
+            "Line 2 of the file '{path}' is not valid CSV (unexpected end of data on line 3; a quote that is not closed",
         ),
         (
             "my.jsonl",
             b'{"sentence": "x", "label": "a"}\n{"sentence": "x", \n',
-            "Line 2 of '{path}' is no valid JSON (expecting property name enclosed in double quotes).",
+            "Line 2 of the file '{path}' is not valid JSON (expecting property name enclosed in double quotes).",
         ),
-        ("my.jsonl", b"[\n1]", "Line 1 of '{path}' holds no JSON object: each line must be one, such as {{…}}."),
+        (
+            "my.jsonl",
+            b"[\n1]",
+            "Line 1 of the file '{path}' holds no JSON object: each line must be one, such as {{…}}. Got '['.",
+        ),
         (
             "my.jsonl",
             b'{"sentence": 3, "label": "a"}\n',
-            "Line 1 of '{path}' holds the number 3 in 'sentence', where a text is expected.",
+            "Line 1 of the file '{path}' holds the number 3 in 'sentence', where a text is expected.",
         ),
         (
             "my.csv.gz",
@@ -374,7 +382,7 @@ def test_splits_by_a_column(tmp_path: Path) -> None:
     path = write(tmp_path / "my.csv", table())
     task = OwnData(data=path, text="sentence", split="split").build(0)
     assert [len(task.splits[name]) for name in ("train", "validation", "test")] == [36, 12, 12]
-    assert task.notes == ("Classes with fewer than 20 training samples: 'bad' (12), 'good' (12), 'ugly' (12).",)
+    assert task.notes == ("Classes with fewer than 20 training samples: 'bad' (12); 'good' (12); 'ugly' (12).",)
     assert refusal(path, split="place") == (
         "Row 1 of 'my.csv' has the split 'land' in 'place', which is none of train, validation, test (or 0, 1, 2)."
     )
@@ -604,7 +612,7 @@ def test_a_table_is_trained_on_from_the_command_line(
     assert ["bad", "14 (33.3 %)", "2 (33.3 %)", "4 (33.3 %)"] in cells
     assert "ugly, water" in [row[0] for row in cells]
     assert shown.err.index("bad") < shown.err.index("stage 'debiased'")  # before training
-    assert "Classes with fewer than 20 training samples: 'bad' (14), 'good' (14), 'ugly' (14)." in shown.err
+    assert "Classes with fewer than 20 training samples: 'bad' (14); 'good' (14); 'ugly' (14)." in shown.err
     config = json.loads((tmp_path / "run/model/config.json").read_text())
     assert config["id2label"] == {"0": "bad", "1": "good", "2": "ugly"}
     record = json.loads((tmp_path / "run/record.json").read_text())

@@ -19,7 +19,7 @@ from evenhand.data.columns import leaking_columns, pixel_column, split_of
 from evenhand.data.pictures import data_folder, is_archive, pictures_in, read_picture
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.images.corruptions import CORRUPTIONS, corrupt
-from evenhand.tasks.images.hub import LabelledImages, load_images
+from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.tasks.splits import held_out
 from evenhand.training.settings import Training
@@ -281,12 +281,7 @@ def read_batch(path: Path) -> LabelledImages:
         )
     record_NR = raw.reshape(-1, _RECORD)
     label_N = record_NR[:, 0].astype(np.int64)
-    outside = np.flatnonzero(label_N >= len(CLASSES))
-    if len(outside):
-        raise UserError(
-            f"The file '{path}' holds labels outside the classes 0–9: "
-            f"row {outside[0]} is {label_N[outside[0]]} ({len(outside)} such rows)."
-        )
+    check_digits(path, label_N)
     return record_NR[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1).copy(), label_N
 
 

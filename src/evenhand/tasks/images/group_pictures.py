@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
+from evenhand.data.hub import load_from_hub
 from evenhand.data.pictures import check_first_pictures, check_present, data_folder
+from evenhand.data.tables import Columns, Table, read_table
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.images.hub import load_pictures
 from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
@@ -37,46 +37,13 @@ CELEBA_FILES = (
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of a benchmark, read from a file.
-
-    Attributes:
-        path: The file.
-        rows: Its rows.
-    """
-
-    path: Path
-    rows: pd.DataFrame
-
-    def numbers(self, column: str, allowed: Sequence[int]) -> NDArray[np.int64]:
-        """A column of whole numbers, shape (N,).
-
-        Raises:
-            UserError: If a value is missing or isn't one of those allowed.
-        """
-        values: Any = pd.to_numeric(self.rows[column], errors="coerce")
-        value_N: NDArray[np.float64] = values.to_numpy(dtype=np.float64)
-        wrong = np.flatnonzero(~np.isin(value_N, allowed))
-        if len(wrong):
-            raise UserError(
-                f"The column '{column}' of '{self.path}' must hold {', '.join(map(str, allowed))} only: row "
-                f"{wrong[0] + 1} holds {str(self.rows[column].iloc[wrong[0]])!r} ({len(wrong)} such rows)."
-            )
-        return value_N.astype(np.int64)
-
-    def texts(self, column: str) -> list[str]:
-        """A column of texts."""
-        return self.rows[column].astype(str).tolist()
-
-
-def read_table(root: Path, names: Sequence[str], columns: Sequence[str], files: str) -> Table:
-    """Read the first of these files that exists: CSV, or words between spaces below a line with their number (.txt).
+def read_listed(root: Path, names: Sequence[str], columns: Sequence[str], files: str) -> tuple[Path, Table]:
+    """Read the first of these files that exists: CSV, or words between spaces (.txt).
 
     Args:
         root: The folder.
         names: Names of the file, best first.
-        columns: Columns it must have; of a .txt file the first one has no name there and gets the first of these.
+        columns: Columns that it must have, first the one that a .txt file has no name for.
         files: What must lie in the folder and where it comes from, a sentence for errors.
 
     Raises:
@@ -85,25 +52,8 @@ def read_table(root: Path, names: Sequence[str], columns: Sequence[str], files: 
     path = next((root / name for name in names if (root / name).exists()), None)
     if path is None:
         raise UserError(f"The folder '{root}' holds no file {' or '.join(names)}; {files}")
-    try:
-        if path.suffix == ".txt":
-            with path.open(encoding="utf-8") as file:
-                counted = file.readline().strip().isdigit()
-            rows = pd.read_csv(path, sep=r"\s+", header=1 if counted else None, dtype=str, keep_default_na=False)
-            # under a header without a name for it the first column is the index
-            rows = rows.reset_index(names=columns[0]) if counted else rows.set_axis(columns[: rows.shape[1]], axis=1)
-        else:
-            rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except OSError as error:
-        raise UserError(f"The file '{path}' could not be read ({error.strerror}).") from error
-    except (ValueError, pd.errors.ParserError) as error:  # ValueError: no UTF-8, nothing in it, too many columns
-        raise UserError(f"The file '{path}' is damaged or no table: {str(error).strip()}.") from error
-    missing = [column for column in columns if column not in rows.columns]
-    if missing:
-        raise UserError(
-            f"The table '{path}' has no column '{missing[0]}' (it has {', '.join(map(str, rows.columns))})."
-        )
-    return Table(path, rows)
+    wanted = Columns({column: (column,) for column in columns})
+    return path, read_table(path, wanted, kind="words" if path.suffix == ".txt" else "csv")
 
 
 def group_sizes(
@@ -196,7 +146,11 @@ class GroupPictures(TaskSource):
         return splits
 
     def _from_hub(self) -> dict[str, datasets.Dataset]:
-        loaded = load_pictures("The pictures", f"with --data-dir instead: {self.files}", *self.hub)
+        refusal = f"give a folder with --data-dir instead: {self.files}"
+        loaded = load_from_hub(
+            lambda why: f"The pictures could not be loaded from the hub as '{self.hub[0]}' ({why}); {refusal}",
+            *self.hub,
+        )
         splits = {}
         for split, part in zip(SPLITS, self.hub_parts, strict=True):
             label_N, attribute_N = (np.asarray(loaded[part][column]).astype(np.int64) for column in self.hub_columns)
@@ -246,9 +200,10 @@ class Waterbirds(GroupPictures):
 
     def listed(self, root: Path) -> Listed:
         """What metadata.csv lists."""
-        table = read_table(root, ("metadata.csv",), ("img_filename", "y", "split", "place"), self.files)
-        y, place, split = (table.numbers(name, range(3 if name == "split" else 2)) for name in ("y", "place", "split"))
-        return Listed((table.path,), table.texts("img_filename"), y, place, split)
+        path, table = read_listed(root, ("metadata.csv",), ("img_filename", "y", "split", "place"), self.files)
+        y, place = (table.whole_numbers(name, (0, 1)) for name in ("y", "place"))
+        names = table.column("img_filename").to_pylist()
+        return Listed((path,), names, y, place, table.whole_numbers("split", (0, 1, 2)))
 
 
 class CelebA(GroupPictures):
@@ -294,20 +249,19 @@ class CelebA(GroupPictures):
 
     def listed(self, root: Path) -> Listed:
         """What the tables of attributes and of splits list; both must name the same pictures."""
-        table, partition = (
-            read_table(root, [f"{name}.txt", f"{name}.csv"], ("image_id", *columns), self.files)
+        (path, table), (partition_path, partition) = (
+            read_listed(root, [f"{name}.txt", f"{name}.csv"], ("image_id", *columns), self.files)
             for name, columns in (("list_attr_celeba", self.hub_columns), ("list_eval_partition", ("partition",)))
         )
-        names = table.texts("image_id")
-        if names != partition.texts("image_id"):
+        if table.column("image_id") != partition.column("image_id"):
             raise UserError(
-                f"The tables '{table.path}' ({len(names):,} rows) and '{partition.path}' "
-                f"({len(partition.rows):,} rows) must name the same pictures in the same order."
+                f"The tables '{path}' ({len(table):,} rows) and '{partition_path}' ({len(partition):,} rows) must name "
+                "the same pictures in the same order."
             )
         # the tables hold −1 and 1, some copies 0 and 1
-        blond, male = (table.numbers(column, (-1, 0, 1)).clip(0) for column in self.hub_columns)
+        blond, male = (table.whole_numbers(column, (-1, 0, 1)).clip(0) for column in self.hub_columns)
         folder = "img_align_celeba"
         if (root / folder / folder).is_dir():  # Kaggle's copy has a folder in the folder
             folder = f"{folder}/{folder}"
-        paths = [f"{folder}/{name}" for name in names]
-        return Listed((table.path, partition.path), paths, blond, male, partition.numbers("partition", (0, 1, 2)))
+        names = [f"{folder}/{name}" for name in table.column("image_id").to_pylist()]
+        return Listed((path, partition_path), names, blond, male, partition.whole_numbers("partition", (0, 1, 2)))

@@ -23,7 +23,7 @@ from evenhand.tasks.images.coloring import (
     draw_attributes_exactly,
     paint,
 )
-from evenhand.tasks.images.hub import LabelledImages, load_images
+from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
 from evenhand.tasks.splits import sizes
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_choice, check_integer, check_number
@@ -198,16 +198,16 @@ def mnist_paths(folder: Path) -> list[Path]:
     Raises:
         UserError: If one is missing.
     """
-    return [_find(folder, name) for names in _FILES.values() for name in names]
+    return [path for names in _FILES.values() for path in idx_paths(folder, *names)]
 
 
-def idx_pair_paths(folder: Path, image_name: str, label_name: str) -> list[Path]:
-    """The two files that `read_idx_pair` reads.
+def idx_paths(folder: Path, *names: str) -> list[Path]:
+    """The IDX files of these names, plain or gzipped.
 
     Raises:
         UserError: If one is missing.
     """
-    return [_find(folder, image_name), _find(folder, label_name)]
+    return [_find(folder, name) for name in names]
 
 
 def _from_files(folder: Path) -> dict[str, LabelledImages]:
@@ -216,12 +216,7 @@ def _from_files(folder: Path) -> dict[str, LabelledImages]:
     parts = {}
     for part, (image_name, label_name) in _FILES.items():
         images, labels = read_idx_pair(folder, image_name, label_name)
-        outside = np.flatnonzero(labels > 9)
-        if len(outside):
-            raise UserError(
-                f"The file '{_find(folder, label_name)}' holds labels outside the classes 0–9: "
-                f"row {outside[0]} is {labels[outside[0]]} ({len(outside)} such rows)."
-            )
+        check_digits(_find(folder, label_name), labels)
         parts[part] = images, labels
     return parts
 

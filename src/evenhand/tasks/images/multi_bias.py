@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from evenhand.data.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.images.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, paint
-from evenhand.tasks.images.hub import LabelledImages
+from evenhand.tasks.images.labelled import LabelledImages
 from evenhand.tasks.images.mnist import (
     FILES,
     HUB_NAME,
     SIZES,
     VALIDATION_SIZE,
-    idx_pair_paths,
+    idx_paths,
     mnist_paths,
     read_idx_pair,
     read_mnist,
@@ -143,7 +143,7 @@ class MultiBiasMNIST(TaskSource):
         if self.objects == "real":
             for kind in _FOLDERS:
                 for _, place, names in _object_files(folder, kind):
-                    paths += idx_pair_paths(place, *names)
+                    paths += idx_paths(place, *names)
         return paths
 
     def build(self, data_seed: int) -> Task:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from evenhand.data.own_reading import all_column_names, read_table, table_format, told
+from evenhand.data.cached_tables import cached_table, column_names, table_format
 from evenhand.data.rows import arrow_table
 from evenhand.tasks.base import BesideColumns
 from evenhand.tasks.own.columns import Part
@@ -40,14 +40,14 @@ class TableColumns:
 
     def read(self) -> Found:
         """Their rows, from a cached copy."""
-        with told(self.path):
-            names = [name for name in dict.fromkeys(all_column_names(self.path)) if name not in self.used]
+        if True:
+            names = [name for name in dict.fromkeys(column_names(self.path, all_lines=True)) if name not in self.used]
             schema = pq.read_schema(self.path) if table_format(self.path) == "parquet" else None
         nested = [] if schema is None else _nested(schema, names)
         names = [name for name in names if name not in nested]
         if not names:
             return None, nested
-        rows = read_table(self.path, dict.fromkeys(names, "beside"))
+        rows = cached_table(self.path, dict.fromkeys(names, "beside"))
         return rows if self.chosen is None else rows.select(self.chosen), nested
 
     def of(self, rows: tuple[int, ...]) -> TableColumns:

@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 from PIL import Image
 
-from evenhand.data.own_reading import Role, cache_folder, check_columns, column_names, file_digest, read_table
+from evenhand.data.cached_tables import Role, cache_folder, cached_table, check_columns, column_names, file_digest
 from evenhand.data.rows import arrow_table
 from evenhand.tasks.own.beside import TableColumns
 from evenhand.tasks.own.columns import Part, split_named
@@ -58,7 +58,7 @@ def metadata_files(folder: Path) -> list[Path]:
 def named_pictures(table: Path, column: str) -> list[Path]:
     """The pictures that a table names and that are there; none where it holds pictures itself."""
     check_columns(f"The file '{table}'", {"image": column}, column_names(table))
-    stored: Any = arrow_table(read_table(table, {column: "other"})).column(column)
+    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
     if not (pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type)):
         return []
     return [path for name in stored.to_pylist() if name and (path := table.parent / name).is_file()]
@@ -77,7 +77,7 @@ def folder_digest(folder: Path) -> str:
 def table_pictures_digest(table: Path, column: str) -> str:
     """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
     digest = hashlib.sha256()
-    rows = read_table(table, {column: "other"})
+    rows = cached_table(table, {column: "other"})
     stored: Any = arrow_table(rows).column(column)
     if pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
         for name in stored.to_pylist():
@@ -169,7 +169,7 @@ def _with_metadata(
     if in_table:
         roles[in_table] = "label"
     roles[image] = "text"
-    rows = read_table(table, roles)
+    rows = cached_table(table, roles)
     names = arrow_table(rows.select_columns(image)).column(image).to_pylist()
     files = [root / (name or "") for name in names]
     columns: dict[str, Any] = {

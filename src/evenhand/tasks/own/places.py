@@ -11,13 +11,13 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetsError
 
-from evenhand.data.own_reading import (
+from evenhand.data.cached_tables import (
     Role,
+    cached_table,
     check_columns,
     column_names,
     file_digest,
     is_table,
-    read_table,
     table_format,
 )
 from evenhand.data.rows import silent_datasets
@@ -198,7 +198,7 @@ def _table(path: Path, columns: Columns, split: str | None) -> tuple[Part, str]:
     check_columns(where, columns.asked(label), found)
     kind = table_format(path)
     beside = TableColumns(path, columns.used(label))
-    rows = read_table(path, columns.roles(label))
+    rows = cached_table(path, columns.roles(label))
     part = Part(f"'{path.name}'", rows, split, kind not in ("csv", "tsv"), beside=beside)
     if columns.image is not None:
         part = replace(part, rows=as_pictures(part, columns.image, path.parent))

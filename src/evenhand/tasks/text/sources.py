@@ -9,14 +9,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
+from evenhand.data.hub import load_from_hub
 from evenhand.data.rows import arrow_table
 from evenhand.data.tables import Columns, Table, read_table
 from evenhand.validation import UserError
@@ -166,14 +164,14 @@ class Part:
         )
         if self.hub is None:
             raise UserError(f"{nowhere}, and it is not on the hub: {self.advice}.")
-        try:
-            loaded: Any = datasets.load_dataset(self.hub.name, self.hub.subset, split=self.hub.split)
-        except (OSError, ValueError, DatasetsError) as error:
-            raise UserError(
-                f"{nowhere}, and it could not be loaded from the hub as '{self.hub.name}' "
-                f"({type(error).__name__}): {self.advice}."
-            ) from error
-        origin = f"the split '{self.hub.split}' of '{self.hub.name}' on the hub"
+        hub = self.hub
+        loaded = load_from_hub(
+            lambda why: f"{nowhere}, and it could not be loaded from the hub as '{hub.name}' ({why}): {self.advice}.",
+            hub.name,
+            hub.subset,
+            split=hub.split,
+        )
+        origin = f"the split '{hub.split}' of '{hub.name}' on the hub"
         rows = arrow_table(loaded)
         found = self.columns.found_in(rows.column_names, origin)
         try:

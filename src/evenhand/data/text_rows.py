@@ -1,0 +1,329 @@
+"""Rows of text files: CSV, TSV, words between spaces, or one JSON object a line; each mistake with its line.
+
+Python's csv reads quotes, since it is strict: where a quote isn't closed, pyarrow takes the rest of a file for one cell
+and says nothing. Nothing here loads a pickle.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import pyarrow as pa
+
+from evenhand.validation import UserError, count, did_you_mean
+
+Role = Literal["text", "label", "other", "beside"]
+"""What a column is for: `text` must be text, `label` of one kind (all numbers or all texts); `beside` is anything."""
+
+Kind = Literal["csv", "tsv", "words", "jsonl"]
+"""How a file is written. TSV has no quotes; CSV may have semicolons or tabs in place of commas; words stand between
+spaces, as in CelebA's files."""
+
+Row = tuple[int, list[str | None]]
+"""The line on which a row begins, and its cells."""
+
+_PIECE = 10_000  # rows that are Python objects at a time
+_LONGEST = 2**30  # characters of a field
+_LONGEST_LIST = 200  # characters of a list or an object in a column that nothing else reads
+_PICKLE = "a Python pickle, which is never loaded, since it can run any code"
+_OTHER_KINDS = {
+    b"\x1f\x8b": "a gzip archive: unpack it first",
+    b"PK\x03\x04": "a ZIP archive: unpack it first",
+    b"PAR1": "a Parquet file, where a text file is expected",
+    **{bytes([0x80, protocol]): _PICKLE for protocol in range(2, 6)},
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read: our name → the names it may have in the table, of which the first one found is taken.
+
+    Attributes:
+        required: Every row must have these.
+        optional: Left out where the table lacks them; None where a row does.
+        roles: What each is for, where JSON tells texts from other values; `other` unless named.
+    """
+
+    required: Mapping[str, tuple[str, ...]]
+    optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Our names, in the order of a row's cells."""
+        return [*self.required, *self.optional]
+
+    def found_in(self, names: Iterable[str], origin: str) -> dict[str, str]:
+        """Our name → the table's.
+
+        Raises:
+            UserError: If a required one is missing; the nearest names are given.
+        """
+        names = list(names)
+        found = {}
+        for ours, theirs in {**self.required, **self.optional}.items():
+            taken = next((name for name in theirs if name in names), None)
+            if taken is not None:
+                found[ours] = taken
+            elif ours in self.required:
+                first, *rest = theirs
+                others = f" (or {', '.join(map(repr, rest))})" if rest else ""
+                shown = ", ".join(repr(name[:40]) for name in names[:20] if name) or "none"
+                raise UserError(
+                    f"{origin[:1].upper()}{origin[1:]} has no column '{first}'{others}{did_you_mean(first, names)}; "
+                    f"its columns are {shown}."
+                )
+        return found
+
+
+def check_text_file(path: Path, parquet: bool = False) -> None:
+    """Refuse an empty file, and one that holds something else than text.
+
+    Args:
+        path: The file.
+        parquet: Whether it isn't to hold text, so that it only mustn't be empty.
+
+    Raises:
+        OSError: If it can't be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        raise UserError(f"The file '{path}' is empty (0 bytes).")
+    for magic, what in _OTHER_KINDS.items():
+        if start.startswith(magic) and not parquet and not (magic == b"\x1f\x8b" and _is_packed(path)):
+            raise UserError(f"The file '{path}' is {what}.")
+
+
+@contextmanager
+def told(path: Path, cache: Path | None = None) -> Iterator[None]:
+    """What readers of a file raise, in one sentence that names it; `cache` is where a copy of it is written."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(_not_utf8(path)) from error
+    except UnicodeEncodeError as error:  # "\ud83d" alone, in JSON
+        half = ascii(error.object[error.start])
+        raise UserError(f"The file '{path}' holds half a character ({half}), which is not text.") from error
+    except EOFError as error:  # of gzip
+        raise UserError(f"The file '{path}' is truncated: its end is missing.") from error
+    except (gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, pa.ArrowException) as error:
+        raise UserError(f"The file '{path}' is damaged, truncated or of another kind ({_reason(error)}).") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC and cache is not None:
+            raise UserError(f"There is no room for a copy of '{path}' in the cache folder '{cache}'.") from error
+        raise UserError(f"The file '{path}' could not be read ({error.strerror or _reason(error)}).") from error
+
+
+def read_header(path: Path, kind: Kind) -> list[str]:
+    """The names in a file's first line: of its columns, or of its first object's keys."""
+    return next((list(found) for _, found in (json_objects(path) if kind == "jsonl" else _records(path, kind))), [])
+
+
+def read_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None = None) -> Iterator[Row]:
+    """The rows, with the cells of `columns` in their order; None for a cell that a row doesn't have.
+
+    Args:
+        path: The file.
+        kind: How it is written.
+        columns: What to read.
+        broken: Takes the lines with too few or too many fields, which are left out then.
+
+    Raises:
+        UserError: If a required column is missing, or a row is broken and `broken` is None.
+    """
+    return _json_rows(path, columns) if kind == "jsonl" else _split_rows(path, kind, columns, broken)
+
+
+def text_arrays(rows: Iterator[Row]) -> Iterator[list[pa.Array]]:
+    """The rows in Arrow, in pieces, so that a large file is never a Python object for every cell: lines, then texts."""
+    while True:
+        with _long_fields():
+            piece = list(islice(rows, _PIECE))
+        if not piece:
+            return
+        lines, cells = zip(*piece, strict=True)
+        yield [pa.array(lines, pa.int64()), *(pa.array(column, pa.string()) for column in zip(*cells, strict=True))]
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _open(path: Path, **options: Any) -> Any:
+    """The file, unpacked; its lines end at line feeds alone."""
+    opener: Any = gzip.open if _is_packed(path) else Path.open
+    return opener(path, **(options or {"mode": "rt", "encoding": "utf-8-sig", "newline": "\n"}))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
+
+
+def _not_utf8(path: Path) -> str:
+    with cast(IO[bytes], _open(path, mode="rb")) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                what = f"byte {error.start + 1} of the line is {line[error.start]:#04x}"
+                if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    what = "it looks like UTF-16"
+                return f"Line {number} of the file '{path}' is not UTF-8 text ({what}): save the file as UTF-8."
+    return f"The file '{path}' is not UTF-8 text: save it as UTF-8."  # it changed meanwhile
+
+
+# ---- CSV, TSV, words ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length; the limit is global, so it is set back afterwards."""
+    limit = csv.field_size_limit(_LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _records(path: Path, kind: Kind) -> Iterator[tuple[int, list[Any]]]:
+    """(line on which it begins, fields) of every row, the header first; blank lines are none."""
+    with _open(path) as file:
+        if kind == "csv":
+            yield from _quoted(path, file)
+            return
+        for number, line in enumerate(file, 1):
+            fields = line.split() if kind == "words" else line.rstrip("\r\n").split("\t")
+            if fields and fields != [""]:
+                yield number, fields
+
+
+def _quoted(path: Path, file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
+    first = file.readline()
+    delimiter = next((sign for sign in ",;\t" if sign in first), ",")
+    reader = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
+    begins = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield begins, fields
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        reason = str(error).split(" - ")[0]  # what follows is for programmers
+        at = "" if reader.line_num == begins else f" on line {reader.line_num}"
+        raise UserError(
+            f"Line {begins} of the file '{path}' is not valid CSV ({reason}{at}; a quote that is not closed does that "
+            "too)."
+        ) from error
+
+
+def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None) -> Iterator[Row]:
+    records = _records(path, kind)
+    line, header = next(records, (1, []))
+    if kind == "words" and len(header) == 1:  # the number of rows; then names, without one for the first column
+        header = [columns.names[0], *next(records, (2, []))[1]]
+    elif kind == "words":  # no names at all
+        records, header = chain([(line, header)], records), columns.names
+    found = columns.found_in(header, f"the file '{path}'")
+    places = [header.index(found[name]) if name in found else -1 for name in columns.names]
+    # some published TSV files leave out empty fields at the end of a line
+    needed = [header.index(found[name]) for name in columns.required] if kind == "tsv" else []
+    fewest = 1 + max(needed) if needed else len(header)
+    for line, fields in records:
+        if fewest <= len(fields) <= len(header):
+            fields += [None] * (len(header) - len(fields) + 1)  # the last one for columns that the table lacks
+            yield line, [fields[place] for place in places]
+        elif broken is not None:
+            broken.append(line)
+        else:
+            raise UserError(
+                f"Line {line} of the file '{path}' has {count(len(fields), 'field')}, but the first line names {len(header)}: "
+                "it is truncated or damaged."
+            )
+
+
+# ---- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) of every line that isn't blank."""
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            found: Any = None
+            try:
+                found = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if number > 1 or not line.lstrip().startswith("["):  # else a list over several lines
+                    reason = str(error).split(":")[0].lower()
+                    raise UserError(f"Line {number} of the file '{path}' is not valid JSON ({reason}).") from error
+            if not isinstance(found, dict):
+                raise UserError(
+                    f"Line {number} of the file '{path}' holds no JSON object: each line must be one, such as {{…}}. "
+                    f"Got {line.strip()[:40]!r}."
+                )
+            yield number, found
+
+
+def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
+    theirs: dict[str, str] = {}
+    keys: Any = None
+    kinds: dict[str, tuple[str, int]] = {}  # of each label column's values, and the line that said so
+    for line, found in json_objects(path):
+        place = f"Line {line} of the file '{path}'"
+        if keys != found.keys():
+            keys, theirs = found.keys(), columns.found_in(found, place)
+        row = []
+        for ours in columns.names:
+            name = theirs.get(ours, ours)
+            value = found.get(name)
+            role = columns.roles.get(ours, "other")
+            if role == "label" and isinstance(value, str | float | int):
+                kind = _json_kind(value)
+                first, where = kinds.setdefault(ours, (kind, line))
+                if kind != first:
+                    raise UserError(
+                        f"{place} holds {_shown(value)} in '{name}', but line {where} holds a {first}: "
+                        "labels must be of one kind."
+                    )
+            row.append(value if isinstance(value, str) else _cell(value, role, ours in columns.required, name, place))
+        yield line, row
+
+
+def _cell(value: Any, role: Role, required: bool, name: str, place: str) -> str | None:
+    """A value that is no text as the text that stands for it."""
+    if value is None and not required:
+        return None
+    if role == "beside":
+        return json.dumps(value)[:_LONGEST_LIST]
+    if value is None or isinstance(value, list | dict) or role == "text":
+        wanted = "value" if role == "other" else role
+        raise UserError(f"{place} holds {_shown(value)} in '{name}', where a {wanted} is expected.")
+    if not isinstance(value, float):
+        return json.dumps(value)  # true, false, integers
+    if role == "label" and not value.is_integer():
+        raise UserError(f"{place} holds the fraction {value:g} in '{name}', which is no class.")
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _json_kind(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "text" if isinstance(value, str) else "number"
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, list | dict):
+        return "null" if value is None else "a list or an object"
+    return f"the {_json_kind(value)} {json.dumps(value)}"
