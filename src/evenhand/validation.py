@@ -4,48 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
+import types
+import typing
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, Union
 
 
 class UserError(ValueError):
     """A mistake that the user can mend; its message is one sentence that says how."""
 
 
-def check_number(
-    owner: str,
-    name: str,
-    value: object,
-    low: float,
-    high: float,
-    *,
-    low_open: bool = False,
-    high_open: bool = False,
-) -> None:
-    """Raise `UserError` unless `value` is a real number in the given interval.
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers, declared at a field's type: `alpha: Annotated[float, Range(0)]`.
 
-    Args:
-        owner: What the parameter belongs to, as the user knows it ("EDGE").
-        name: The parameter's name.
-        value: The value to check. Booleans and NaN are refused.
+    Attributes:
         low: Lower end of the interval.
         high: Upper end of the interval; `math.inf` makes it open.
         low_open: Whether `low` itself is excluded.
         high_open: Whether `high` itself is excluded.
-
-    Raises:
-        UserError: If the value is not a number or lies outside the interval.
     """
-    high_open = high_open or math.isinf(high)
-    try:
-        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan  # lies in none
-    except OverflowError:  # an integer beyond all floats
-        number = math.inf
-    if not ((number > low if low_open else number >= low) and (number < high if high_open else number <= high)):
-        interval = f"{'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
-        raise UserError(f"The '{name}' parameter of {owner} must be a float in the range {interval}. Got {value!r}.")
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __str__(self) -> str:
+        end = ")" if self.high_open or math.isinf(self.high) else "]"
+        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{end}"
+
+    def check(self, owner: str, name: str, value: object, kind: Any = float) -> None:
+        """Raise `UserError` unless the value is a number of this kind in the interval; booleans and NaN are none."""
+        if kind is int:
+            return check_integer(owner, name, value, int(self.low), None if math.isinf(self.high) else int(self.high))
+        try:
+            number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        except OverflowError:  # an integer beyond all floats
+            number = math.inf
+        above = number > self.low if self.low_open else number >= self.low
+        below = number < self.high if self.high_open or math.isinf(self.high) else number <= self.high
+        if not (above and below):
+            raise UserError(f"The '{name}' parameter of {owner} must be a float in the range {self}. Got {value!r}.")
+        return None
+
+
+def check_number(
+    owner: str, name: str, value: object, low: float, high: float, *, low_open: bool = False, high_open: bool = False
+) -> None:
+    """Raise `UserError` unless `value` is a real number in the interval, as of `Range`.
+
+    Args:
+        owner: What the parameter belongs to, as the user knows it ("EDGE").
+        name: The parameter's name.
+        value: The value to check.
+        low: Lower end of the interval.
+        high: Upper end of the interval; `math.inf` makes it open.
+        low_open: Whether `low` itself is excluded.
+        high_open: Whether `high` itself is excluded.
+    """
+    Range(low, high, low_open, high_open).check(owner, name, value)
 
 
 def check_integer(owner: str, name: str, value: object, low: int, high: int | None = None) -> None:
@@ -56,14 +78,77 @@ def check_integer(owner: str, name: str, value: object, low: int, high: int | No
         raise UserError(f"The '{name}' parameter of {owner} must be an integer {wanted}. Got {value!r}.")
 
 
-def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
-    """Raise `UserError` unless `value` is one of `choices`; the nearest ones are named."""
+def check_choice(owner: str, name: str, value: object, choices: Iterable[str], beside: str = "") -> None:
+    """Raise `UserError` unless `value` is one of `choices`; the nearest ones are named, and what goes beside them."""
     choices = list(choices)
     if value not in choices:
+        wanted = f"one of {', '.join(choices)}{',' * bool(beside)}" if choices[1:] else repr(choices[0])
         raise UserError(
-            f"The '{name}' parameter of {owner} must be one of {', '.join(choices)}. "
+            f"The '{name}' parameter of {owner} must be {wanted}{beside}. "
             f"Got {value!r}{did_you_mean(str(value), choices)}."
         )
+
+
+def check_value(owner: str, name: str, value: object, hint: Any) -> None:
+    """Raise `UserError` unless a parameter's annotation allows the value.
+
+    Args:
+        owner: What the parameter belongs to, as the user knows it ("EDGE").
+        name: The parameter's name.
+        value: The value to check.
+        hint: The annotation: a Literal's choices, a bool, and what is `Annotated` with a `Range` (or with another object
+            that has a `check`) are checked, also as parts of a union; of other types nothing is.
+    """
+    parts = _parts(hint)
+    choices = [choice for part in parts if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
+    if value is None and types.NoneType in parts:
+        return
+    if choices and (isinstance(value, str) or len(parts) == 1):
+        interval = range_of(hint)
+        check_choice(owner, name, value, choices, f" or a float in the range {interval}" if interval else "")
+        return
+    for part in parts:
+        if part is bool and not isinstance(value, bool):
+            raise UserError(f"The '{name}' parameter of {owner} must be True or False. Got {value!r}.")
+        for mark in getattr(part, "__metadata__", ()):
+            if hasattr(mark, "check"):
+                mark.check(owner, name, value, part.__origin__)
+
+
+def check_fields(owner: str, settings: Any) -> None:
+    """Check each field of a dataclass by its annotation; one that is None by default may be None.
+
+    Args:
+        owner: What the fields belong to, as the user knows it.
+        settings: The dataclass.
+
+    Raises:
+        UserError: If a value isn't allowed.
+    """
+    hints = _hints_of(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value is not None or field.default is not None:
+            check_value(owner, field.name, value, hints.get(field.name))
+
+
+@functools.cache
+def _hints_of(settings: type) -> dict[str, Any]:
+    """The annotations of a class, resolved; none where a name in them is for type checkers only."""
+    try:
+        return typing.get_type_hints(settings, include_extras=True)
+    except NameError:
+        return {}
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def range_of(hint: Any) -> Range | None:
+    """The interval that an annotation declares, if it does."""
+    marks = (mark for part in _parts(hint) for mark in getattr(part, "__metadata__", ()))
+    return next((mark for mark in marks if isinstance(mark, Range)), None)
 
 
 def plain_fields(owner: Any) -> dict[str, Any]:

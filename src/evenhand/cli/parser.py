@@ -21,7 +21,7 @@ from evenhand.cli.verbs import Train
 from evenhand.methods import METHODS, Method
 from evenhand.tasks import TASKS
 from evenhand.training.stage import StageError
-from evenhand.validation import UserError, nearest_names, unknown_name
+from evenhand.validation import Range, UserError, nearest_names, range_of, unknown_name
 from evenhand.version import __version__
 
 VERBS: dict[str, type[Any]] = {"demo": verbs.Demo, "train": Train, "audit": AuditVerb, **verbs.VERBS}
@@ -83,9 +83,9 @@ def _with_method(train: type[Train]) -> type[Any]:
     """`Train` with the method as its subcommand: one mirror of each method's fields, without its checks."""
     mirrors = []
     for name, method in METHODS.items():
-        hints = typing.get_type_hints(method)
+        hints, declared = typing.get_type_hints(method), typing.get_type_hints(method, include_extras=True)
         fields = [
-            (f.name, _by_others(hints[f.name]) if f.default is None else hints[f.name], f.default)
+            (f.name, _described(hints[f.name], f.default, range_of(declared[f.name])), f.default)
             for f in dataclasses.fields(method)  # type: ignore[arg-type]
         ]
         mirror = dataclasses.make_dataclass(
@@ -99,9 +99,14 @@ def _with_method(train: type[Train]) -> type[Any]:
     return joined
 
 
-def _by_others(hint: Any) -> Any:
-    """A field of a method that goes by its other fields unless given."""
-    return Annotated[hint | None, tyro.conf.arg(help_behavior_hint="(default: by the signal and projection)")]
+def _described(hint: Any, default: Any, interval: Range | None) -> Any:
+    """A field of a method as an option, whose help ends with its default and its range."""
+    if default is not None and interval is None:
+        return hint
+    usual = "by the signal and projection" if default is None else default
+    ends = f", range: {interval}" if interval else ""
+    shown = tyro.conf.arg(help_behavior_hint=f"(default: {usual}{ends})")
+    return Annotated[hint | None if default is None else hint, shown]
 
 
 def _check_words(words: list[str]) -> None:

@@ -28,7 +28,7 @@ from evenhand.gradients.combination import combine_into_grad
 from evenhand.gradients.coverage import layers_with_rules, seen_by_rules_only
 from evenhand.gradients.layer_taps import LayerTaps
 from evenhand.gradients.layers import sample_gradients
-from evenhand.gradients.patterns import Scope, parameters_in_scope
+from evenhand.gradients.parameters import Scope, parameters_in_scope
 from evenhand.gradients.processes import average_over_processes
 from evenhand.gradients.projection import Projection
 from evenhand.gradients.statistics import GradientStatistics

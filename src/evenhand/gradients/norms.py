@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from evenhand.data.rows import Collator
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
 from evenhand.gradients.norm_batches import Batch, batches, scoring_order
 from evenhand.gradients.norm_pass import NormPass, frozen
-from evenhand.gradients.norm_sources import Source, check_source, selected_parameters
+from evenhand.gradients.parameters import Source, selected_parameters
 from evenhand.models.heads import head_of
 from evenhand.models.inference import eval_mode
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError, check_integer, check_value
 
-Norm = Literal["l1", "l2", "linf", "l2sq"] | float
+Norm = Literal["l1", "l2", "linf", "l2sq"] | Annotated[float, Range(0, low_open=True)]
 
 _POWERS = {"l1": 1.0, "l2": 2.0, "linf": math.inf, "l2sq": 2.0}
 _BATCH_SIZES = {"head": 512}
@@ -38,14 +38,6 @@ _BATCH_SIZE = 32  # with a backward, whose activations stay until it ran
 def norm_power(norm: Norm) -> float:
     """The power p of an entrywise norm; of "l2sq" that of the norm which is squared."""
     return _POWERS[norm] if isinstance(norm, str) else float(norm)
-
-
-def check_norm(owner: str, norm: Norm) -> None:
-    """Raise `UserError` unless the norm is "l1", "l2", "linf", "l2sq" or a positive power."""
-    if isinstance(norm, str):
-        check_choice(owner, "norm", norm, _POWERS)
-    else:
-        check_number(owner, "norm", norm, 0, math.inf, low_open=True)
 
 
 def gradient_norms(
@@ -86,8 +78,8 @@ def gradient_norms(
         UserError: If the source, the norm or a pattern is unknown, the dataset is empty, a label is none of the
             classes, or logits are missing or not finite.
     """
-    check_source("gradient_norms", source)
-    check_norm("gradient_norms", norm)
+    check_value("gradient_norms", "source", source, Source)
+    check_value("gradient_norms", "norm", norm, Norm)
     check_integer("gradient_norms", "batch_size", 1 if batch_size is None else batch_size, 1)
     if len(dataset) == 0:
         raise UserError("gradient_norms got an empty dataset.")

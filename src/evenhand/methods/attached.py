@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evenhand.gradients import WeightedGradients
 from evenhand.losses import IGNORED, counted, cross_entropy, true_class_probability
+from evenhand.methods.rule import HasRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
 from evenhand.validation import UserError, check_integer
-
-if TYPE_CHECKING:
-    from evenhand.methods.base import OneStage
 
 
 class Attached:
@@ -50,7 +48,7 @@ class Attached:
 
     def __init__(
         self,
-        method: OneStage,
+        method: HasRule,
         model: nn.Module,
         scaler: torch.amp.GradScaler | None = None,
         verify: bool = True,
@@ -58,11 +56,12 @@ class Attached:
         distributed = isinstance(model, nn.parallel.DistributedDataParallel)
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module  # whose call the wrapper makes
-        if any(isinstance(hook, _BeforeForward) for hook in model._forward_pre_hooks.values()):
+        if any(isinstance(getattr(hook, "__self__", None), Attached) for hook in model._forward_pre_hooks.values()):
             raise UserError("A method is attached to this model already: detach it first.")
         if isinstance(model, nn.DataParallel):
             raise UserError("A method can't be attached to a DataParallel model: use DistributedDataParallel.")
-        if method.gradient_route() == "double":
+        rule = method.gradient_rule()
+        if rule.route == "double":
             raise UserError(
                 "The route 'double' runs the model a second time, for which a loop of one's own gives no inputs: use "
                 "route='retain', or evenhand.Trainer."
@@ -72,22 +71,18 @@ class Attached:
         self.model = model
         self.scaler = scaler
         self.steps = 0  # optimizer steps so far, for warm-ups
-        self.running = None if method.averaging is None else RunningProbabilities(method.averaging)
+        self.running = None if rule.averaging is None else RunningProbabilities(rule.averaging)
         self.engine: WeightedGradients | None = None
         self._capture = ExitStack()
         self._handles: list[Any] = []
         self._attached = True
-        if method.combination() is not None:
+        if rule.projection is not None:
             self.engine = WeightedGradients(
-                model,
-                route=method.gradient_route(),
-                verify=verify,
-                scope=method.gradient_scope(),
-                distributed=distributed,
+                model, route=rule.route, verify=verify, scope=rule.scope, distributed=distributed
             )
         # Before the engine's own hook, which looks at the batch.
-        self._handles.append(model.register_forward_pre_hook(_BeforeForward(self), prepend=True))
-        self._handles.append(model.register_forward_hook(_AfterForward(self), always_call=True))
+        self._handles.append(model.register_forward_pre_hook(self._before_forward, prepend=True))
+        self._handles.append(model.register_forward_hook(self._after_forward, always_call=True))
 
     def backward(
         self,
@@ -129,16 +124,14 @@ class Attached:
 
         if self.running is not None and index_B is not None:
             signal_B = self.running.update(index_B, true_class_probability(logits, labels))
-        method = self.method.at_step(self.steps)
-        projection = method.combination()
-        loss_B = method.sample_losses(logits, labels, signal_B)
-        if self.engine is None or projection is None:
+        rule = self.method.gradient_rule(self.steps)
+        loss_B = rule.losses(logits, labels, signal_B)
+        if self.engine is None or rule.projection is None:
             self._scaled_backward(reduce(loss_B))
         else:
-            weight_B = method.bias_weights(logits, labels, signal_B)
-            self.engine.backward(loss_B, weight_B, reduce, self._scaled_backward)
+            self.engine.backward(loss_B, rule.weights(logits, labels, signal_B), reduce, self._scaled_backward)
             if combine:
-                self.engine.combine_into_grad(projection)
+                self.engine.combine_into_grad(rule.projection)
         self.steps += combine
         return cross_entropy(logits.detach(), labels).sum() / counted(labels)
 
@@ -171,6 +164,16 @@ class Attached:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    def _before_forward(self, model: nn.Module, _args: Any) -> None:
+        """Begin to capture the model's own call in training."""
+        self._capture.close()
+        if self.engine is not None and model.training and torch.is_grad_enabled():
+            self._capture.enter_context(self.engine.forward())
+
+    def _after_forward(self, _model: nn.Module, _args: Any, _output: Any) -> None:
+        """End the capture, also when the call failed."""
+        self._capture.close()
 
     def _checked_index(self, index: Tensor | None, labels: Tensor) -> Tensor | None:
         if self.running is None:
@@ -231,26 +234,3 @@ class Attached:
         if bias_probs.device.type == "cpu" and not bool(((bias_probs >= 0) & (bias_probs <= 1)).all()):
             raise UserError("bias_probs must lie in [0, 1].")
         return bias_probs.detach().to(labels.device)
-
-
-class _BeforeForward:
-    """Begins to capture the model's own call in training."""
-
-    def __init__(self, attached: Attached) -> None:
-        self.attached = attached
-
-    def __call__(self, model: nn.Module, _args: Any) -> None:
-        attached = self.attached
-        attached._capture.close()
-        if attached.engine is not None and model.training and torch.is_grad_enabled():
-            attached._capture.enter_context(attached.engine.forward())
-
-
-class _AfterForward:
-    """Ends the capture, also when the call failed."""
-
-    def __init__(self, attached: Attached) -> None:
-        self.attached = attached
-
-    def __call__(self, _model: nn.Module, _args: Any, _output: Any) -> None:
-        self.attached._capture.close()

@@ -5,9 +5,8 @@ Legend: B samples of a batch, C classes, N training samples.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,14 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.data.columns import Inputs
-from evenhand.gradients import Norm, Projection, Route, Scope, Source
+from evenhand.gradients import Norm, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
 from evenhand.methods.objective import Companion, Objective
+from evenhand.methods.rule import GradientRule
 from evenhand.sampling import all_equal
-from evenhand.validation import UserError, check_number, plain_fields
+from evenhand.validation import Range, UserError, check_fields, plain_fields
 
 Init = Literal["inherit", "random", "pretrained", "initial"]
+Exponent = Annotated[float, Range(0, 1, low_open=True)]
+"""GCE's q."""
 
 EQUAL_WEIGHTS = "every training sample weighs the same"
 """Why a method is ERM whose biased model tells no sample from another, or which has nothing to weigh by."""
@@ -104,28 +106,36 @@ class Method(ABC):
         name: Its name on the command line.
         paper: Where it comes from.
         label_access: Which labels beyond the class it needs.
+        spelling: How reports call it, unless by its name in capitals.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     label_access: ClassVar[str] = "none (groups are used for evaluation only)"
+    spelling: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        check_fields(type(self).__name__, self)
 
     @property
     def title(self) -> str:
         """How reports call it."""
-        return self.name.upper()
+        return self.spelling or self.name.upper()
 
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters by name."""
         return plain_fields(self)
 
     def check_start(self, pretrained: bool) -> None:
-        """Raise `UserError` if the method can't start from this kind of model: a checkpoint's weights or fresh ones."""
-        del pretrained
+        """Raise `UserError` if its `init` is "pretrained" where the model doesn't start from a checkpoint."""
+        if getattr(self, "init", None) == "pretrained" and not pretrained:
+            raise UserError(
+                f"The 'init' parameter of {type(self).__name__} can be 'pretrained' only for a model that starts from a "
+                "checkpoint; this one is trained from scratch, so use 'inherit' or 'random'."
+            )
 
     def check_inputs(self, kind: Inputs) -> None:
         """Raise `UserError` if the method can't be used on this kind of inputs."""
-        del kind
 
     def models_trained(self) -> int:
         """How many stages of a run train a model; one that learns beside another within a stage isn't counted."""
@@ -137,33 +147,24 @@ class Method(ABC):
 
     def attach(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, verify: bool = True) -> Attached:
         """Refused: only one-stage methods have a place in a loop."""
-        del model, scaler, verify
         raise UserError(f"{self.title} trains in several stages, so it can't be attached to a loop: use evenhand.fit.")
 
 
 class OneStage(Method):
     """A method that trains one model in one go, so that `evenhand.Trainer` can run it.
 
-    It has a loss for each sample and, for gradient methods, a second weighting of the per-sample gradients and the
-    rule that combines both. Or it has a loss whose weights depend on more than the batch: an objective.
+    It has a loss for each sample and, for gradient methods, a rule that makes the update of two gradients. Or it has a
+    loss whose weights depend on more than the batch: an objective.
 
     Attributes:
+        needs_signal: Whether the loss or the weights need the true-class probabilities of another model.
         needs_index: Whether its objective looks samples up by their index.
         needs_companion: Whether it trains a second model beside the first, by its objective.
     """
 
+    needs_signal: ClassVar[bool] = False
     needs_index: ClassVar[bool] = False
     needs_companion: ClassVar[bool] = False
-
-    @property
-    def needs_signal(self) -> bool:
-        """Whether the loss or the weights need the true-class probabilities of another model."""
-        return False
-
-    @property
-    def averaging(self) -> float | None:
-        """The decay of a running average of the model's own true-class probabilities that is the signal; None: none."""
-        return None
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """Why training with it on uniform batches is plain ERM, as in "its α is 0"; None where it isn't.
@@ -171,13 +172,7 @@ class OneStage(Method):
         Args:
             signal_N: The signal of each training sample, shape (N,), for methods with one.
         """
-        del signal_N
         return None
-
-    def at_step(self, step: int) -> OneStage:
-        """The method with the hyper-parameters that it has at an optimizer step, counted from 0."""
-        del step
-        return self
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """The loss of each sample, shape (B,); their mean is minimised. Plain cross-entropy unless overridden.
@@ -187,24 +182,11 @@ class OneStage(Method):
             labels_B: True classes, shape (B,).
             signal_B: Probability of the true class under the bias signal's model, shape (B,), for methods with one.
         """
-        del signal_B
         return cross_entropy(logits_BC, labels_B)
 
-    def combination(self) -> Projection | None:
-        """How the ERM and bias gradients are combined; None for a method with an ordinary gradient."""
-        return None
-
-    def gradient_route(self) -> Route:
-        """How both gradients are computed, for methods with a combination."""
-        return "auto"
-
-    def gradient_scope(self) -> Scope:
-        """Which parameters' gradients are combined, for methods with a combination."""
-        return "all"
-
-    def bias_weights(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
-        """w_i of the bias gradient b = (1/B) Σ w_i g_i, detached, shape (B,). Only asked for with a combination."""
-        raise AssertionError(f"{self.name} has a combination but no bias weights")
+    def gradient_rule(self, step: int = 0) -> GradientRule:
+        """How its losses become the gradient of an optimizer step, counted from 0: the mean's, unless overridden."""
+        return GradientRule(self.sample_losses)
 
     def objective(self, companion: Companion, samples: int) -> Objective:
         """The loss of one training, in place of `sample_losses`. Only asked for with `needs_companion`.
@@ -247,18 +229,8 @@ def weightless_reason(alpha: float, signal_N: NDArray[np.floating] | None) -> st
     return EQUAL_WEIGHTS if signal_N is not None and all_equal(signal_N) else None
 
 
-def check_init(owner: str, init: Init, pretrained: bool) -> None:
-    """Raise `UserError` for `init="pretrained"` where the model doesn't start from a checkpoint."""
-    if init == "pretrained" and not pretrained:
-        raise UserError(
-            f"The 'init' parameter of {owner} can be 'pretrained' only for a model that starts from a checkpoint; "
-            "this one is trained from scratch, so use 'inherit' or 'random'."
-        )
-
-
 def check_unprojected(owner: str, alpha: float, q: float) -> None:
-    """Raise `UserError` unless 0 ≤ α ≤ 1/q, where the weight 1 − α·q·p^q of no sample is negative."""
-    check_number(owner, "alpha", alpha, 0, math.inf)
+    """Raise `UserError` unless α ≤ 1/q, where the weight 1 − α·q·p^q of no sample is negative."""
     if alpha * q > 1 + 1e-12:  # 1/q times q may be a rounding above 1
         raise UserError(
             f"The 'alpha' parameter of {owner} must be at most 1/q = {1 / q:.4g} without a projection: beyond it the "

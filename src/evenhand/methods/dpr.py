@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
 
-from evenhand.methods.base import Init, Method, Run, check_init
+from evenhand.methods.base import Exponent, Init, Method, Run
 from evenhand.methods.erm import ERM
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture
-from evenhand.validation import check_choice, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +31,11 @@ class DPR(Method):
         UserError: If a value is out of range, or the biased model is certain of every sample.
     """
 
-    q: float = 0.7
+    q: Exponent = 0.7
     init: Init = "inherit"
 
     name: ClassVar[str] = "dpr"
     paper: ClassVar[str] = "Han et al., Mitigating Spurious Correlations via Disagreement Probability, NeurIPS 2024"
-
-    def __post_init__(self) -> None:
-        check_number("DPR", "q", self.q, 0, 1, low_open=True)
-        check_choice("DPR", "init", self.init, get_args(Init))
-
-    def check_start(self, pretrained: bool) -> None:
-        """`init="pretrained"` needs a checkpoint."""
-        check_init("DPR", self.init, pretrained)
 
     def models_trained(self) -> int:
         """The biased one and the debiased one."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenhand.gradients import Projection, ProjectionKind, Route, Scope, check_scope
+from evenhand.gradients import Projection, ProjectionKind, Route, Scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
-from evenhand.methods.base import OneStage, Run, check_unprojected, weightless_reason
+from evenhand.methods.base import Exponent, OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.methods.rule import GradientRule
+from evenhand.validation import Range, UserError
 
 EdgeProjection = Literal[ProjectionKind, "reweight"]
 Signal = Literal["self", "biased", "ema"]
@@ -65,34 +65,26 @@ class EDGE(OneStage):
         UserError: If a value is out of its range, a name is unknown, or two don't go together.
     """
 
-    alpha: float = None  # type: ignore[assignment]  # never None once it is made
-    q: float = 0.7
+    alpha: Annotated[float, Range(0)] = None  # type: ignore[assignment]  # never None once it is made
+    q: Exponent = 0.7
     projection: EdgeProjection = None  # type: ignore[assignment]
     signal: Signal = "self"
     scope: Scope = "all"
     route: Route = "auto"
-    ema_decay: float = 0.7
-    alpha_warmup: int = 0
-    q_warmup: int = 0
+    ema_decay: Annotated[float, Range(0, 1, high_open=True)] = 0.7
+    alpha_warmup: Annotated[int, Range(0)] = 0
+    q_warmup: Annotated[int, Range(0)] = 0
 
     name: ClassVar[str] = "edge"
     paper: ClassVar[str] = "EDGE: Enhanced Debiased Gradient Extraction for Robust Fine-tuning, CCL 2025"
 
     def __post_init__(self) -> None:
-        check_number("EDGE", "q", self.q, 0, 1, low_open=True)
-        check_choice("EDGE", "signal", self.signal, get_args(Signal))
+        super().__post_init__()
         if self.projection is None or isinstance(self.projection, _ChosenText):
             chosen = "row" if self.signal == "biased" else "published"
             object.__setattr__(self, "projection", _ChosenText(chosen))
-        check_choice("EDGE", "projection", self.projection, (*get_args(ProjectionKind), "reweight"))
         if self.alpha is None or isinstance(self.alpha, _Chosen):
             object.__setattr__(self, "alpha", _Chosen(self._usual_alpha()))
-        check_number("EDGE", "alpha", self.alpha, 0, math.inf)
-        check_choice("EDGE", "route", self.route, get_args(Route))
-        check_scope("EDGE", self.scope)
-        check_number("EDGE", "ema_decay", self.ema_decay, 0, 1, high_open=True)
-        check_integer("EDGE", "alpha_warmup", self.alpha_warmup, 0)
-        check_integer("EDGE", "q_warmup", self.q_warmup, 0)
         if self.projection in ("naive", "reweight"):
             check_unprojected("EDGE", self.alpha, self.q)
         if self.projection == "reweight" and self.scope != "all":
@@ -117,44 +109,33 @@ class EDGE(OneStage):
         return f"EDGE ({_OWNERS[self.signal]} signal)"
 
     @property
-    def needs_signal(self) -> bool:
+    def needs_signal(self) -> bool:  # type: ignore[override]
         """Whether the biased model's probabilities are needed."""
         return self.signal == "biased"
-
-    @property
-    def averaging(self) -> float | None:
-        """The decay of the `ema` signal."""
-        return self.ema_decay if self.signal == "ema" else None
 
     def models_trained(self) -> int:
         """Two with the biased signal, else one."""
         return 2 if self.needs_signal else 1
 
-    def at_step(self, step: int) -> EDGE:
-        """α and q at an optimizer step (from 0): their value times min(1, (step + 1) / warm-up)."""
-        if not (self.alpha_warmup or self.q_warmup):
-            return self
-        alpha, q = (
-            value * min(1.0, (step + 1) / warmup) if warmup else value
-            for value, warmup in ((self.alpha, self.alpha_warmup), (self.q, self.q_warmup))
-        )
-        return replace(self, alpha=alpha, q=q, alpha_warmup=0, q_warmup=0)
-
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """α = 0, or a biased model that gives all samples the same: then e and b point the same way."""
         return weightless_reason(self.alpha, signal_N)
 
-    def combination(self) -> Projection | None:
-        """The projection, None for `reweight`, which needs one backward only."""
-        return None if self.projection == "reweight" else Projection(self.projection, self.alpha)
-
-    def gradient_route(self) -> Route:
-        """As asked for."""
-        return self.route
-
-    def gradient_scope(self) -> Scope:
-        """As asked for."""
-        return self.scope
+    def gradient_rule(self, step: int = 0) -> GradientRule:
+        """The two gradients, or one for `reweight`; α and q are their value times min(1, (step + 1) / warm-up)."""
+        alpha, q = (
+            value * min(1.0, (step + 1) / warmup) if warmup else value
+            for value, warmup in ((self.alpha, self.alpha_warmup), (self.q, self.q_warmup))
+        )
+        now = replace(self, alpha=alpha, q=q) if self.alpha_warmup or self.q_warmup else self
+        return GradientRule(
+            losses=now.sample_losses,
+            weights=now.bias_weights,
+            projection=None if self.projection == "reweight" else Projection(self.projection, alpha),
+            route=self.route,
+            scope=self.scope,
+            averaging=self.ema_decay if self.signal == "ema" else None,
+        )
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """l_i, or (1 − α·w_i)·l_i for `reweight`; shape (B,)."""

@@ -20,5 +20,4 @@ class ERM(OneStage):
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str:
         """Where another method ends with it on uniform batches, that has nothing to tell samples apart by."""
-        del signal_N
         return EQUAL_WEIGHTS

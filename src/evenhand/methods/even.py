@@ -6,23 +6,22 @@ Legend: N training samples.
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evenhand.gradients import Norm, Source, check_norm, check_source
+from evenhand.gradients import Norm, Source
 from evenhand.losses import cross_entropy, gce_weights
 from evenhand.methods.base import (
     EQUAL_WEIGHTS,
+    Exponent,
     Init,
     Method,
     OneStage,
     Run,
-    check_init,
     check_unprojected,
     weightless_reason,
 )
@@ -30,11 +29,9 @@ from evenhand.methods.edge import EDGE, EdgeProjection
 from evenhand.methods.folds import biased_folds
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError
 
 logger = logging.getLogger(__name__)
-
-EvenSampling = Literal["auto", "reweight", "resample"]
 
 FLOOR = 1e-8  # PGD's
 UNTRUSTED = 20
@@ -92,69 +89,43 @@ class Even(Method):
             are asked for beside draws by scores or a projection.
     """
 
-    mix: float = 0.0
-    alpha: float | Literal["balanced"] = "balanced"
-    q: float = 0.7
+    mix: Annotated[float, Range(0, 1)] = 0.0
+    alpha: Annotated[float, Range(0)] | Literal["balanced"] = "balanced"
+    q: Exponent = 0.7
     projection: EdgeProjection = "reweight"
-    sampling: EvenSampling = "auto"
-    folds: int = 2
+    sampling: Literal["auto", "reweight", "resample"] = "auto"
+    folds: Annotated[int, Range(1)] = 2
     source: Source = "head"
     norm: Norm = "l2"
     init: Init = "initial"
 
     name: ClassVar[str] = "even"
     paper: ClassVar[str] = "this project: EDGE (CCL 2025) and PGD (ICLR 2023) composed"
+    spelling: ClassVar[str] = "Even"
 
     def __post_init__(self) -> None:
-        check_number("Even", "mix", self.mix, 0, 1)
-        check_number("Even", "q", self.q, 0, 1, low_open=True)
-        check_choice("Even", "projection", self.projection, get_args(EdgeProjection))
-        check_choice("Even", "sampling", self.sampling, get_args(EvenSampling))
-        self._check_alpha()
+        super().__post_init__()
+        if self.alpha == "balanced" and self.projection != "reweight":
+            raise UserError(
+                "The 'alpha' parameter of Even can be 'balanced' with the projection 'reweight' only: give a number "
+                f"with {self.projection!r}."
+            )
+        if not isinstance(self.alpha, str) and self.projection in ("naive", "reweight"):
+            check_unprojected("Even", self.alpha, self.q)
         if self.sampling == "resample" and not self._may_draw:
             raise UserError(
                 "The 'sampling' parameter of Even can be 'resample' only with mix=0 and the projection 'reweight', as "
                 f"it draws by its weights. Got mix={self.mix!r} and {self.projection!r}."
             )
-        check_source("Even", self.source)
-        check_norm("Even", self.norm)
-        check_choice("Even", "init", self.init, get_args(Init))
-        check_integer("Even", "folds", self.folds, 1)
         if self.folds > 1 and (self.mix > 0 or self.init == "inherit"):
             raise UserError(
                 "The 'folds' parameter of Even must be 1 with draws by scores (mix above 0) or init='inherit', which "
                 f"are about one biased model. Got {self.folds!r}."
             )
 
-    def _check_alpha(self) -> None:
-        if self.alpha == "balanced":
-            if self.projection != "reweight":
-                raise UserError(
-                    "The 'alpha' parameter of Even can be 'balanced' with the projection 'reweight' only: give a "
-                    f"number with {self.projection!r}."
-                )
-            return
-        if isinstance(self.alpha, str):
-            raise UserError(
-                "The 'alpha' parameter of Even must be a float in the range [0, inf) or 'balanced'. "
-                f"Got {self.alpha!r}."
-            )
-        check_number("Even", "alpha", self.alpha, 0, math.inf)
-        if self.projection in ("naive", "reweight"):
-            check_unprojected("Even", self.alpha, self.q)
-
-    @property
-    def title(self) -> str:
-        """A word, no abbreviation."""
-        return "Even"
-
     @property
     def _may_draw(self) -> bool:
         return self.mix == 0 and self.projection == "reweight"
-
-    def check_start(self, pretrained: bool) -> None:
-        """`init="pretrained"` needs a checkpoint."""
-        check_init("Even", self.init, pretrained)
 
     def models_trained(self) -> int:
         """The debiased one and the biased ones."""
@@ -229,11 +200,7 @@ class Balanced(OneStage):
 
     name: ClassVar[str] = "balanced"
     paper: ClassVar[str] = "this project: EDGE's e − αb in one backward, at the scale of ERM"
-
-    @property
-    def needs_signal(self) -> bool:
-        """The biased model's probabilities."""
-        return True
+    needs_signal: ClassVar[bool] = True
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """α = 0, or equal probabilities."""
@@ -263,7 +230,6 @@ class Drawn(OneStage):
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str:
         """Uniform batches: α = 0, or equal weights."""
-        del signal_N
         return UNSURE if self.alpha == 0 else EQUAL_WEIGHTS
 
 

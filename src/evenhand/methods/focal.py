@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from evenhand.losses import cross_entropy
 from evenhand.methods.base import OneStage
-from evenhand.validation import check_number
+from evenhand.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +28,18 @@ class Focal(OneStage):
         UserError: If γ is negative or not finite.
     """
 
-    gamma: float = 2.0
+    gamma: Annotated[float, Range(0)] = 2.0
 
     name: ClassVar[str] = "focal"
     paper: ClassVar[str] = "Lin, Goyal, Girshick, He & Dollár, Focal Loss for Dense Object Detection, ICCV 2017"
-
-    def __post_init__(self) -> None:
-        check_number("Focal", "gamma", self.gamma, 0, math.inf)
-
-    @property
-    def title(self) -> str:
-        """A word, no abbreviation."""
-        return "Focal loss"
+    spelling: ClassVar[str] = "Focal loss"
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """γ = 0, which is cross-entropy."""
-        del signal_N
         return "its γ is 0" if self.gamma == 0 else None
 
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """(1 − p_i)^γ · l_i, shape (B,)."""
-        del signal_B
         loss_B = cross_entropy(logits_BC, labels_B)
         # 1 − p = −expm1(−l) keeps its digits near p = 1. At p = 1 the loss is 0 with gradient 0, while the power's own
         # derivative would be infinite for γ < 1, so the base stays above 0.

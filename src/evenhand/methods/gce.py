@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from evenhand.losses import generalized_cross_entropy
-from evenhand.methods.base import OneStage
-from evenhand.validation import check_number
+from evenhand.methods.base import Exponent, OneStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +25,11 @@ class GCE(OneStage):
         UserError: If q is outside (0, 1].
     """
 
-    q: float = 0.7
+    q: Exponent = 0.7
 
     name: ClassVar[str] = "gce"
     paper: ClassVar[str] = "Zhang & Sabuncu, Generalized Cross Entropy Loss, NeurIPS 2018"
 
-    def __post_init__(self) -> None:
-        check_number("GCE", "q", self.q, 0, 1, low_open=True)
-
     def sample_losses(self, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None = None) -> Tensor:
         """w_i·l_i with w_i = q·p_i^q detached, shape (B,)."""
-        del signal_B
         return generalized_cross_entropy(logits_BC, labels_B, self.q)

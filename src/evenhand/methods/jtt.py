@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from torch import nn
 
 from evenhand.methods.base import Method, Run
 from evenhand.methods.erm import ERM
-from evenhand.validation import UserError, check_integer, check_number
+from evenhand.validation import Range, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +30,12 @@ class JTT(Method):
         UserError: If a value is out of range, or the error set is empty after T epochs.
     """
 
-    identification_epochs: int = 1
-    upweight: float = 50.0
+    identification_epochs: Annotated[int, Range(1)] = 1
+    upweight: Annotated[float, Range(1)] = 50.0
 
     name: ClassVar[str] = "jtt"
     paper: ClassVar[str] = "Liu et al., Just Train Twice, ICML 2021"
     label_access: ClassVar[str] = "none (the paper chooses T and λ with groups of a validation set)"
-
-    def __post_init__(self) -> None:
-        check_integer("JTT", "identification_epochs", self.identification_epochs, 1)
-        check_number("JTT", "upweight", self.upweight, 1, math.inf)
 
     def models_trained(self) -> int:
         """The one that errs and the debiased one."""

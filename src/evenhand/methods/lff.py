@@ -6,15 +6,15 @@ Legend: B samples of a batch, C classes, N training samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from evenhand.losses import cross_entropy, generalized_cross_entropy
-from evenhand.methods.base import EQUAL_WEIGHTS, OneStage, Run
+from evenhand.methods.base import EQUAL_WEIGHTS, Exponent, OneStage, Run
 from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
-from evenhand.validation import check_number
+from evenhand.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +33,14 @@ class LfF(OneStage):
         UserError: If a value is out of range.
     """
 
-    q: float = 0.7
-    ema: float = 0.7
+    q: Exponent = 0.7
+    ema: Annotated[float, Range(0, 1, high_open=True)] = 0.7
 
     name: ClassVar[str] = "lff"
     paper: ClassVar[str] = "Nam et al., Learning from Failure, NeurIPS 2020"
     needs_index: ClassVar[bool] = True
     needs_companion: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_number("LfF", "q", self.q, 0, 1, low_open=True)
-        check_number("LfF", "ema", self.ema, 0, 1, high_open=True)
-
-    @property
-    def title(self) -> str:
-        """As its paper writes it."""
-        return "LfF"
+    spelling: ClassVar[str] = "LfF"
 
     def objective(self, companion: Companion, samples: int) -> Objective:
         """Both models' averages."""

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from torch import nn
 
 from evenhand.data.columns import Inputs
-from evenhand.gradients import Norm, Source, check_norm, check_source
-from evenhand.methods.base import Init, Method, OneStage, Run, check_init
+from evenhand.gradients import Norm, Source
+from evenhand.methods.base import Exponent, Init, Method, OneStage, Run
 from evenhand.methods.erm import ERM
 from evenhand.methods.gce import GCE
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.methods.weighted import Weighted
 from evenhand.sampling import mixture
-from evenhand.validation import UserError, check_choice, check_number
-
-BiasedLoss = Literal["gce", "ce"]
-SamplingForm = Literal["resample", "reweight"]
-Stages = Literal["multi", "single"]
-ScoreOn = Literal["clean", "augmented"]
+from evenhand.validation import Range, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,34 +54,23 @@ class PGD(Method):
         UserError: If a value is out of range, a name is unknown, or choices exclude each other.
     """
 
-    q: float = 0.7
-    loss: BiasedLoss = "gce"
+    q: Exponent = 0.7
+    loss: Literal["gce", "ce"] = "gce"
     augment: bool = False
     source: Source = "head"
     norm: Norm = "l2"
-    sampling: SamplingForm = "resample"
-    mix: float = 1.0
-    stages: Stages = "multi"
+    sampling: Literal["resample", "reweight"] = "resample"
+    mix: Annotated[float, Range(0, 1)] = 1.0
+    stages: Literal["multi", "single"] = "multi"
     init: Init = "inherit"
-    score_on: ScoreOn = "clean"
-    floor: float = 1e-8
+    score_on: Literal["clean", "augmented"] = "clean"
+    floor: Annotated[float, Range(0, 1)] = 1e-8
 
     name: ClassVar[str] = "pgd"
     paper: ClassVar[str] = "Ahn, Kim & Yun, Mitigating Dataset Bias by Using Per-Sample Gradient, ICLR 2023"
 
     def __post_init__(self) -> None:
-        check_number("PGD", "q", self.q, 0, 1, low_open=True)
-        check_choice("PGD", "loss", self.loss, get_args(BiasedLoss))
-        check_source("PGD", self.source)
-        check_norm("PGD", self.norm)
-        check_choice("PGD", "sampling", self.sampling, get_args(SamplingForm))
-        check_number("PGD", "mix", self.mix, 0, 1)
-        check_choice("PGD", "stages", self.stages, get_args(Stages))
-        check_choice("PGD", "init", self.init, get_args(Init))
-        check_choice("PGD", "score_on", self.score_on, get_args(ScoreOn))
-        check_number("PGD", "floor", self.floor, 0, 1)
-        if not isinstance(self.augment, bool):
-            raise UserError(f"The 'augment' parameter of PGD must be True or False. Got {self.augment!r}.")
+        super().__post_init__()
         if self.stages == "single" and self.source != "head":
             raise UserError(
                 f"PGD with stages='single' scores by the head, so its source must be 'head'. Got {self.source!r}."
@@ -96,10 +80,6 @@ class PGD(Method):
                 "PGD with stages='single' scores the very images it trains on, so score_on must be 'augmented' with "
                 f"augment=True and 'clean' without. Got {self.score_on!r}."
             )
-
-    def check_start(self, pretrained: bool) -> None:
-        """`init="pretrained"` needs a checkpoint."""
-        check_init("PGD", self.init, pretrained)
 
     def check_inputs(self, kind: Inputs) -> None:
         """Augmentation needs images."""

@@ -37,7 +37,6 @@ class JointPGD(OneStage):
 
     def objective(self, companion: Companion, samples: int) -> Objective:
         """Scores of the companion."""
-        del samples
         return _JointObjective(self, companion)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evenhand.losses import cross_entropy, gce_weights
-from evenhand.methods.base import OneStage, Run, check_unprojected, weightless_reason
+from evenhand.methods.base import Exponent, OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
 from evenhand.sampling import warn_if_equal
-from evenhand.validation import check_number
+from evenhand.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +31,17 @@ class Reweight(OneStage):
         UserError: If a value is out of range, or α·q > 1.
     """
 
-    alpha: float = 1.4
-    q: float = 0.7
+    alpha: Annotated[float, Range(0)] = 1.4
+    q: Exponent = 0.7
 
     name: ClassVar[str] = "reweight"
     paper: ClassVar[str] = "a control of this project: one minus GCE's weight (Zhang & Sabuncu, NeurIPS 2018)"
+    spelling: ClassVar[str] = "Reweighting"
+    needs_signal: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_number("Reweight", "q", self.q, 0, 1, low_open=True)
+        super().__post_init__()
         check_unprojected("Reweight", self.alpha, self.q)
-
-    @property
-    def title(self) -> str:
-        """A word, no abbreviation."""
-        return "Reweighting"
-
-    @property
-    def needs_signal(self) -> bool:
-        """The biased model's probabilities."""
-        return True
 
     def models_trained(self) -> int:
         """The biased one and the debiased one."""

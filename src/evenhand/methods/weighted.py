@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evenhand.losses import cross_entropy
 from evenhand.methods.base import OneStage, weightless_reason
-from evenhand.validation import check_integer
+from evenhand.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +24,11 @@ class Weighted(OneStage):
         samples: N.
     """
 
-    samples: int
+    samples: Annotated[int, Range(1)]
 
     name: ClassVar[str] = "weighted"
     paper: ClassVar[str] = "importance weighting"
-
-    def __post_init__(self) -> None:
-        check_integer("Weighted", "samples", self.samples, 1)
-
-    @property
-    def needs_signal(self) -> bool:
-        """The sampling probabilities."""
-        return True
+    needs_signal: ClassVar[bool] = True
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """Equal probabilities."""

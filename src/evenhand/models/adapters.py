@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 
-from evenhand.validation import UserError, check_choice, check_integer, check_number, plain_fields
+from evenhand.validation import Range, UserError, check_fields, plain_fields
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,13 +46,13 @@ class Adapters:
     """
 
     kind: AdapterKind = "lora"
-    r: int | None = None
-    alpha: float | None = None
-    dropout: float | None = None
+    r: Annotated[int, Range(1)] | None = None
+    alpha: Annotated[float, Range(0, low_open=True)] | None = None
+    dropout: Annotated[float, Range(0, 1, high_open=True)] | None = None
     targets: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("the adapters", "kind", self.kind, get_args(AdapterKind))
+        check_fields("the adapters", self)
         if self.kind in ("ia3", "head"):
             lacking = ("r", "alpha", "dropout") if self.kind == "ia3" else ("r", "alpha", "dropout", "targets")
             given = [name for name in lacking if getattr(self, name) is not None]
@@ -62,9 +62,6 @@ class Adapters:
             for name, default in (("r", 8), ("alpha", 16.0), ("dropout", 0.1)):
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, default)  # so that giving a default and leaving it out are one run
-            check_integer("the adapters", "r", self.r, 1)
-            check_number("the adapters", "alpha", self.alpha, 0, float("inf"), low_open=True)
-            check_number("the adapters", "dropout", self.dropout, 0, 1, high_open=True)
         if self.targets is not None and (not isinstance(self.targets, str) or not all(self.target_names)):
             raise UserError(
                 "The 'targets' parameter of the adapters must be layer names separated by commas, such as "

@@ -59,7 +59,7 @@ def check_own_loss(method: OneStage, class_weights: Sequence[float] | None) -> N
 
     Only ERM can do with it: its loss is what the subclass makes it.
     """
-    own = method.combination() is not None or method.needs_companion
+    own = method.gradient_rule().projection is not None or method.needs_companion
     if own or type(method).sample_losses is not OneStage.sample_losses:
         raise UserError(
             f"{method.title} needs its own loss for each sample, so compute_loss can't be overridden: override the "
@@ -74,9 +74,10 @@ def check_own_loss(method: OneStage, class_weights: Sequence[float] | None) -> N
 
 def check_combination(trainer: transformers.Trainer, method: OneStage) -> None:
     """Refuse what hides per-sample gradients from a method that combines two gradients; nothing for others."""
-    if method.combination() is None:
+    rule = method.gradient_rule()
+    if rule.projection is None:
         return
-    title, args, route = method.title, trainer.args, method.gradient_route()
+    title, args = method.title, trainer.args
     if trainer.is_deepspeed_enabled:
         raise UserError(f"{title} can't be run under DeepSpeed, which keeps the gradients to itself.")
     if trainer.is_fsdp_enabled:
@@ -86,7 +87,7 @@ def check_combination(trainer: transformers.Trainer, method: OneStage) -> None:
         )
     dynamo = getattr(trainer.accelerator.state, "dynamo_plugin", None)  # accelerate launch --dynamo_backend
     compiled = args.torch_compile or (dynamo is not None and dynamo.backend != DynamoBackend.NO)
-    if compiled and route != "double":
+    if compiled and rule.route != "double":
         raise UserError(
             f"{title} can't be run with torch_compile=True, which hides the layers from it, but with route='double'."
         )
@@ -94,7 +95,7 @@ def check_combination(trainer: transformers.Trainer, method: OneStage) -> None:
     if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
         raise UserError(f"{title} can't be run with context or sequence parallelism, which splits samples.")
     assert trainer.model is not None
-    parameters_in_scope(trainer.model, method.gradient_scope())
+    parameters_in_scope(trainer.model, rule.scope)
     optimizer = str(getattr(args.optim, "value", args.optim))
     if optimizer in ("lomo", "adalomo") or optimizer.endswith("layerwise"):
         raise UserError(f"{title} can't be run with optim='{optimizer}', which steps within the backward.")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from evenhand.validation import UserError, check_choice, check_integer, check_number
-
-Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "linear", "step"]
+from evenhand.validation import Range, UserError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,33 +28,20 @@ class Training:
             in float32.
     """
 
-    epochs: int
-    lr: float
-    batch_size: int
-    optimizer: Optimizer = "adam"
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    schedule: Schedule = "constant"
-    step_epochs: int = 40
-    max_grad_norm: float = 0.0
-    max_length: int | None = None
+    epochs: Annotated[int, Range(1)]
+    lr: Annotated[float, Range(0, low_open=True)]
+    batch_size: Annotated[int, Range(1)]
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: Annotated[float, Range(0)] = 0.0
+    momentum: Annotated[float, Range(0, 1, high_open=True)] = 0.0
+    schedule: Literal["constant", "linear", "step"] = "constant"
+    step_epochs: Annotated[int, Range(1)] = 40
+    max_grad_norm: Annotated[float, Range(0)] = 0.0
+    max_length: Annotated[int, Range(8)] | None = None
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        owner = "the training"
-        check_integer(owner, "epochs", self.epochs, 1)
-        check_integer(owner, "batch_size", self.batch_size, 1)
-        check_integer(owner, "step_epochs", self.step_epochs, 1)
-        check_number(owner, "lr", self.lr, 0, float("inf"), low_open=True)
-        check_number(owner, "weight_decay", self.weight_decay, 0, float("inf"))
-        check_number(owner, "momentum", self.momentum, 0, 1, high_open=True)
-        check_number(owner, "max_grad_norm", self.max_grad_norm, 0, float("inf"))
-        if self.max_length is not None:
-            check_integer(owner, "max_length", self.max_length, 8)
-        check_choice(owner, "optimizer", self.optimizer, ("adam", "adamw", "sgd"))
-        check_choice(owner, "schedule", self.schedule, ("constant", "linear", "step"))
-        if not isinstance(self.bf16, bool):
-            raise UserError(f"The 'bf16' parameter of {owner} must be True or False. Got {self.bf16!r}.")
+        check_fields("the training", self)
         if self.schedule == "step" and self.optimizer == "adamw":
             raise UserError("The 'step' schedule of the training goes with the optimizers adam and sgd only.")
 

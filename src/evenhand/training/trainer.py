@@ -22,9 +22,10 @@ from torch.utils.data import Sampler
 from evenhand.data.rows import IndexedDataset, IndexKeeping, LabelChecking, parted
 from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
 from evenhand.losses import counted, cross_entropy, true_class_probability
-from evenhand.methods.base import Method, OneStage
+from evenhand.methods.base import Method
 from evenhand.methods.erm import ERM
 from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.methods.rule import GradientRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
 from evenhand.models.inference import logits_of, with_loss
@@ -124,8 +125,8 @@ class Trainer(GroupEvaluation):
         if self.sampling is not None:
             self.sampling = checked_sampling(self.sampling, dataset)
         self.signal_N = checked_signal(self.method, self.signal_probs, dataset)
-        if self.method.averaging is not None:
-            self.running = RunningProbabilities(self.method.averaging, averages_needed(dataset))
+        if (decay := self._rule().averaging) is not None:
+            self.running = RunningProbabilities(decay, averages_needed(dataset))
         self._checked_dataset = dataset
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
@@ -189,7 +190,7 @@ class Trainer(GroupEvaluation):
         logits_BC = logits_of(outputs, labels_B)
         if model.training:
             signal_B = self._signal(logits_BC, labels_B, index_B)
-            loss_B = self._sample_losses(self._current_method(), logits_BC, labels_B, signal_B)
+            loss_B = self._losses(self._rule(), logits_BC, labels_B, signal_B)
         else:
             loss_B, self._logits_BC = cross_entropy(logits_BC, labels_B), logits_BC.detach()
         loss = self._step_mean(loss_B, labels_B, num_items_in_batch)
@@ -199,16 +200,15 @@ class Trainer(GroupEvaluation):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch: backward, and for gradient methods the combination once the step is complete."""
-        method = self._current_method()
-        projection = method.combination()
-        if projection is None:
+        rule = self._rule()
+        if rule.projection is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             cast(Any, self.optimizer).train()
         inputs = self._prepare_inputs(inputs)
         self._first_look(self, model, inputs)
-        engine = self._engine()
+        engine = self._engine(rule)
         with self.compute_loss_context_manager():
             with engine.forward():
                 outputs, labels_B, index_B = self._forward(model, inputs)
@@ -216,22 +216,22 @@ class Trainer(GroupEvaluation):
             if num_items_in_batch is None:  # not called by the training loop, which always counts them
                 num_items_in_batch = counted(labels_B) * self.args.gradient_accumulation_steps
             signal_B = self._signal(logits_BC, labels_B, index_B)
-            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
-            weight_B = method.bias_weights(logits_BC, labels_B, signal_B)
+            loss_B = self._losses(rule, logits_BC, labels_B, signal_B)
+            weight_B = rule.weights(logits_BC, labels_B, signal_B)
 
         def mean(value_B: Tensor) -> Tensor:
             return self._step_mean(value_B, labels_B, num_items_in_batch)
 
-        if method.gradient_route() == "double":
+        if rule.route == "double":
             loss = mean(loss_B)
             self._backward(loss)
-            self._second_forward(engine, method, inputs, signal_B, mean)
+            self._second_forward(engine, rule, inputs, signal_B, mean)
         else:
             loss = engine.backward(loss_B, weight_B, mean, self._backward)
         if self.accelerator.sync_gradients:
             if engine.statistics is not None and self.accelerator.scaler is not None:
                 engine.statistics.scale = self.accelerator.scaler.scale(torch.ones((), device=loss.device))
-            engine.combine_into_grad(projection)
+            engine.combine_into_grad(rule.projection)
         self._micro_batch = 0 if self.accelerator.sync_gradients else self._micro_batch + 1
         period = self.args.torch_empty_cache_steps
         if period is not None and self.state.global_step % period == 0:
@@ -239,7 +239,7 @@ class Trainer(GroupEvaluation):
         return loss.detach()
 
     def _second_forward(
-        self, engine: WeightedGradients, method: OneStage, inputs: dict[str, Any], signal_B: Tensor | None, mean: Any
+        self, engine: WeightedGradients, rule: GradientRule, inputs: dict[str, Any], signal_B: Tensor | None, mean: Any
     ) -> None:
         """Adds b from a forward of its own, whose dropout masks leave the stream of random numbers as it was.
 
@@ -254,11 +254,11 @@ class Trainer(GroupEvaluation):
             # not its wrapper, which would get ready to average these gradients over the processes too
             outputs, labels_B, _ = self._forward(model, inputs)
             logits_BC = logits_of(outputs, labels_B)
-            loss_B = self._sample_losses(method, logits_BC, labels_B, signal_B)
-            loss = mean(method.bias_weights(logits_BC, labels_B, signal_B) * loss_B)
+            loss_B = self._losses(rule, logits_BC, labels_B, signal_B)
+            loss = mean(rule.weights(logits_BC, labels_B, signal_B) * loss_B)
         engine.add_bias(loss, self._backward)
 
-    def _engine(self) -> WeightedGradients:
+    def _engine(self, rule: GradientRule) -> WeightedGradients:
         """Made at the first step, when the model is on its device; anew where a callback froze or freed parameters."""
         engine = self.weighted_gradients
         if engine is not None and self._micro_batch == 0 and engine.outdated:
@@ -266,10 +266,7 @@ class Trainer(GroupEvaluation):
             self.weighted_gradients = None
         if self.weighted_gradients is None:
             self.weighted_gradients = WeightedGradients(
-                self._unwrapped(),
-                route=self.method.gradient_route(),
-                scope=self.method.gradient_scope(),
-                distributed=self.args.world_size > 1,
+                self._unwrapped(), route=rule.route, scope=rule.scope, distributed=self.args.world_size > 1
             )
             self.weighted_gradients.statistics = GradientStatistics()
         return self.weighted_gradients
@@ -339,12 +336,12 @@ class Trainer(GroupEvaluation):
         # accelerate divides by its own accumulation steps, which the Trainer keeps at 1; it scales for fp16
         self.accelerator.backward(loss, **kwargs)
 
-    def _current_method(self) -> OneStage:
-        """The method with this step's hyper-parameters."""
-        return self.method.at_step(self.state.global_step)
+    def _rule(self) -> GradientRule:
+        """The method's gradients at this step."""
+        return self.method.gradient_rule(self.state.global_step)
 
-    def _sample_losses(self, method: OneStage, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
-        loss_B = method.sample_losses(logits_BC, labels_B, signal_B)
+    def _losses(self, rule: GradientRule, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
+        loss_B = rule.losses(logits_BC, labels_B, signal_B)
         if self.class_weight_C is None:
             return loss_B
         self.class_weight_C = self.class_weight_C.to(loss_B.device)
