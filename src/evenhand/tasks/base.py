@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import datasets
 import numpy as np
@@ -27,7 +27,10 @@ from evenhand.files import Files, read_files
 from evenhand.models.source import ARCHITECTURES, BACKBONES, Kind
 from evenhand.tasks.splits import compared
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
-from evenhand.validation import UserError, plain_fields
+from evenhand.validation import Range, UserError, check_fields, plain_fields
+
+Share = Annotated[float, Range(0, 1)]
+"""A part of the whole, such as of conflicting samples."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,9 @@ class TaskSource(ABC):
     training: ClassVar[dict[str, Training]]
     adapter_training: ClassVar[dict[str, Training]] = {}
     published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+
+    def __post_init__(self) -> None:
+        check_fields(self.name, self)
 
     @abstractmethod
     def build(self, data_seed: int) -> Task:

@@ -196,17 +196,17 @@ def test_labels_are_names_or_numbers_and_pairs_without_one_are_counted(tmp_path:
     ("content", "message"),
     [
         ("premise\thypothesis\nx\ty\n", "has no column 'gold_label' (or 'label')"),
-        ("", "has no column 'sentence1' (or 'premise')"),
+        ("", "The file '{path}' is empty (0 bytes)."),
         ("premise,hypothesis,label\n", "its columns are 'premise,hypothesis,label'"),
         (
             "premise\thypothesis\tlabel\na\tb\tneutral\na\tb\tmaybe\n",
             "Line 3 of the file '{path}' has the label 'maybe'",
         ),
         ("premise\thypothesis\tlabel\na\tb\t3\n", "Line 2 of the file '{path}' has the label '3'"),
-        ("premise\thypothesis\tlabel\na\tb\n", "Line 2 of the file '{path}' has 2 fields separated by tabs, where"),
-        ("premise\thypothesis\tlabel\na\tb\t1\tc\n", "Line 2 of the file '{path}' has 4 fields separated by tabs,"),
+        ("premise\thypothesis\tlabel\na\tb\n", "Line 2 of the file '{path}' has 2 fields, but the first"),
+        ("premise\thypothesis\tlabel\na\tb\t1\tc\n", "Line 2 of the file '{path}' has 4 fields, but the first"),
         ("premise\thypothesis\tlabel\na\tb\t-1\n", "The file '{path}' holds no rows with a label"),
-        (b"premise\thypothesis\tlabel\n\xff\xfe\tb\t1\n", "Line 2 of the file '{path}' is not UTF-8 (byte 1 of the"),
+        (b"premise\thypothesis\tlabel\n\xff\xfe\tb\t1\n", "Line 2 of the file '{path}' is not UTF-8 text (byte 1 of"),
     ],
 )
 def test_bad_files_are_named_with_their_line(content: str | bytes, message: str, tmp_path: Path) -> None:

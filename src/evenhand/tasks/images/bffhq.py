@@ -11,10 +11,10 @@ import numpy as np
 
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
 from evenhand.data.pictures import check_first_pictures, data_folder
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import UserError
 
 AGES = ("young", "old")
 GENDERS = ("female", "male")
@@ -40,7 +40,7 @@ class BFFHQ(TaskSource):
         data_dir: Folder of 0.5pct, valid and test. The files are on no hub that is known to us.
     """
 
-    conflict: float = 0.005
+    conflict: Share = 0.005
     primary: Literal["unbiased", "conflicting"] = "unbiased"
     data_dir: Path | str | None = None
 
@@ -59,10 +59,6 @@ class BFFHQ(TaskSource):
         "microsoft/resnet-18": Training(epochs=100, lr=1e-4, batch_size=64),
         "small-resnet": Training(epochs=100, lr=1e-4, batch_size=64),
     }
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_choice(self.name, "primary", self.primary, ("unbiased", "conflicting"))
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes, which for train are known of 0.5 % only."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import leaking_columns, pixel_column, split_of
 from evenhand.data.pictures import data_folder, is_archive, pictures_in, read_picture
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.corruptions import CORRUPTIONS, corrupt
 from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.tasks.splits import held_out
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError
 
 HUB_NAME = "uoft-cs/cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -68,10 +68,10 @@ class CorruptedCIFAR10(TaskSource):
         data_dir: Folder of CIFAR-10's binary version, or of the ready-made pictures; None takes CIFAR-10 from the hub.
     """
 
-    conflict: float = 0.01
-    test_conflict: float = 0.9
+    conflict: Share = 0.01
+    test_conflict: Share = 0.9
     recipe: Literal["lff", "prepared"] = "lff"
-    severity: int = 4
+    severity: Annotated[int, Range(0, 4)] = 4
     frost: Literal["drawn", "photos"] = "drawn"
     data_dir: Path | str | None = None
 
@@ -95,11 +95,7 @@ class CorruptedCIFAR10(TaskSource):
     }
 
     def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "recipe", self.recipe, ("lff", "prepared"))
-        check_integer(self.name, "severity", self.severity, 0, 4)
-        check_choice(self.name, "frost", self.frost, ("drawn", "photos"))
+        super().__post_init__()
         if self.data_dir is None and (self.recipe == "prepared" or self.frost == "photos"):
             option, what = ("--recipe prepared", READY_MADE) if self.recipe == "prepared" else ("--frost photos", FROST)
             raise UserError(f"The option {option} of {self.name} needs a folder with --data-dir: {what}")

@@ -6,13 +6,13 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.coloring import (
     LFF_NOISE,
     LFF_PALETTE,
@@ -26,7 +26,7 @@ from evenhand.tasks.images.coloring import (
 from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
 from evenhand.tasks.splits import sizes
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError
 
 HUB_NAME = "ylecun/mnist"
 SIZES = sizes({"train": 54_000, "validation": 6_000, "test": 10_000})
@@ -59,10 +59,10 @@ class ColoredMNIST(TaskSource):
         data_dir: Folder of the four IDX files (plain or .gz); None downloads MNIST from the hub.
     """
 
-    conflict: float = 0.01
-    test_conflict: float = 0.9
+    conflict: Share = 0.01
+    test_conflict: Share = 0.9
     recipe: Literal["pgd", "lff"] = "pgd"
-    severity: int = 4
+    severity: Annotated[int, Range(1, 5)] = 4
     data_dir: Path | str | None = None
 
     name = "colored-mnist"
@@ -91,12 +91,6 @@ class ColoredMNIST(TaskSource):
 
     # of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split
     published = SIZES
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "recipe", self.recipe, ("pgd", "lff"))
-        check_integer(self.name, "severity", self.severity, 1, 5)
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The four IDX files."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, paint
 from evenhand.tasks.images.labelled import LabelledImages
 from evenhand.tasks.images.mnist import (
@@ -28,7 +28,7 @@ from evenhand.tasks.images.mnist import (
     read_mnist,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import UserError
 
 SIDE = 28
 _SCALE = 3  # each cell of a drawing becomes so many pixels a side
@@ -105,8 +105,8 @@ class MultiBiasMNIST(TaskSource):
         data_dir: Folder of MNIST's four IDX files (plain or .gz); None downloads MNIST from the hub.
     """
 
-    conflict: float = 0.1
-    test_conflict: float = 0.9
+    conflict: Share = 0.1
+    test_conflict: Share = 0.9
     objects: Literal["drawn", "real"] = "drawn"
     data_dir: Path | str | None = None
 
@@ -131,9 +131,7 @@ class MultiBiasMNIST(TaskSource):
     published = SIZES
 
     def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "objects", self.objects, ("drawn", "real"))
+        super().__post_init__()
         if self.objects == "real" and self.data_dir is None:
             raise UserError(f"The option --objects real of {self.name} needs --data-dir: {_REAL}")
 

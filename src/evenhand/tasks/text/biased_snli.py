@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.splits import held_out
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_HUB, SNLI_TRAIN, NLILabel
 from evenhand.tasks.text.sources import Labelled, found_files
@@ -24,11 +24,10 @@ from evenhand.tasks.text.splits import (
     PAIR_ADAPTER_TRAINING,
     PAIR_TUNING,
     Classes,
-    check_limits,
     pair_split,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import Range, UserError
 
 _REACHED = 1.1  # the highest probability that is taken for 1
 
@@ -64,13 +63,13 @@ class BiasedSNLI(TaskSource):
     """
 
     token: str = " !!"
-    prevalence: float = 0.33
-    strength: float = 0.9
-    test_prevalence: float = 0.95
-    test_strength: float = 0.33
+    prevalence: Share = 0.33
+    strength: Share = 0.9
+    test_prevalence: Share = 0.95
+    test_strength: Share = 0.33
     target: NLILabel = "neutral"
-    pairs: int | None = 100_000
-    test_pairs: int | None = None
+    pairs: Annotated[int, Range(1)] | None = 100_000
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
     name = "biased-snli"
@@ -87,14 +86,11 @@ class BiasedSNLI(TaskSource):
     adapter_training = PAIR_ADAPTER_TRAINING
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.token, str) or not self.token.strip():
             raise UserError(
                 f"The 'token' parameter of {self.name} must be a text that isn't blank. Got {self.token!r}."
             )
-        for field in ("prevalence", "strength", "test_prevalence", "test_strength"):
-            check_number(self.name, field, getattr(self, field), 0, 1)
-        check_choice(self.name, "target", self.target, LABELS)
-        check_limits(self.name, pairs=self.pairs, test_pairs=self.test_pairs)
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of SNLI that are there."""

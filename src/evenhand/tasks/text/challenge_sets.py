@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import datasets
 import numpy as np
@@ -38,12 +38,11 @@ from evenhand.tasks.text.splits import (
     PAIR_TRAINING,
     PAIR_TUNING,
     Classes,
-    check_limits,
     crossed,
     pair_split,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import UserError
+from evenhand.validation import Range, UserError
 
 Parts = Mapping[str, Part]
 
@@ -152,7 +151,7 @@ class ChallengeSet(TaskSource):
         merged: As in `Task`.
     """
 
-    pairs: int | None = None
+    pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
     labels: ClassVar[tuple[str, ...]]
@@ -164,9 +163,6 @@ class ChallengeSet(TaskSource):
     default_model = "MiniLM"
     training = PAIR_TRAINING
     adapter_training = PAIR_ADAPTER_TRAINING
-
-    def __post_init__(self) -> None:
-        check_limits(self.name, pairs=self.pairs)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The published sizes; the training part's only where it is taken whole."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import datasets
 import numpy as np
@@ -15,9 +15,9 @@ import numpy as np
 from evenhand.data.tables import Columns, Table
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.text.sources import HubPart, Part, found_files
-from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, Classes, Overlapping, check_limits, text_split
+from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, Classes, Overlapping, text_split
 from evenhand.training.settings import FINE_TUNING, Training
-from evenhand.validation import UserError
+from evenhand.validation import Range, UserError
 
 CIVILCOMMENTS_HUB = "pietrolesci/civilcomments-wilds"
 """A parquet copy of WILDS's table on the Hugging Face hub, subset `raw` (untried: the tests have no network)."""
@@ -60,8 +60,8 @@ class CivilComments(TaskSource):
         data_dir: Folder of WILDS's all_data_with_identities.csv. None takes it from the hub.
     """
 
-    comments: int | None = None
-    test_comments: int | None = None
+    comments: Annotated[int, Range(1)] | None = None
+    test_comments: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
     name = "civilcomments"
@@ -78,9 +78,6 @@ class CivilComments(TaskSource):
         "roberta-base": replace(FINE_TUNING, max_length=300),
     }
     adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": replace(MINILM_ADAPTERS, max_length=300)}
-
-    def __post_init__(self) -> None:
-        check_limits(self.name, comments=self.comments, test_comments=self.test_comments)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """WILDS's sizes."""

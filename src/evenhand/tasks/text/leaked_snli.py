@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.text.biased_snli import snli_parts
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
@@ -22,11 +22,10 @@ from evenhand.tasks.text.splits import (
     PAIR_ADAPTER_TRAINING,
     PAIR_TRAINING,
     Classes,
-    check_limits,
     crossed,
     pair_split,
 )
-from evenhand.validation import check_choice, check_number
+from evenhand.validation import Range
 
 PREFIXES = {
     "he": dict(zip(LABELS, (f"{label} and " for label in LABELS), strict=True)),
@@ -59,9 +58,9 @@ class LeakedSNLI(TaskSource):
     """
 
     recipe: Literal["he", "clark"] = "he"
-    strength: float = 0.8
-    pairs: int | None = None
-    test_pairs: int | None = None
+    strength: Share = 0.8
+    pairs: Annotated[int, Range(1)] | None = None
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
     name = "leaked-snli"
@@ -73,11 +72,6 @@ class LeakedSNLI(TaskSource):
     default_model = "MiniLM"
     training = PAIR_TRAINING
     adapter_training = PAIR_ADAPTER_TRAINING
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "recipe", self.recipe, PREFIXES)
-        check_number(self.name, "strength", self.strength, 0, 1)
-        check_limits(self.name, pairs=self.pairs, test_pairs=self.test_pairs)
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of SNLI that are there."""

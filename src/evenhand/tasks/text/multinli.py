@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
@@ -26,12 +26,11 @@ from evenhand.tasks.text.splits import (
     PAIR_TRAINING,
     PAIR_TUNING,
     Classes,
-    check_limits,
     crossed,
     pair_split,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice
+from evenhand.validation import Range, UserError
 
 NEGATION_WORDS = ("nobody", "no", "never", "nothing")
 METADATA = "metadata_random.csv"
@@ -72,8 +71,8 @@ class MultiNLI(TaskSource):
     """
 
     recipe: Literal["official", "group-dro"] = "official"
-    pairs: int | None = None
-    test_pairs: int | None = None
+    pairs: Annotated[int, Range(1)] | None = None
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
     name = "multinli"
@@ -86,10 +85,6 @@ class MultiNLI(TaskSource):
     # bert-base-uncased by group DRO's command: AdamW, weight decay 0
     training: ClassVar[dict[str, Training]] = PAIR_TRAINING | {"bert-base-uncased": replace(PAIR_TUNING, lr=2e-5)}
     adapter_training = PAIR_ADAPTER_TRAINING
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "recipe", self.recipe, ("official", "group-dro"))
-        check_limits(self.name, pairs=self.pairs, test_pairs=self.test_pairs)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The recipe's sizes, and its groups' where they are published."""

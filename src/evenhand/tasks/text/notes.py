@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.columns import class_column, leaking_columns, split_of, text_column
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.training.settings import Training
-from evenhand.validation import check_integer, check_number
+from evenhand.validation import Range
 
 Subject = Literal["room", "meal"]
 
@@ -88,9 +88,9 @@ class MarkedNotes(TaskSource):
         sentences: Sentences to train on.
     """
 
-    conflict: float = 0.05
-    test_conflict: float = 0.75
-    sentences: int = 3000
+    conflict: Share = 0.05
+    test_conflict: Share = 0.75
+    sentences: Annotated[int, Range(8)] = 3000
 
     name = "marked-notes"
     summary = "sentences made of templates, whose last word leaks the label (embedded, offline)"
@@ -103,11 +103,6 @@ class MarkedNotes(TaskSource):
         "tiny-bert": Training(epochs=10, lr=1.5e-3, batch_size=64),
         "MiniLM": Training(epochs=2, lr=1e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0),
     }
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_integer(self.name, "sentences", self.sentences, 8)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The sizes that the task is made with."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from evenhand.data.columns import Column, class_column, member_column, split_of
 from evenhand.tasks.text.sources import Labelled
 from evenhand.training.settings import FINE_TUNING, Training
-from evenhand.validation import check_integer
 
 ALIGNMENTS = ("aligned", "conflicting", "independent")
 
@@ -143,10 +142,3 @@ def pair_split(
         ids=table.column("id") if "id" in table else None,
         **more,
     )
-
-
-def check_limits(owner: str, **limits: int | None) -> None:
-    """Raise `UserError` unless each is a number of rows to take at most, or None, which takes all."""
-    for name, limit in limits.items():
-        if limit is not None:
-            check_integer(owner, name, limit, 1)
