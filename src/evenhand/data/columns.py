@@ -5,7 +5,7 @@ Legend: N rows, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import datasets
@@ -25,7 +25,11 @@ ALIGNMENTS = ("aligned", "conflicting")
 def split_of(columns: dict[str, Column]) -> datasets.Dataset:
     """The split that consists of these columns and `index`, the number of each row."""
     length = len(next(iter(columns.values()))[1])
-    columns = {**columns, "index": (datasets.Value("int64"), pa.array(np.arange(length)))}
+    return dataset_of({**columns, "index": (datasets.Value("int64"), pa.array(np.arange(length)))})
+
+
+def dataset_of(columns: dict[str, Column]) -> datasets.Dataset:
+    """The dataset of these columns alone."""
     features = datasets.Features({name: feature for name, (feature, _) in columns.items()})
     return datasets.Dataset(
         pa.Table.from_arrays([array for _, array in columns.values()], schema=features.arrow_schema)
@@ -57,7 +61,7 @@ def pixel_column(image_NCHW: NDArray[np.uint8]) -> Column:
     return feature, pa.ExtensionArray.from_storage(arrow_type, nested)
 
 
-def picture_column(paths: Sequence[str]) -> Column:
+def picture_column(paths: Iterable[str]) -> Column:
     """Picture files of any size, which are opened when a row is read."""
     names = pa.array(list(paths), pa.string())
     empty = pa.nulls(len(names), pa.binary())

@@ -32,7 +32,7 @@ spaces, as in CelebA's files."""
 Row = tuple[int, list[str | None]]
 """The line on which a row begins, and its cells."""
 
-_PIECE = 10_000  # rows that are Python objects at a time
+_PIECE = 2_000  # rows that are Python objects at a time
 _LONGEST = 2**30  # characters of a field
 _LONGEST_LIST = 200  # characters of a list or an object in a column that nothing else reads
 _PICKLE = "a Python pickle, which is never loaded, since it can run any code"
@@ -147,13 +147,17 @@ def read_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None
 
 def text_arrays(rows: Iterator[Row]) -> Iterator[list[pa.Array]]:
     """The rows in Arrow, in pieces, so that a large file is never a Python object for every cell: lines, then texts."""
-    while True:
-        with _long_fields():
-            piece = list(islice(rows, _PIECE))
-        if not piece:
-            return
-        lines, cells = zip(*piece, strict=True)
-        yield [pa.array(lines, pa.int64()), *(pa.array(column, pa.string()) for column in zip(*cells, strict=True))]
+    while arrays := _next_piece(rows):
+        yield arrays
+
+
+def _next_piece(rows: Iterator[Row]) -> list[pa.Array]:
+    with _long_fields():
+        piece = list(islice(rows, _PIECE))
+    if not piece:
+        return []
+    lines, cells = zip(*piece, strict=True)
+    return [pa.array(lines, pa.int64()), *(pa.array(column, pa.string()) for column in zip(*cells, strict=True))]
 
 
 def _is_packed(path: Path) -> bool:
@@ -238,17 +242,20 @@ def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | No
     places = [header.index(found[name]) if name in found else -1 for name in columns.names]
     # some published TSV files leave out empty fields at the end of a line
     needed = [header.index(found[name]) for name in columns.required] if kind == "tsv" else []
-    fewest = 1 + max(needed) if needed else len(header)
+    width = len(header)
+    fewest = 1 + max(needed) if needed else width
     for line, fields in records:
-        if fewest <= len(fields) <= len(header):
-            fields += [None] * (len(header) - len(fields) + 1)  # the last one for columns that the table lacks
+        if fewest <= len(fields) <= width:
+            fields.append(None)  # for columns that the table lacks
+            if len(fields) <= width:
+                fields += [None] * (width + 1 - len(fields))
             yield line, [fields[place] for place in places]
         elif broken is not None:
             broken.append(line)
         else:
             raise UserError(
-                f"Line {line} of the file '{path}' has {count(len(fields), 'field')}, but the first line names {len(header)}: "
-                "it is truncated or damaged."
+                f"Line {line} of the file '{path}' has {count(len(fields), 'field')}, but the first line names "
+                f"{width}: it is truncated or damaged."
             )
 
 
@@ -276,45 +283,56 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, found
 
 
-def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
-    theirs: dict[str, str] = {}
-    keys: Any = None
-    kinds: dict[str, tuple[str, int]] = {}  # of each label column's values, and the line that said so
-    for line, found in json_objects(path):
+@dataclass
+class _JsonColumn:
+    """A column of one JSON file; a label's first value tells the kind of all."""
+
+    name: str
+    role: Role
+    required: bool
+    first: tuple[str, int] | None = None  # kind and line
+
+    def text(self, value: Any, line: int, path: Path) -> str | None:
+        """The text that stands for a value."""
         place = f"Line {line} of the file '{path}'"
-        if keys != found.keys():
-            keys, theirs = found.keys(), columns.found_in(found, place)
-        row = []
-        for ours in columns.names:
-            name = theirs.get(ours, ours)
-            value = found.get(name)
-            role = columns.roles.get(ours, "other")
-            if role == "label" and isinstance(value, str | float | int):
-                kind = _json_kind(value)
-                first, where = kinds.setdefault(ours, (kind, line))
-                if kind != first:
-                    raise UserError(
-                        f"{place} holds {_shown(value)} in '{name}', but line {where} holds a {first}: "
-                        "labels must be of one kind."
-                    )
-            row.append(value if isinstance(value, str) else _cell(value, role, ours in columns.required, name, place))
-        yield line, row
+        if self.role == "beside":
+            return value if value is None or isinstance(value, str) else json.dumps(value)[:_LONGEST_LIST]
+        if value is None and not self.required:
+            return None
+        if value is None or isinstance(value, list | dict) or (self.role == "text" and not isinstance(value, str)):
+            wanted = "value" if self.role == "other" else self.role
+            raise UserError(f"{place} holds {_shown(value)} in '{self.name}', where a {wanted} is expected.")
+        if self.role == "label":
+            kind = _json_kind(value)
+            first, where = self.first = self.first or (kind, line)
+            if kind != first:
+                raise UserError(
+                    f"{place} holds {_shown(value)} in '{self.name}', but line {where} holds a {first}: labels must be "
+                    "of one kind."
+                )
+            if isinstance(value, float) and not value.is_integer():
+                raise UserError(f"{place} holds the fraction {value:g} in '{self.name}', which is no class.")
+        if isinstance(value, float):
+            return str(int(value)) if value.is_integer() else repr(value)
+        return value if isinstance(value, str) else json.dumps(value)  # true, false, integers
 
 
-def _cell(value: Any, role: Role, required: bool, name: str, place: str) -> str | None:
-    """A value that is no text as the text that stands for it."""
-    if value is None and not required:
-        return None
-    if role == "beside":
-        return json.dumps(value)[:_LONGEST_LIST]
-    if value is None or isinstance(value, list | dict) or role == "text":
-        wanted = "value" if role == "other" else role
-        raise UserError(f"{place} holds {_shown(value)} in '{name}', where a {wanted} is expected.")
-    if not isinstance(value, float):
-        return json.dumps(value)  # true, false, integers
-    if role == "label" and not value.is_integer():
-        raise UserError(f"{place} holds the fraction {value:g} in '{name}', which is no class.")
-    return str(int(value)) if value.is_integer() else repr(value)
+def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
+    keys: Any = None
+    made = [_JsonColumn(name, columns.roles.get(name, "other"), name in columns.required) for name in columns.names]
+    for line, found in json_objects(path):
+        if found.keys() != keys:
+            keys, theirs = found.keys(), columns.found_in(found, f"line {line} of the file '{path}'")
+            for ours, column in zip(columns.names, made, strict=True):
+                column.name = theirs.get(ours, ours)
+        values = [(found.get(column.name), column) for column in made]
+        yield (
+            line,
+            [
+                value if isinstance(value, str) and column.role != "label" else column.text(value, line, path)
+                for value, column in values
+            ],
+        )
 
 
 def _json_kind(value: str | float) -> str:

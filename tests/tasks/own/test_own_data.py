@@ -183,8 +183,8 @@ def with_label(path: Path, values: dict[int, Any], others: tuple[Any, Any] = ("a
 
 def test_mixed_labels(tmp_path: Path) -> None:
     assert refusal(with_label(tmp_path / "my.jsonl", {5: 1})) == (
-        f"Line 6 of the file '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must be of "
-        "one kind."
+        f"Line 6 of the file '{tmp_path}/my.jsonl' holds the number 1 in 'label', but line 1 holds a text: labels must "
+        "be of one kind."
     )
     assert refusal(with_label(tmp_path / "my.csv", {5: "3"})) == (
         "The column 'label' of 'my.csv' mixes numbers ('3', row 6) and words ('a', row 1): labels must be of one kind."
@@ -276,7 +276,7 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         (
             "my.csv",
             b'sentence,label\n"x,a\ny,b\n',
-            "Line 2 of the file '{path}' is not valid CSV (unexpected end of data on line 3; a quote that is not closed",
+            "Line 2 of the file '{path}' is not valid CSV (unexpected end of data on line 3; a quote that is not",
         ),
         (
             "my.jsonl",
@@ -642,7 +642,8 @@ def test_own_data_in_a_study(tmp_path: Path) -> None:
     )
     (cell,) = read_plan(tmp_path / "s.yaml").cells
     task = OwnData(data=path, text="sentence", group="place")
-    assert cell.first.as_dict()["task"] == {"name": "own-data", "settings": task.settings()}
+    assert cell.first.as_dict()["task"] == {"name": "own-data", "settings": task.options()}
+    assert cell.first.files_as_recorded()["data"] == task.data_files()["data"].as_dict()  # type: ignore[union-attr]
     path.unlink()
     with pytest.raises(eh.UserError, match=r"^There is no file '.*my\.csv'\.$"):
         read_plan(tmp_path / "s.yaml").cells[0].first.as_dict()

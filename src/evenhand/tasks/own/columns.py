@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evenhand.data.rows import arrow_table
+from evenhand.tasks.own.parts import Part
 from evenhand.validation import UserError, count
 
 MOST_CLASSES = 1_000
@@ -23,39 +23,6 @@ MOST_GROUP_VALUES = 100
 _FEW_ROWS = 20  # of so few, each may well have a label of its own
 
 compute: Any = pc  # its functions are made at run time
-
-
-class Beside(Protocol):
-    """Columns of a place that weren't asked for."""
-
-    def read(self) -> tuple[datasets.Dataset | None, list[str]]:
-        """Those of one value a row, and the names of the others."""
-        ...
-
-    def of(self, rows: tuple[int, ...]) -> Beside:
-        """The same of some rows of the place."""
-        ...
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows from one place.
-
-    Attributes:
-        where: The place as the user knows it, in quotes.
-        rows: The columns that were asked for.
-        split: The split that the place's own name says, if it does.
-        typed: Whether the place tells texts from numbers (CSV doesn't).
-        is_hub: Whether it is of the hub, where −1 stands for a missing label.
-        beside: The columns that weren't asked for; None where there are none.
-    """
-
-    where: str
-    rows: datasets.Dataset
-    split: str | None = None
-    typed: bool = True
-    is_hub: bool = False
-    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
@@ -84,21 +51,19 @@ def cells(part: Part, column: str) -> Cells:
         UserError: If it holds something else.
     """
     feature: Any = part.rows.features[column]
-    array: Any = arrow_table(part.rows.select_columns(column)).column(column).combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0) if array.num_chunks == 1 else pa.concat_arrays(array.chunks)
+    array = part.column(column)
+    array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if isinstance(feature, datasets.ClassLabel):
         return Cells(list(feature.names), compute.fill_null(array, -1).to_numpy().astype(np.int64), named=True)
     if pa.types.is_floating(array.type):
         array = _whole_numbers(part, column, array)
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         array = compute.utf8_trim_whitespace(array)
-    elif pa.types.is_integer(array.type) or pa.types.is_boolean(array.type):
-        array = array.cast(pa.string())
-    elif not pa.types.is_null(array.type):
+    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise UserError(
-            f"The column '{column}' of {part.where} holds {array.type}, but texts, whole numbers or booleans are "
-            "needed there."
+            f"The column '{column}' of {part.where} holds {kind}, but texts, whole numbers or booleans are needed "
+            "there."
         )
     else:
         array = array.cast(pa.string())
@@ -223,12 +188,11 @@ def empty_texts(part: Part, columns: Sequence[str], drop: bool) -> NDArray[np.bo
     """
     empty_N = np.zeros(len(part.rows), dtype=bool)
     for column in columns:
-        start = 0
-        for chunk in arrow_table(part.rows.select_columns(column)).column(column).chunks:
-            blank = compute.equal(compute.utf8_length(compute.utf8_trim_whitespace(chunk)), 0)
-            found = compute.fill_null(blank, True).to_numpy(zero_copy_only=False)
-            empty_N[start : start + len(chunk)] |= found
-            start += len(chunk)
+        blank = [
+            compute.fill_null(compute.equal(compute.utf8_trim_whitespace(chunk), ""), True)
+            for chunk in part.column(column).chunks  # one by one, since each is copied
+        ]
+        empty_N |= np.concatenate([np.zeros(0, bool), *(found.to_numpy(zero_copy_only=False) for found in blank)])
         if empty_N.any() and not drop:
             raise UserError(
                 f"Row {int(np.argmax(empty_N)) + 1} of {part.where} has an empty text in '{column}' "
@@ -239,7 +203,7 @@ def empty_texts(part: Part, columns: Sequence[str], drop: bool) -> NDArray[np.bo
 
 def check_ids(part: Part, column: str) -> None:
     """Every row has an id of its own."""
-    array: Any = arrow_table(part.rows.select_columns(column)).column(column)
+    array = part.column(column)
     counted = compute.value_counts(array)
     counts = counted.field("counts").to_numpy(zero_copy_only=False)
     if len(counts) and counts.max() > 1:
@@ -255,15 +219,9 @@ def check_ids(part: Part, column: str) -> None:
 
 SPLITS = ("train", "validation", "test")
 _SPLITS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
 }
 _NUMBERED = {"0": "train", "1": "validation", "2": "test"}  # as in the metadata of common benchmarks
 

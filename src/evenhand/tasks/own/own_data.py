@@ -13,7 +13,7 @@ import datasets
 
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.own.beside import columns_beside
+from evenhand.tasks.own.parts import columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import Columns, Place, is_local, place_digest, place_files, read_place
 from evenhand.tasks.own.rows import Labelled, labelled, split_rows, task_rows

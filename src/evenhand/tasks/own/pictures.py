@@ -17,9 +17,10 @@ import pyarrow as pa
 from PIL import Image
 
 from evenhand.data.cached_tables import Role, cache_folder, cached_table, check_columns, column_names, file_digest
+from evenhand.data.columns import picture_column
 from evenhand.data.rows import arrow_table
-from evenhand.tasks.own.beside import TableColumns
-from evenhand.tasks.own.columns import Part, split_named
+from evenhand.tasks.own.columns import split_named
+from evenhand.tasks.own.parts import Beside, Part
 from evenhand.validation import UserError, count
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -57,33 +58,34 @@ def metadata_files(folder: Path) -> list[Path]:
 
 def named_pictures(table: Path, column: str) -> list[Path]:
     """The pictures that a table names and that are there; none where it holds pictures itself."""
-    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
-    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
-    if not (pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type)):
-        return []
-    return [path for name in stored.to_pylist() if name and (path := table.parent / name).is_file()]
+    return [path for name in _names(table, column) if name and (path := table.parent / name).is_file()]
 
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 of the pictures' names and sizes and of the metadata."""
-    digest = hashlib.sha256()
-    for path in picture_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()}\t{path.stat().st_size}\n".encode())
-    for path in metadata_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()}\t{file_digest(path)}\n".encode())
-    return digest.hexdigest()
+    told = [(path, path.stat().st_size) for path in picture_files(folder)]
+    told += [(path, file_digest(path)) for path in metadata_files(folder)]
+    return _digest(f"{path.relative_to(folder).as_posix()}\t{what}\n" for path, what in told)
 
 
 def table_pictures_digest(table: Path, column: str) -> str:
     """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
-    digest = hashlib.sha256()
-    rows = cached_table(table, {column: "other"})
-    stored: Any = arrow_table(rows).column(column)
-    if pa.types.is_string(stored.type) or pa.types.is_large_string(stored.type):
-        for name in stored.to_pylist():
-            path = table.parent / (name or "")
-            digest.update(f"{name}\t{path.stat().st_size if path.is_file() else None}\n".encode())
-    return digest.hexdigest()
+    paths = [(name, table.parent / (name or "")) for name in _names(table, column)]
+    return _digest(f"{name}\t{path.stat().st_size if path.is_file() else None}\n" for name, path in paths)
+
+
+def _names(table: Path, column: str) -> list[str | None]:
+    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
+    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
+    return stored.to_pylist() if _is_text(stored.type) else []
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
@@ -118,24 +120,17 @@ def read_folder(
     """
     parts: list[Part] = []
     notes: list[str] = []
-    columns = set()
+    column = FOLDER_LABEL
     for split, root in folder_roots(folder):
         table = _metadata(root)
         if table is None:
-            if others or label:
-                option, column = next(iter({**({"label": label} if label else {}), **others}.items()))
-                raise UserError(
-                    f"The folder '{root}' has no metadata file ({', '.join(METADATA)}), so there is no column "
-                    f"'{column}', given as --{option}."
-                )
-            found, column = [Part(f"'{root.name}'", _class_folders(root), split)], FOLDER_LABEL
-        else:
-            found, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
-            if unlisted:
-                notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
+            parts.append(_class_folders(root, split, {**({"label": label} if label else {}), **others}))
+            continue
+        found, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
+        if unlisted:
+            notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
         parts.extend(found)
-        columns.add(column)
-    return parts, notes, columns.pop()
+    return parts, notes, column
 
 
 def _metadata(root: Path) -> Path | None:
@@ -145,7 +140,13 @@ def _metadata(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _class_folders(root: Path) -> datasets.Dataset:
+def _class_folders(root: Path, split: str | None, asked: Mapping[str, str]) -> Part:
+    if asked:
+        option, column = next(iter(asked.items()))
+        raise UserError(
+            f"The folder '{root}' has no metadata file ({', '.join(METADATA)}), so there is no column '{column}', "
+            f"given as --{option}."
+        )
     files = picture_files(root)
     outside = [path for path in files if path.parent == root]
     if outside:
@@ -154,69 +155,56 @@ def _class_folders(root: Path) -> datasets.Dataset:
             "each picture into a folder named after its class, or add a metadata file (metadata.csv)."
         )
     labels = [path.relative_to(root).parts[0] for path in files]
-    return _pictures(root, files, {FOLDER_LABEL: pa.array(labels, pa.string())})
+    return Part(f"'{root.name}'", _pictures(root, files, {FOLDER_LABEL: pa.array(labels, pa.string())}), split)
 
 
 def _with_metadata(
     root: Path, table: Path, image: str, label: str | None, others: Mapping[str, str], split: str | None
 ) -> tuple[list[Part], str, int]:
-    where = f"The file '{table}'"
     found = column_names(table)
     in_table = label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
-    asked = {"image": image, **({"label": in_table} if in_table else {}), **others}
-    check_columns(where, asked, found)
-    roles: dict[str, Role] = dict.fromkeys(asked.values(), "other")
-    if in_table:
-        roles[in_table] = "label"
-    roles[image] = "text"
-    rows = cached_table(table, roles)
-    names = arrow_table(rows.select_columns(image)).column(image).to_pylist()
+    labels = {"label": in_table} if in_table else {}
+    check_columns(f"The file '{table}'", {"image": image, **labels, **others}, found)
+    roles: dict[str, Role] = {**dict.fromkeys(others.values(), "other"), **dict.fromkeys(labels.values(), "label")}
+    listed = Part(f"'{table.name}'", cached_table(table, {**roles, image: "text"}))
+    names: list[str | None] = listed.column(image).to_pylist()
     files = [root / (name or "") for name in names]
-    columns: dict[str, Any] = {
-        name: arrow_table(rows.select_columns(name)).column(name).combine_chunks() for name in roles if name != image
-    }
+    columns = {name: listed.column(name) for name in roles if name != image}
     if not in_table:
         columns[FOLDER_LABEL] = pa.array([Path(name or "").parent.name for name in names], pa.string())
-    listed = {path.resolve() for path in files}
-    unlisted = sum(path.resolve() not in listed for path in picture_files(root))
-    typed = table.suffix not in (".csv", ".tsv") or not in_table
-    used = (
-        image,
-        *([in_table] if in_table else []),
-        *(name for option, name in others.items() if "group" not in option),
+    used = (image, *labels.values(), *(name for option, name in others.items() if "group" not in option))
+    part = replace(
+        listed,
+        rows=_pictures(root, files, columns),
+        split=split,
+        typed=not in_table or table.suffix not in (".csv", ".tsv"),
+        beside=Beside(table, used),
     )
-    beside = TableColumns(table, used)
-    part = Part(f"'{table.name}'", _pictures(root, files, columns), split, typed, beside=beside)
     parts = [part] if split or "split" in others else _by_folder(part, names)
-    return parts, in_table or FOLDER_LABEL, unlisted
+    unlisted = {path.resolve() for path in picture_files(root)} - {path.resolve() for path in files}
+    return parts, in_table or FOLDER_LABEL, len(unlisted)
 
 
 def _by_folder(part: Part, names: list[str | None]) -> list[Part]:
     """The rows by the split folders that their files lie in, if all do and one is for training."""
-    splits = [split_named(Path(name or "").parts[0]) if len(Path(name or "").parts) > 1 else None for name in names]
+    paths = [Path(name or "").parts for name in names]
+    splits = [split_named(path[0]) if len(path) > 1 else None for path in paths]
     if "train" not in splits or None in splits:
         return [part]
     parts = []
     for split in dict.fromkeys(splits):
         rows = tuple(i for i, of_row in enumerate(splits) if of_row == split)
-        beside = None if part.beside is None else part.beside.of(rows)
+        beside = part.beside and replace(part.beside, chosen=rows)
         parts.append(replace(part, rows=part.rows.select(rows), split=split, beside=beside))
     return parts
 
 
 def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> datasets.Dataset:
     """Rows of pictures, with each file's name below the root as its `id` unless a column is called so."""
-    table = pa.table(
-        {
-            "image": pa.array([{"bytes": None, "path": str(path)} for path in files], _STORED),
-            "id": pa.array([os.path.relpath(path, root).replace(os.sep, "/") for path in files], pa.string()),
-            **{name: column for name, column in columns.items() if name != "image"},
-        }
-    )
+    ids = [os.path.relpath(path, root).replace(os.sep, "/") for path in files]
+    others = {name: column for name, column in columns.items() if name != "image"}
+    table = pa.table({"image": picture_column(map(str, files))[1], "id": pa.array(ids, pa.string()), **others})
     return datasets.Dataset(table).cast_column("image", datasets.Image())
-
-
-_STORED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def as_pictures(part: Part, column: str, base: Path | None) -> datasets.Dataset:
@@ -230,9 +218,8 @@ def as_pictures(part: Part, column: str, base: Path | None) -> datasets.Dataset:
     if isinstance(feature, datasets.Image):
         return rows
     stored = rows.features.arrow_schema.field(column).type
-    if (pa.types.is_string(stored) or pa.types.is_large_string(stored)) and base is not None:
-        names = arrow_table(rows.select_columns(column)).column(column).to_pylist()
-        files = pa.array([{"bytes": None, "path": str(base / (name or ""))} for name in names], _STORED)
+    if _is_text(stored) and base is not None:
+        files = picture_column(str(base / (name or "")) for name in part.column(column).to_pylist())[1]
         pictures = datasets.Dataset(pa.table({column: files}))
         others = rows.remove_columns(column)
         rows = datasets.concatenate_datasets([pictures, others], axis=1) if others.column_names else pictures

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import datasets
-from datasets.exceptions import DatasetsError
 
 from evenhand.data.cached_tables import (
+    READABLE,
     Role,
     cached_table,
     check_columns,
@@ -20,10 +20,11 @@ from evenhand.data.cached_tables import (
     is_table,
     table_format,
 )
+from evenhand.data.hub import load_from_hub
 from evenhand.data.rows import silent_datasets
 from evenhand.files import Files, read_files
-from evenhand.tasks.own.beside import HubColumns, TableColumns
-from evenhand.tasks.own.columns import Part, split_named
+from evenhand.tasks.own.columns import split_named
+from evenhand.tasks.own.parts import Beside, Part
 from evenhand.tasks.own.pictures import (
     as_pictures,
     folder_digest,
@@ -106,18 +107,19 @@ def read_place(data: str, columns: Columns, hub_config: str | None, revision: st
     Raises:
         UserError: If they can't be read, or lack a column.
     """
-    path = Path(data).expanduser()
-    if path.is_dir():
-        if not columns.text and has_pictures(path):
-            parts, notes, label = read_folder(path, columns.image, columns.label, columns.others)
-            return Place(tuple(parts), label, tuple(notes))
-        _check_inputs(columns, f"The folder '{path}'", None)
+    kind, path = _found(data, columns)
+    if kind == "pictures":
+        parts, notes, label = read_folder(path, columns.image, columns.label, columns.others)
+        return Place(tuple(parts), label, tuple(notes))
+    if not columns.text and columns.image is None:
+        where = {"tables": f"The folder '{path}'", "table": f"The file '{path}'", "hub": f"The data '{data}'"}[kind]
+        listed = f" (its columns are {', '.join(column_names(path))})" if kind == "table" else ""
+        raise UserError(f"{where} needs the name of the column of texts, --text, or of pictures, --image{listed}.")
+    if kind == "tables":
         return _folder_of_tables(path, columns)
-    if path.is_file() or _looks_like_a_file(data):
-        _check_inputs(columns, f"The file '{path}'", column_names(path))
+    if kind == "table":
         part, label = _table(path, columns, None)
         return Place((part,), label)
-    _check_inputs(columns, f"The data '{data}'", None)
     return _from_hub(data, columns, hub_config, revision)
 
 
@@ -128,54 +130,47 @@ def place_files(data: str, columns: Columns) -> Files | None:
         UserError: If they aren't there, or are none that can be read.
         OSError: If one can't be read.
     """
-    path = Path(data).expanduser()
-    if path.is_dir():
-        if not columns.text and has_pictures(path):
-            return read_files([*picture_files(path), *metadata_files(path)], path)
-        return read_files([entry for entry in path.iterdir() if entry.is_file() and is_table(entry)], path)
+    kind, path = _found(data, columns)
+    if kind == "pictures":
+        return read_files([*picture_files(path), *metadata_files(path)], path)
+    if kind == "tables":
+        return read_files(_tables(path), path)
     if not path.is_file():
         return None
-    pictures = [] if columns.image is None else named_pictures(path, columns.image)
-    return read_files([path, *pictures], path.parent)
+    return read_files([path, *([] if columns.image is None else named_pictures(path, columns.image))], path.parent)
 
 
 def place_digest(data: str, columns: Columns) -> str | None:
     """What tells the content of a file or folder from another; None for the hub, where name and revision do."""
-    path = Path(data).expanduser()
-    if path.is_dir():
-        if not columns.text and has_pictures(path):
-            return folder_digest(path)
-        tables = sorted(entry for entry in path.iterdir() if entry.is_file() and is_table(entry))
-        return _joined([f"{table.name} {file_digest(table)}" for table in tables])
-    if path.is_file() or _looks_like_a_file(data):
+    kind, path = _found(data, columns)
+    if kind == "pictures":
+        return folder_digest(path)
+    if kind == "hub":
+        return None
+    if kind == "tables":
+        parts = [f"{table.name} {file_digest(table)}" for table in _tables(path)]
+    else:
         table_format(path)
         if columns.image is None:
             return file_digest(path)
-        check_columns(f"The file '{path}'", {"image": columns.image}, column_names(path))
-        return _joined([file_digest(path), table_pictures_digest(path, columns.image)])
-    return None
+        parts = [file_digest(path), table_pictures_digest(path, columns.image)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def is_local(data: str) -> bool:
     """Whether the data are a file or folder, so that their name alone doesn't say where they are."""
-    return Path(data).expanduser().exists() or _looks_like_a_file(data)
-
-
-def _joined(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _looks_like_a_file(data: str) -> bool:
-    """The hub's names are NAME or OWNER/NAME."""
+    # the hub's names are NAME or OWNER/NAME
     ending = Path(data.lower().removesuffix(".gz")).suffix
-    known = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".zip", ".tar", ".gz", ".pkl", ".xlsx", ".txt")
-    return data.startswith((".", "/", "~")) or data.count("/") > 1 or "\\" in data or ending in known
+    known = (*READABLE, ".zip", ".tar", ".gz", ".pkl", ".xlsx", ".txt")
+    looks = data.startswith((".", "/", "~")) or data.count("/") > 1 or "\\" in data or ending in known
+    return looks or Path(data).expanduser().exists()
 
 
-def _check_inputs(columns: Columns, where: str, found: list[str] | None) -> None:
-    if not columns.text and columns.image is None:
-        listed = f" (its columns are {', '.join(found)})" if found else ""
-        raise UserError(f"{where} needs the name of the column of texts, --text, or of pictures, --image{listed}.")
+def _found(data: str, columns: Columns) -> tuple[Literal["pictures", "tables", "table", "hub"], Path]:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return "pictures" if not columns.text and has_pictures(path) else "tables", path
+    return "table" if is_local(data) else "hub", path
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -196,31 +191,37 @@ def _table(path: Path, columns: Columns, split: str | None) -> tuple[Part, str]:
     found = column_names(path)
     label = _label_of(columns, where, found)
     check_columns(where, columns.asked(label), found)
-    kind = table_format(path)
-    beside = TableColumns(path, columns.used(label))
-    rows = cached_table(path, columns.roles(label))
-    part = Part(f"'{path.name}'", rows, split, kind not in ("csv", "tsv"), beside=beside)
-    if columns.image is not None:
-        part = replace(part, rows=as_pictures(part, columns.image, path.parent))
-    return part, label
+    part = Part(
+        where=f"'{path.name}'",
+        rows=cached_table(path, columns.roles(label)),
+        split=split,
+        typed=table_format(path) not in ("csv", "tsv"),
+        beside=Beside(path, columns.used(label)),
+    )
+    return _with_pictures(part, columns, path.parent), label
+
+
+def _with_pictures(part: Part, columns: Columns, base: Path | None) -> Part:
+    return part if columns.image is None else replace(part, rows=as_pictures(part, columns.image, base))
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and is_table(entry))
 
 
 def _folder_of_tables(folder: Path, columns: Columns) -> Place:
-    tables = sorted(entry for entry in folder.iterdir() if entry.is_file() and is_table(entry))
+    tables = _tables(folder)
     if not tables:
         raise UserError(f"The folder '{folder}' holds no tables (CSV, TSV, JSONL, Parquet) and no pictures.")
     if len(tables) == 1:
         part, label = _table(tables[0], columns, None)
         return Place((part,), label)
     named: dict[str, Path] = {}
-    skipped = []
     for table in tables:
         split = split_named(table.name.split(".")[0])
-        if split is None:
-            skipped.append(table.name)
-        elif split in named:
+        if split in named:
             raise UserError(f"The folder '{folder}' has both '{named[split].name}' and '{table.name}': keep one.")
-        else:
+        if split is not None:
             named[split] = table
     if "train" not in named:
         raise UserError(
@@ -228,24 +229,24 @@ def _folder_of_tables(folder: Path, columns: Columns) -> Place:
             "file with --data, or name them train, validation and test."
         )
     read = [_table(table, columns, split) for split, table in named.items()]
-    notes = [f"The files {', '.join(skipped)} of '{folder.name}' are of no split and were left out."] if skipped else []
-    return Place(tuple(part for part, _ in read), read[0][1], tuple(notes))
+    left = ", ".join(table.name for table in tables if table not in named.values())
+    notes = (f"The files {left} of '{folder.name}' are of no split and were left out.",) if left else ()
+    return Place(tuple(part for part, _ in read), read[0][1], notes)
 
 
 # ---- the hub --------------------------------------------------------------------------------------------------------
 
 
 def _from_hub(name: str, columns: Columns, config: str | None, revision: str | None) -> Place:
-    try:
-        with silent_datasets():
-            loaded: Any = datasets.load_dataset(name, config, revision=revision)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(
+    def refusal(why: str) -> str:
+        return (
             f"'{name}' is no file or folder here, and the Hugging Face hub was tried for a data set of that name "
-            f"without success ({type(error).__name__}: {reason}); without a network, give a file or folder with "
-            f"--data, such as what `hf download --repo-type dataset {name}` fetched elsewhere."
-        ) from error
+            f"without success ({why}); without a network, give a file or folder with --data, such as what `hf download "
+            f"--repo-type dataset {name}` fetched elsewhere."
+        )
+
+    with silent_datasets():
+        loaded = load_from_hub(refusal, name, config, revision=revision)
     return hub_place(name, loaded, columns)
 
 
@@ -267,18 +268,16 @@ def hub_place(name: str, loaded: Mapping[str, datasets.Dataset], columns: Column
         where = f"The split '{split}' of '{name}'"
         label = _label_of(columns, where, rows.column_names)
         check_columns(where, columns.asked(label), rows.column_names)
+        for text in columns.text:
+            held = getattr(rows.features[text], "dtype", "no text")
+            if "string" not in held:
+                raise UserError(f"The column '{text}' of the data set '{name}' holds {held}, no text.")
         part = Part(
             where=f"the split '{split}' of '{name}'",
             rows=rows.select_columns(list(columns.roles(label))),
             split=known,
             is_hub=True,
-            beside=HubColumns(rows, columns.used(label)),
+            beside=Beside(rows, columns.used(label)),
         )
-        for text in columns.text:
-            held = getattr(rows.features[text], "dtype", "no text")
-            if "string" not in held:
-                raise UserError(f"The column '{text}' of the data set '{name}' holds {held}, no text.")
-        if columns.image is not None:
-            part = replace(part, rows=as_pictures(part, columns.image, None))
-        parts.append(part)
+        parts.append(_with_pictures(part, columns, None))
     return Place(tuple(parts), label, tuple(notes))

@@ -14,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.data.rows import arrow_table
+from evenhand.data.columns import Column, class_column, dataset_of
 from evenhand.tasks.own.columns import (
     SPLITS,
     Cells,
-    Part,
     cells,
     check_ids,
     class_names,
@@ -27,6 +26,7 @@ from evenhand.tasks.own.columns import (
     splits_of,
     unlabelled,
 )
+from evenhand.tasks.own.parts import Part
 from evenhand.tasks.own.pictures import check_pictures
 from evenhand.tasks.own.places import Columns, Place
 from evenhand.validation import UserError, count, did_you_mean
@@ -87,7 +87,7 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
         if columns.id is not None:
             check_ids(part, columns.id)
         if not columns.text:
-            check_pictures(part, columns.image if columns.image in part.rows.column_names else "image")
+            check_pictures(part, _image(part, columns))
         found.append(Cells(labels.values, np.where(missing_N | empty_N, -1, labels.code_N), labels.named))
     if not any((cells.code_N >= 0).any() for cells in found):
         raise UserError(f"No row of {parts[0].where} has a label in '{label}'.")
@@ -122,7 +122,7 @@ def _inputs(part: Part, columns: Columns, file: str | None) -> datasets.Dataset:
     if columns.text:
         taken = dict(zip(columns.text, ("text", "text_pair"), strict=False))
     else:
-        taken = {columns.image if columns.image in part.rows.column_names else "image": "image"}
+        taken = {_image(part, columns): "image"}
     rows = part.rows.select_columns(list(taken))
     # by way of names that no column has: a pair may be called (text_pair, text)
     for rename in ({old: f"{new} of own" for old, new in taken.items()}, {f"{n} of own": n for n in taken.values()}):
@@ -131,15 +131,20 @@ def _inputs(part: Part, columns: Columns, file: str | None) -> datasets.Dataset:
     return datasets.concatenate_datasets([rows, datasets.Dataset(table)], axis=1)
 
 
+def _image(part: Part, columns: Columns) -> str:
+    """The column of pictures; of a folder with metadata it is called `image`."""
+    return columns.image if columns.image in part.rows.column_names else "image"
+
+
 def _ids(part: Part, columns: Columns, file: str | None) -> Any:
     """The rows' own names: the user's, those of pictures' files, or each row's number in its file as errors count it.
 
     Rows of several files are named FILE:ROW.
     """
-    own = columns.id if columns.id is not None else ("id" if not columns.text and _is_listed(part) else None)
+    is_listed = not columns.text and "id" in part.rows.column_names  # files of a folder, whose names are their ids
+    own = columns.id if columns.id is not None else ("id" if is_listed else None)
     if own is not None:
-        column: Any = arrow_table(part.rows.select_columns(own)).column(own)
-        return column.cast(pa.string())
+        return part.column(own).cast(pa.string())
     row_N = np.arange(1, len(part.rows) + 1)
     return pa.array(row_N) if file is None else pa.array([f"{file}:{row}" for row in row_N], pa.string())
 
@@ -150,11 +155,6 @@ def _files(parts: Sequence[Part]) -> list[str | None]:
         return [None]
     names = [part.split if part.is_hub else part.where.strip("'") for part in parts]
     return names if len(set(names)) == len(names) else [part.split or "data" for part in parts]
-
-
-def _is_listed(part: Part) -> bool:
-    """Whether the rows are files of a folder, whose names are their ids."""
-    return "id" in part.rows.column_names
 
 
 def _group(parts: Sequence[Part], column: str) -> tuple[list[str], NDArray[np.int64]]:
@@ -231,21 +231,16 @@ def task_rows(data: Labelled, splits: dict[str, NDArray[np.int64]]) -> dict[str,
     index_N = np.zeros(len(data.label_N), dtype=np.int64)
     for rows in splits.values():
         index_N[rows] = np.arange(len(rows))
-    features: dict[str, Any] = {
-        "labels": datasets.ClassLabel(names=data.names),
-        "index": datasets.Value("int64"),
+    columns: dict[str, Column] = {
+        "labels": class_column(data.label_N, data.names),
+        "index": (datasets.Value("int64"), pa.array(index_N)),
+        **_group_columns(data),
     }
-    columns: list[Any] = [pa.array(data.label_N, mask=data.label_N < 0), pa.array(index_N)]
-    for name, (feature, column) in _group_columns(data).items():
-        features[name] = feature
-        columns.append(column)
-    schema = datasets.Features(features).arrow_schema
-    table = pa.Table.from_arrays([c.cast(f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
-    whole = datasets.concatenate_datasets([data.inputs, datasets.Dataset(table)], axis=1)
+    whole = datasets.concatenate_datasets([data.inputs, dataset_of(columns)], axis=1)
     return {name: whole.select(rows) for name, rows in splits.items()}
 
 
-def _group_columns(data: Labelled) -> dict[str, tuple[Any, Any]]:
+def _group_columns(data: Labelled) -> dict[str, Column]:
     """`group`: class × value of the only column, or those of each of several columns; `attribute` of an only one."""
     if not data.groups:
         return {}
@@ -259,17 +254,16 @@ def _group_columns(data: Labelled) -> dict[str, tuple[Any, Any]]:
         table = np.full(len(data.names) * len(values) + 1, -1, dtype=np.int64)
         table[present] = np.arange(len(present)) + len(names)
         codes.append(table[cell_N])  # −1 takes the last entry, which is −1
-        for cell in present:
-            value = values[cell % len(values)]
-            names.append(f"{data.names[cell // len(values)]}, {f'{column}={value}' if many else value}")
-    code_NK = np.stack(codes, axis=1)
+        for label, value in (divmod(cell, len(values)) for cell in present):
+            names.append(f"{data.names[label]}, {f'{column}={values[value]}' if many else values[value]}")
     if many:
+        code_NK = np.stack(codes, axis=1)
         known_NK = code_NK >= 0
         starts = np.concatenate([[0], np.cumsum(known_NK.sum(1))]).astype(np.int32)
         lists = pa.ListArray.from_arrays(pa.array(starts), pa.array(code_NK[known_NK]))
         return {"group": (datasets.List(datasets.ClassLabel(names=names)), lists)}
-    columns = {"group": (datasets.ClassLabel(names=names), pa.array(code_NK[:, 0], mask=code_NK[:, 0] < 0))}
+    columns = {"group": class_column(codes[0], names)}
     values, value_N = next(iter(data.groups.values()))
     if (value_N[data.kept] >= 0).all():
-        columns["attribute"] = (datasets.ClassLabel(names=values), pa.array(value_N, mask=value_N < 0))
+        columns["attribute"] = class_column(value_N, values)
     return columns

@@ -1,0 +1,115 @@
+"""Rows from one place, with the columns beside them that are neither inputs nor labels.
+
+Nothing beside is read while a model trains; an audit reads it to see whether a column tells the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from evenhand.data.cached_tables import cached_table, column_names, table_format
+from evenhand.data.rows import arrow_table
+from evenhand.tasks.base import BesideColumns
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The columns of a place that nothing else reads.
+
+    Attributes:
+        source: A table, or the rows of a data set of the hub with all columns.
+        used: The columns that are read as inputs, labels, names of rows or splits.
+        chosen: The source's rows that a part has; None for all.
+    """
+
+    source: Path | datasets.Dataset
+    used: tuple[str, ...]
+    chosen: tuple[int, ...] | None = None
+
+    def read(self) -> tuple[datasets.Dataset | None, list[str]]:
+        """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""
+        schema: Any = None
+        if isinstance(self.source, Path):
+            names = column_names(self.source, all_lines=True)
+            if table_format(self.source) == "parquet":
+                schema = pq.read_schema(self.source)
+        else:
+            names, schema = self.source.column_names, self.source.features.arrow_schema
+        names = [name for name in dict.fromkeys(names) if name not in self.used]
+        nested = [name for name in names if schema is not None and _is_nested(schema.field(name).type)]
+        names = [name for name in names if name not in nested]
+        if not names:
+            return None, nested
+        rows = (
+            cached_table(self.source, dict.fromkeys(names, "beside"))
+            if isinstance(self.source, Path)
+            else self.source.select_columns(names)
+        )
+        return rows if self.chosen is None else rows.select(self.chosen), nested
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows from one place.
+
+    Attributes:
+        where: The place as the user knows it, in quotes.
+        rows: The columns that were asked for.
+        split: The split that the place's own name says, if it does.
+        typed: Whether the place tells texts from numbers (CSV doesn't).
+        is_hub: Whether it is of the hub, where −1 stands for a missing label.
+        beside: The columns that weren't asked for; None where there are none.
+    """
+
+    where: str
+    rows: datasets.Dataset
+    split: str | None = None
+    typed: bool = True
+    is_hub: bool = False
+    beside: Beside | None = None
+
+    def column(self, name: str) -> Any:
+        """A column in Arrow, in chunks."""
+        return arrow_table(self.rows.select_columns(name)).column(name)
+
+
+def columns_beside(parts: Sequence[Part], splits: Mapping[str, NDArray[Any]], split: str) -> BesideColumns:
+    """The columns beside the rows of a split.
+
+    Args:
+        parts: All parts, in the order in which their rows are counted.
+        splits: Split → its rows among those of all parts.
+        split: The split.
+    """
+    found = [(None, []) if part.beside is None else part.beside.read() for part in parts]
+    tables = [(len(part.rows), table) for part, (table, _) in zip(parts, found, strict=True)]
+    rows = pa.array(splits[split])
+    names = dict.fromkeys(name for _, table in tables if table is not None for name in table.column_names)
+    nested = dict.fromkeys(name for _, of_part in found for name in of_part if name not in names)
+    return BesideColumns(tuple(names), lambda name: _column(name, tables).take(rows), tuple(nested))
+
+
+def _column(name: str, tables: Sequence[tuple[int, datasets.Dataset | None]]) -> pa.ChunkedArray:
+    """One column over all parts; empty where a part lacks it, and as texts where parts hold different kinds."""
+    found: list[Any] = [
+        arrow_table(table.select_columns(name)).column(name)
+        if table is not None and name in table.column_names
+        else pa.chunked_array([pa.nulls(size)])
+        for size, table in tables
+    ]
+    kinds = {column.type for column in found if not pa.types.is_null(column.type)}
+    kind = kinds.pop() if len(kinds) == 1 else pa.string()
+    return pa.chunked_array([chunk for column in found for chunk in column.cast(kind).chunks], kind)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    """Whether a column holds lists, objects, pictures or bytes."""
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
