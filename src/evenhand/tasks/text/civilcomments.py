@@ -14,6 +14,7 @@ import numpy as np
 
 from evenhand.data.tables import Columns, Table
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.splits import sizes
 from evenhand.tasks.text.sources import HubPart, Part, found_files
 from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, Classes, Overlapping, text_split
 from evenhand.training.settings import FINE_TUNING, Training
@@ -79,11 +80,12 @@ class CivilComments(TaskSource):
     }
     adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": replace(MINILM_ADAPTERS, max_length=300)}
 
+    published = sizes({"train": 269_038, "validation": 45_180, "test": 133_782})
+
     def expected_counts(self) -> dict[str, dict[str, int]]:
-        """WILDS's sizes."""
-        train = {} if self.comments is not None else {"train": {"n": 269_038}}
-        others = {} if self.test_comments is not None else {"validation": {"n": 45_180}, "test": {"n": 133_782}}
-        return train | others
+        """WILDS's sizes, of splits that are taken whole."""
+        cut = {"train": self.comments, "validation": self.test_comments, "test": self.test_comments}
+        return {split: counts for split, counts in super().expected_counts().items() if cut[split] is None}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """WILDS's table."""

@@ -62,10 +62,6 @@ class Classes:
     names: tuple[str, ...]
     value_N: NDArray[np.int64]
 
-    def take(self, row_N: NDArray[np.int64]) -> Classes:
-        """Some of the rows."""
-        return Classes(self.names, self.value_N[row_N])
-
 
 @dataclass(frozen=True)
 class Overlapping:
