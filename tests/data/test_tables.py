@@ -65,6 +65,38 @@ def test_comma_separated_rows_may_have_quotes_and_line_breaks(tmp_path: Path) ->
     assert table.place(1) == f"Line 4 of the file '{path}'"
 
 
+def test_cells_of_any_length_and_of_any_signs(tmp_path: Path) -> None:
+    long = "x\n" * 300_000
+    table = read(tmp_path / "a.csv", f'text;label\r\n"{long}";a\r\n\r\n6" x\0;"b\rc"\r\n')
+    assert table.column("first").to_pylist() == [long, '6" x\0']
+    assert table.column("label").to_pylist() == ["a", "b\rc"]
+    assert table.cells.column("line").to_pylist() == [2, 300_004]
+    table = read(tmp_path / "a.tsv", 'text\tlabel\n"x\ry\t\u2028\n')
+    assert table.column("first").to_pylist() == ['"x\ry']
+    assert table.column("label").to_pylist() == ["\u2028"]
+
+
+def test_lines_of_json_may_name_a_column_differently(tmp_path: Path) -> None:
+    lines = [
+        {"text": 1, "label": "a"},
+        {"text": 2.5, "gold_label": True, "label": "b"},
+        {"id": 7, "text": "", "label": ""},
+    ]
+    table = read(tmp_path / "a.jsonl", "\n".join(map(json.dumps, lines)))
+    assert table.column("first").to_pylist() == ["1", "2.5", ""]
+    assert table.column("label").to_pylist() == ["a", "true", ""]
+    assert table.column("id").to_pylist() == [None, None, "7"]
+
+
+def test_words_between_spaces_with_and_without_names(tmp_path: Path) -> None:
+    columns = Columns({"file": ("file",), "Male": ("Male",)})
+    for content in ("2\n Young  Male\na.jpg -1  1\nb.jpg  1 -1\n", "a.jpg 1\nb.jpg -1\n"):
+        (tmp_path / "a.txt").write_text(content)
+        table = read_table(tmp_path / "a.txt", columns, kind="words")
+        assert table.column("file").to_pylist() == ["a.jpg", "b.jpg"]
+        np.testing.assert_array_equal(table.whole_numbers("Male", (-1, 1)), [1, -1])
+
+
 def test_the_first_known_name_of_a_column_is_taken_and_an_optional_cell_may_be_missing(tmp_path: Path) -> None:
     table = read(tmp_path / "a.tsv", "text\tlabel\tgold_label\tid\na\tb\tc\td\na\tb\te\n\n")
     assert table.column("label").to_pylist() == ["c", "e"]
@@ -99,6 +131,19 @@ def test_the_first_known_name_of_a_column_is_taken_and_an_optional_cell_may_be_m
         ("a.jsonl", '{"text": "a"}\n', "Line 1 of the file '{path}' has no column 'gold_label' (or 'label')"),
         ("a.jsonl", '{"text": [["a", 1]], "label": "b"}\n', "holds a list or an object in 'text', where a value is"),
         ("a.jsonl", '{"text": null, "label": "b"}\n', "Line 1 of the file '{path}' holds null in 'text', where"),
+        (
+            "a.jsonl",
+            '{"text": "\\ud83d", "label": "b"}\n',
+            "The file '{path}' holds half a character ('\\ud83d'), ",
+        ),
+        ("a.jsonl", '{"text": ' + "[" * 100_000, "Line 1 of the file '{path}' is not valid JSON (maximum recursion"),
+        ("a.csv", "text,label\na,b\nx\ry,b\n", "Line 3 of the file '{path}' is not valid CSV (new-line character seen"),
+        (
+            "a.csv",
+            'label,text\nb,"open\nb,next\n',
+            "Line 2 of the file '{path}' is not valid CSV (unexpected end of",
+        ),
+        ("a.csv", 'text,label\n"a"b,c\n', "Line 2 of the file '{path}' is not valid CSV (',' expected after"),
         ("a.tsv", b"\x1f\x8b\x08\x00", "The file '{path}' is a gzip archive: unpack it first."),
         ("a.csv", b"PAR1....", "The file '{path}' is a Parquet file, where a text file is expected."),
     ],
@@ -141,6 +186,8 @@ def test_numbers_and_repeats(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table.numbers("label"), [0.5, np.nan, -100])
     assert table.repeated("id") == (2, 0)
     assert table.repeated("first") is None
+    with pytest.raises(UserError, match=r"^Line 2 of .* has '0.5' as label, which must be one of 0, 1 \(3 such rows\)"):
+        table.whole_numbers("label", (0, 1))
     with pytest.raises(UserError, match=r"^Line 2 of .* has 'a' as first, which must be a number\.$"):
         table.numbers("first")
 

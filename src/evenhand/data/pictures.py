@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from evenhand.files import PICTURES
 from evenhand.validation import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 _NAMED = 3  # so many missing files are named
 
@@ -50,7 +50,7 @@ def pictures_in(folder: Path, files: str) -> list[str]:
         UserError: If the folder is missing or holds no picture.
     """
     names = entries(folder, files)
-    found = sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+    found = sorted(name for name in names if name.lower().endswith(PICTURES) and not name.startswith("."))
     if not found:
         raise UserError(f"The folder '{folder}' holds no pictures; {files}")
     return found

@@ -224,11 +224,10 @@ def _quoted(path: Path, file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
             begins = reader.line_num + 1
     except csv.Error as error:
         reason = str(error).split(" - ")[0]  # what follows is for programmers
-        at = "" if reader.line_num == begins else f" on line {reader.line_num}"
-        raise UserError(
-            f"Line {begins} of the file '{path}' is not valid CSV ({reason}{at}; a quote that is not closed does that "
-            "too)."
-        ) from error
+        reason += "" if reader.line_num == begins else f" on line {reader.line_num}"
+        if "new-line" not in reason:
+            reason += "; a quote that is not closed does that too"
+        raise UserError(f"Line {begins} of the file '{path}' is not valid CSV ({reason}).") from error
 
 
 def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None) -> Iterator[Row]:

@@ -24,7 +24,8 @@ from evenhand.methods import EDGE
 from evenhand.runs.configuration import Configuration
 from evenhand.tasks import OwnData, Task
 from evenhand.tasks.own.columns import sorted_names
-from evenhand.tasks.own.places import Columns, hub_place
+from evenhand.tasks.own.parts import Columns
+from evenhand.tasks.own.places import hub_place
 from evenhand.tasks.own.rows import labelled
 from evenhand.tasks.summary import data_summary
 
@@ -257,6 +258,8 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("my.csv", b"", "The file '{path}' is empty (0 bytes)."),
         ("my.parquet", b"", "The file '{path}' is empty (0 bytes)."),
         ("my.csv", b"sentence,label\n", "The file '{path}' has no rows."),
+        ("my.csv", b"\n\n", "The file '{path}' has no column 'sentence', given as --text; its columns are none."),
+        ("my.csv", b"PK\x03\x04", "The file '{path}' is a ZIP archive: unpack it first."),
         (
             "my.csv",
             b"sentence,label\nx,a\ncaf\xe9,b\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,9 +12,9 @@ import datasets
 
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.own.parts import columns_beside
+from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
-from evenhand.tasks.own.places import Columns, Place, is_local, place_digest, place_files, read_place
+from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
 from evenhand.tasks.own.rows import Labelled, labelled, split_rows, task_rows
 from evenhand.tasks.summary import data_summary
 from evenhand.training.settings import Training
@@ -214,7 +213,7 @@ class OwnData(TaskSource):
 
     def options(self) -> dict[str, Any]:
         """The options that were given; files and folders by their names alone."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        given = super().options()
         for name in self._given_paths:
             path = str(given[name])
             given[name] = Path(path).expanduser().absolute().name if is_local(path) else Path(path).as_posix()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from evenhand.data.cached_tables import cached_table, column_names, table_format
+from evenhand.data.cached_tables import Role, cached_table, column_names, table_format
 from evenhand.data.rows import arrow_table
 from evenhand.tasks.base import BesideColumns
 
@@ -79,6 +79,62 @@ class Part:
     def column(self, name: str) -> Any:
         """A column in Arrow, in chunks."""
         return arrow_table(self.rows.select_columns(name)).column(name)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that the user names.
+
+    Attributes:
+        text: One or two columns of texts.
+        image: A column of pictures or their files.
+        label: The column of labels; None for `label` or, in folders of pictures, the class folders.
+        group: Columns of groups.
+        split: A column that names each row's split.
+        id: A column of the rows' own names.
+    """
+
+    text: tuple[str, ...]
+    image: str | None
+    label: str | None
+    group: tuple[str, ...]
+    split: str | None
+    id: str | None
+
+    def asked(self, label: str | None) -> dict[str, str]:
+        """Option → column, of a table whose column of labels is known; None where it has none."""
+        named = {"text": self.text[:1], "text (the second)": self.text[1:], "image": [self.image], "label": [label]}
+        named |= {("group" if i == 0 else f"group (number {i + 1})"): [name] for i, name in enumerate(self.group)}
+        named |= {"split": [self.split], "id": [self.id]}
+        return {option: name for option, names in named.items() for name in names if name is not None}
+
+    def used(self, label: str | None) -> tuple[str, ...]:
+        """The columns that are inputs, labels, splits or names of rows; a group is none of these."""
+        named = (*self.text, self.image, label, self.split, self.id)
+        return tuple(name for name in named if name is not None)
+
+    def roles(self, label: str | None) -> dict[str, Role]:
+        """Column → what it is for."""
+        roles: dict[str, Role] = dict.fromkeys(self.asked(label).values(), "other")
+        if label is not None:
+            roles[label] = "label"
+        roles.update(dict.fromkeys(self.text, "text"))
+        return roles
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was read.
+
+    Attributes:
+        parts: The rows, by file or split.
+        label: Their column of labels.
+        notes: What a reader of the result must know.
+    """
+
+    parts: tuple[Part, ...]
+    label: str
+    notes: tuple[str, ...] = ()
 
 
 def columns_beside(parts: Sequence[Part], splits: Mapping[str, NDArray[Any]], split: str) -> BesideColumns:

@@ -16,14 +16,14 @@ import datasets
 import pyarrow as pa
 from PIL import Image
 
-from evenhand.data.cached_tables import Role, cache_folder, cached_table, check_columns, column_names, file_digest
+from evenhand.data.cached_tables import cache_folder, cached_table, check_columns, column_names, file_digest
 from evenhand.data.columns import picture_column
 from evenhand.data.rows import arrow_table
+from evenhand.files import PICTURES
 from evenhand.tasks.own.columns import split_named
-from evenhand.tasks.own.parts import Beside, Part
+from evenhand.tasks.own.parts import Beside, Columns, Part, Place
 from evenhand.validation import UserError, count
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".tsv", ".jsonl", ".parquet"))
 FILE_COLUMN = "file_name"
 """The metadata's column of pictures, unless --image names another; their names are relative to the metadata."""
@@ -42,13 +42,13 @@ def picture_files(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place) / n for n in names if n.lower().endswith(ENDINGS) and not n.startswith(".")]
+        found += [Path(place) / n for n in names if n.lower().endswith(PICTURES) and not n.startswith(".")]
     return sorted(found)
 
 
 def has_pictures(folder: Path) -> bool:
     """Whether there is a picture anywhere below the folder."""
-    return any(name.lower().endswith(ENDINGS) for _, _, names in os.walk(folder) for name in names)
+    return any(name.lower().endswith(PICTURES) for _, _, names in os.walk(folder) for name in names)
 
 
 def metadata_files(folder: Path) -> list[Path]:
@@ -92,7 +92,7 @@ def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
     """The folder itself, or its split folders with the split that each name says."""
     inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and has_pictures(entry)]
     splits = [split_named(entry.name) for entry in inner]
-    alone = not any(entry.name.lower().endswith(ENDINGS) for entry in folder.iterdir()) and _metadata(folder) is None
+    alone = not any(entry.name.lower().endswith(PICTURES) for entry in folder.iterdir()) and _metadata(folder) is None
     if alone and "train" in splits:
         if None in splits:
             other = inner[splits.index(None)].name
@@ -104,33 +104,27 @@ def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
     return [(None, folder)]
 
 
-def read_folder(
-    folder: Path, image: str | None, label: str | None, others: Mapping[str, str]
-) -> tuple[list[Part], list[str], str]:
-    """The pictures of a folder with what its metadata and class folders say about them.
+def read_folder(folder: Path, columns: Columns) -> Place:
+    """The pictures of a folder, in the column `image`, with what its metadata or class folders say about them.
 
     Args:
-        folder: The folder; class folders, perhaps below train, validation and test, or a metadata file.
-        image: The metadata's column of file names; `file_name` if None.
-        label: Its column of labels; if None its column `label` if it has one, and else the class folders.
-        others: Option → further columns of the metadata.
-
-    Returns:
-        The parts, with the pictures in the column `image`; notes; the column of labels.
+        folder: Class folders, perhaps below train, validation and test, or a metadata file.
+        columns: The metadata's columns. Unless named, `file_name` names the files, and `label` has the labels; without
+            it the class folders do.
     """
     parts: list[Part] = []
     notes: list[str] = []
-    column = FOLDER_LABEL
+    label = FOLDER_LABEL
     for split, root in folder_roots(folder):
         table = _metadata(root)
         if table is None:
-            parts.append(_class_folders(root, split, {**({"label": label} if label else {}), **others}))
+            parts.append(_class_folders(root, split, columns))
             continue
-        found, column, unlisted = _with_metadata(root, table, image or FILE_COLUMN, label, others, split)
+        found, label, unlisted = _with_metadata(root, table, columns, split)
         if unlisted:
             notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
         parts.extend(found)
-    return parts, notes, column
+    return Place(tuple(parts), label, tuple(notes))
 
 
 def _metadata(root: Path) -> Path | None:
@@ -140,9 +134,8 @@ def _metadata(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _class_folders(root: Path, split: str | None, asked: Mapping[str, str]) -> Part:
-    if asked:
-        option, column = next(iter(asked.items()))
+def _class_folders(root: Path, split: str | None, columns: Columns) -> Part:
+    for option, column in replace(columns, image=None).asked(columns.label).items():
         raise UserError(
             f"The folder '{root}' has no metadata file ({', '.join(METADATA)}), so there is no column '{column}', "
             f"given as --{option}."
@@ -158,31 +151,29 @@ def _class_folders(root: Path, split: str | None, asked: Mapping[str, str]) -> P
     return Part(f"'{root.name}'", _pictures(root, files, {FOLDER_LABEL: pa.array(labels, pa.string())}), split)
 
 
-def _with_metadata(
-    root: Path, table: Path, image: str, label: str | None, others: Mapping[str, str], split: str | None
-) -> tuple[list[Part], str, int]:
+def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None) -> tuple[list[Part], str, int]:
+    """The rows that a metadata file lists, their column of labels, and the number of pictures that it doesn't list."""
     found = column_names(table)
-    in_table = label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
-    labels = {"label": in_table} if in_table else {}
-    check_columns(f"The file '{table}'", {"image": image, **labels, **others}, found)
-    roles: dict[str, Role] = {**dict.fromkeys(others.values(), "other"), **dict.fromkeys(labels.values(), "label")}
-    listed = Part(f"'{table.name}'", cached_table(table, {**roles, image: "text"}))
+    image = columns.image or FILE_COLUMN
+    columns = replace(columns, image=image)
+    label = columns.label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
+    check_columns(f"The file '{table}'", columns.asked(label), found)
+    listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}))
     names: list[str | None] = listed.column(image).to_pylist()
     files = [root / (name or "") for name in names]
-    columns = {name: listed.column(name) for name in roles if name != image}
-    if not in_table:
-        columns[FOLDER_LABEL] = pa.array([Path(name or "").parent.name for name in names], pa.string())
-    used = (image, *labels.values(), *(name for option, name in others.items() if "group" not in option))
+    others = {name: listed.column(name) for name in listed.rows.column_names if name != image}
+    if label is None:
+        others[FOLDER_LABEL] = pa.array([Path(name or "").parent.name for name in names], pa.string())
     part = replace(
         listed,
-        rows=_pictures(root, files, columns),
+        rows=_pictures(root, files, others),
         split=split,
-        typed=not in_table or table.suffix not in (".csv", ".tsv"),
-        beside=Beside(table, used),
+        typed=label is None or table.suffix not in (".csv", ".tsv"),
+        beside=Beside(table, columns.used(label)),
     )
-    parts = [part] if split or "split" in others else _by_folder(part, names)
+    parts = [part] if split or columns.split else _by_folder(part, names)
     unlisted = {path.resolve() for path in picture_files(root)} - {path.resolve() for path in files}
-    return parts, in_table or FOLDER_LABEL, len(unlisted)
+    return parts, label or FOLDER_LABEL, len(unlisted)
 
 
 def _by_folder(part: Part, names: list[str | None]) -> list[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,6 @@ import datasets
 
 from evenhand.data.cached_tables import (
     READABLE,
-    Role,
     cached_table,
     check_columns,
     column_names,
@@ -24,7 +23,7 @@ from evenhand.data.hub import load_from_hub
 from evenhand.data.rows import silent_datasets
 from evenhand.files import Files, read_files
 from evenhand.tasks.own.columns import split_named
-from evenhand.tasks.own.parts import Beside, Part
+from evenhand.tasks.own.parts import Beside, Columns, Part, Place
 from evenhand.tasks.own.pictures import (
     as_pictures,
     folder_digest,
@@ -40,67 +39,6 @@ from evenhand.validation import UserError
 _LABELS = ("label", "labels")  # the column of labels unless one is named
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The columns that the user names.
-
-    Attributes:
-        text: One or two columns of texts.
-        image: A column of pictures or their files.
-        label: The column of labels; None for `label` or, in folders of pictures, the class folders.
-        group: Columns of groups.
-        split: A column that names each row's split.
-        id: A column of the rows' own names.
-    """
-
-    text: tuple[str, ...]
-    image: str | None
-    label: str | None
-    group: tuple[str, ...]
-    split: str | None
-    id: str | None
-
-    @property
-    def others(self) -> dict[str, str]:
-        """Option → column, of those that aren't inputs or labels."""
-        named = {"split": self.split, "id": self.id}
-        groups = {("group" if i == 0 else f"group (number {i + 1})"): name for i, name in enumerate(self.group)}
-        return {**groups, **{option: name for option, name in named.items() if name is not None}}
-
-    def asked(self, label: str) -> dict[str, str]:
-        """Option → column, of a table whose column of labels is known."""
-        texts = {("text" if i == 0 else "text (the second)"): name for i, name in enumerate(self.text)}
-        image = {"image": self.image} if self.image else {}
-        return {**texts, **image, "label": label, **self.others}
-
-    def used(self, label: str) -> tuple[str, ...]:
-        """The columns that are inputs, labels, splits or names of rows; a group is none of these."""
-        named = (*self.text, self.image, label, self.split, self.id)
-        return tuple(name for name in named if name is not None)
-
-    def roles(self, label: str) -> dict[str, Role]:
-        """Column → what it is for."""
-        roles: dict[str, Role] = dict.fromkeys(self.asked(label).values(), "other")
-        roles[label] = "label"
-        roles.update(dict.fromkeys(self.text, "text"))
-        return roles
-
-
-@dataclass(frozen=True)
-class Place:
-    """What was read.
-
-    Attributes:
-        parts: The rows, by file or split.
-        label: Their column of labels.
-        notes: What a reader of the result must know.
-    """
-
-    parts: tuple[Part, ...]
-    label: str
-    notes: tuple[str, ...] = ()
-
-
 def read_place(data: str, columns: Columns, hub_config: str | None, revision: str | None) -> Place:
     """Read data wherever they lie.
 
@@ -109,8 +47,7 @@ def read_place(data: str, columns: Columns, hub_config: str | None, revision: st
     """
     kind, path = _found(data, columns)
     if kind == "pictures":
-        parts, notes, label = read_folder(path, columns.image, columns.label, columns.others)
-        return Place(tuple(parts), label, tuple(notes))
+        return read_folder(path, columns)
     if not columns.text and columns.image is None:
         where = {"tables": f"The folder '{path}'", "table": f"The file '{path}'", "hub": f"The data '{data}'"}[kind]
         listed = f" (its columns are {', '.join(column_names(path))})" if kind == "table" else ""

@@ -26,9 +26,8 @@ from evenhand.tasks.own.columns import (
     splits_of,
     unlabelled,
 )
-from evenhand.tasks.own.parts import Part
+from evenhand.tasks.own.parts import Columns, Part, Place
 from evenhand.tasks.own.pictures import check_pictures
-from evenhand.tasks.own.places import Columns, Place
 from evenhand.validation import UserError, count, did_you_mean
 
 SHARES = {"test": 0.2, "validation": 0.1}

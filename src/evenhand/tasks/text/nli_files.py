@@ -44,53 +44,40 @@ _MNLI_ADVICE = (
 )
 
 
-def _snli(part: str, split: str, *plain: str) -> Part:
-    return Part(
-        title=f"SNLI's {part} part",
-        files=(f"snli_1.0_{part}.jsonl", f"snli_1.0_{part}.txt", *plain),
-        columns=_PAIRS,
-        labels=NLI_NUMBERS,
-        hub=HubPart(SNLI_HUB, split),
-        advice=_SNLI_ADVICE,
-    )
+def _nli(title: str, hub: HubPart | None, advice: str, *files: str) -> Part:
+    return Part(title=title, files=files, columns=_PAIRS, labels=NLI_NUMBERS, hub=hub, advice=advice)
+
+
+def _snli(part: str, split: str) -> Part:
+    files = (f"snli_1.0_{part}.jsonl", f"snli_1.0_{part}.txt", f"{part}.tsv")
+    return _nli(f"SNLI's {part} part", HubPart(SNLI_HUB, split), _SNLI_ADVICE, *files)
 
 
 def _mnli(title: str, part: str, split: str, *plain: str) -> Part:
-    return Part(
-        title=f"MultiNLI's {title} part",
-        files=(f"multinli_1.0_{part}.jsonl", f"multinli_1.0_{part}.txt", *plain),
-        columns=_PAIRS,
-        labels=NLI_NUMBERS,
-        hub=HubPart(MNLI_HUB, split),
-        advice=_MNLI_ADVICE,
-    )
+    files = (f"multinli_1.0_{part}.jsonl", f"multinli_1.0_{part}.txt", f"{part}.tsv", *plain)
+    return _nli(f"MultiNLI's {title} part", HubPart(MNLI_HUB, split), _MNLI_ADVICE, *files)
 
 
-SNLI_TRAIN = _snli("train", "train", "train.tsv")
-SNLI_DEV = _snli("dev", "validation", "dev.tsv")
-SNLI_TEST = _snli("test", "test", "test.tsv")
-SNLI_HOLDOUT = Part(
-    title="SNLI's held-out part",
-    files=("train_holdout.tsv",),
-    columns=_PAIRS,
-    labels=NLI_NUMBERS,
-    advice="leave it out: a tenth of the training part validates then",
+SNLI_TRAIN = _snli("train", "train")
+SNLI_DEV = _snli("dev", "validation")
+SNLI_TEST = _snli("test", "test")
+SNLI_HOLDOUT = _nli(
+    "SNLI's held-out part",
+    None,
+    "leave it out: a tenth of the training part validates then",
+    "train_holdout.tsv",
 )
-SNLI_HARD = Part(
-    title="SNLI's hard test pairs",
-    files=("snli_1.0_test_hard.jsonl",),
-    columns=_PAIRS,
-    labels=NLI_NUMBERS,
-    hub=HubPart(SNLI_HARD_HUB, "train"),
-    advice=(
-        "take snli_1.0_test_hard.jsonl from nlp.stanford.edu/projects/snli (CC BY-SA 4.0) into the folder given with "
-        "--data-dir"
-    ),
+SNLI_HARD = _nli(
+    "SNLI's hard test pairs",
+    HubPart(SNLI_HARD_HUB, "train"),
+    "take snli_1.0_test_hard.jsonl from nlp.stanford.edu/projects/snli (CC BY-SA 4.0) into the folder given with "
+    "--data-dir",
+    "snli_1.0_test_hard.jsonl",
 )
 
-MNLI_TRAIN = _mnli("training", "train", "train", "train.tsv", "train_*.tsv")
-MNLI_MATCHED = _mnli("matched development", "dev_matched", "validation_matched", "dev_matched.tsv")
-MNLI_MISMATCHED = _mnli("mismatched development", "dev_mismatched", "validation_mismatched", "dev_mismatched.tsv")
+MNLI_TRAIN = _mnli("training", "train", "train", "train_*.tsv")
+MNLI_MATCHED = _mnli("matched development", "dev_matched", "validation_matched")
+MNLI_MISMATCHED = _mnli("mismatched development", "dev_mismatched", "validation_mismatched")
 
 HANS = Part(
     title="HANS's evaluation set",
