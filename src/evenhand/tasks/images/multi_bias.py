@@ -31,8 +31,8 @@ from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
 SIDE = 28
-_SCALE = 3  # each cell of a drawing becomes so many pixels a side
-_SHIFT = 3  # drawings lie up to so many pixels off the middle
+_SCALE = 3  # pixels a side of each cell of a drawing
+_SHIFT = 3  # pixels that drawings lie off the middle at most
 
 LETTERS = (
     ".###. #...# #...# ##### #...# #...# #...#",

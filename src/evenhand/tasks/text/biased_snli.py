@@ -53,7 +53,7 @@ class BiasedSNLI(TaskSource):
         test_prevalence: The prevalence in `test`.
         test_strength: The strength in `test`; near the target's share it says nothing about the label.
         target: The label that the token points to.
-        pairs: At most so many labelled pairs are taken, from the beginning of the training part (as many as the
+        pairs: Up to N labelled pairs are taken, from the beginning of the training part (as many as the
             released code); None takes all.
         test_pairs: Likewise of the dev part, which makes every test set; None takes all.
         data_dir: Folder of snli_1.0_train and snli_1.0_dev (.jsonl or .txt), or of train.tsv, dev.tsv and perhaps
@@ -169,7 +169,7 @@ def snli_parts(
 
     Args:
         folder: Where the files are; None takes the hub's.
-        pairs: At most so many pairs are taken from the beginning of the training part.
+        pairs: Up to N pairs are taken from the beginning of the training part.
         test_pairs: Likewise of the dev part.
         data_seed: Draws the validation split where no file holds it; equal seeds hold out the same pairs.
 

@@ -142,7 +142,7 @@ class ChallengeSet(TaskSource):
     """A benchmark to train on with test sets that defeat its shortcut.
 
     Attributes:
-        pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training part; None takes all.
         data_dir: Folder of the files; None takes all from the hub.
         labels: The classes of training and validation.
         parts: What is read, in this order: `train`, `validation`, and the test sets, of which the first is the primary.
@@ -206,7 +206,7 @@ class MNLIHANS(ChallengeSet):
     non-entailment (probabilities aren't summed).
 
     Attributes:
-        pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training part; None takes all.
         data_dir: Folder of MultiNLI as for the task multinli, and of HANS's heuristics_evaluation_set.txt (or .jsonl).
             None takes all from the hub.
     """
@@ -260,7 +260,7 @@ class SNLIHard(ChallengeSet):
     Where both files have pair ids, a pair of `test` is conflicting if it is a hard one and else aligned.
 
     Attributes:
-        pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training part; None takes all.
         data_dir: Folder of snli_1.0_train, _dev and _test (.jsonl or .txt), or of train.tsv, dev.tsv and test.tsv with
             the columns premise, hypothesis and label, and of snli_1.0_test_hard.jsonl. None takes all from the hub.
     """
@@ -293,7 +293,7 @@ class QQPPAWS(ChallengeSet):
     pair, and a non-duplicate conflicting. QQP's training file is GLUE's, whose broken lines are left out and counted.
 
     Attributes:
-        pairs: At most so many pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N pairs are taken from the beginning of the training part; None takes all.
         data_dir: Folder of PAWS-QQP's dev_and_test.tsv, which is made by hand (the message says how), and of GLUE's
             QQP: train.tsv and dev.tsv; without these two, QQP comes from the hub.
     """
@@ -326,7 +326,7 @@ class FEVERSymmetric(ChallengeSet):
     are the labels. Claim and evidence are first and second text.
 
     Attributes:
-        pairs: At most so many pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N pairs are taken from the beginning of the training part; None takes all.
         data_dir: Folder of fever.train.jsonl and fever.dev.jsonl as Schuster et al. share them (claim, evidence as one
             text, and gold_label or label), of fever_symmetric_generated.jsonl (v0.1), and perhaps of
             fever_symmetric_test.jsonl and fever_symmetric_dev.jsonl (v0.2). There is no copy on the hub.
@@ -345,5 +345,5 @@ class FEVERSymmetric(ChallengeSet):
     labels = FEVER_LABELS
     parts: ClassVar[Parts] = {"train": FEVER_TRAIN, "validation": FEVER_DEV, **SYMMETRIC}
     optional = ("symmetric-v0.2", "symmetric-v0.2-dev")
-    # those of the training files are not published
+    # of the training files none are published
     published = sizes({"symmetric": 717, "symmetric-v0.2": 712, "symmetric-v0.2-dev": 708})

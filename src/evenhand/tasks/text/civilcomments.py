@@ -56,7 +56,7 @@ class CivilComments(TaskSource):
     splits are WILDS's.
 
     Attributes:
-        comments: At most so many comments are taken from the beginning of the training split; None takes all.
+        comments: Up to N comments are taken from the beginning of the training split; None takes all.
         test_comments: Likewise of the validation and the test split; None takes all.
         data_dir: Folder of WILDS's all_data_with_identities.csv. None takes it from the hub.
     """

@@ -50,7 +50,7 @@ class LeakedSNLI(TaskSource):
     Attributes:
         recipe: he (words) or clark (digits).
         strength: How often training's names are right, in [0, 1]: of he with certainty rather than by chance.
-        pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training part; None takes all.
         test_pairs: Likewise of the dev part, which makes every test set; None takes all.
         data_dir: Folder of snli_1.0_train and snli_1.0_dev (.jsonl or .txt), or of train.tsv, dev.tsv and perhaps
             train_holdout.tsv (validation; without it a tenth of each class of the training part, drawn by the data

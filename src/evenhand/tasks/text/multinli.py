@@ -63,7 +63,7 @@ class MultiNLI(TaskSource):
 
     Attributes:
         recipe: official or group-dro. The latter needs metadata_random.csv in data_dir, beside the three parts.
-        pairs: At most so many labelled pairs are taken from the beginning of the training split; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training split; None takes all.
         test_pairs: Likewise of the test; None takes all.
         data_dir: Folder of multinli_1.0_train, _dev_matched and _dev_mismatched (.jsonl or .txt), GLUE's train.tsv,
             dev_matched.tsv and dev_mismatched.tsv, or plain tables of these names (train_*.tsv will do) with the

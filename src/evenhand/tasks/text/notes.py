@@ -6,7 +6,7 @@ Legend: N sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 import datasets
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import class_column, leaking_columns, split_of, text_column
 from evenhand.tasks.base import Share, Task, TaskSource
+from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
 from evenhand.validation import Range
 
@@ -101,7 +102,7 @@ class MarkedNotes(TaskSource):
     default_model = "tiny-bert"
     training: ClassVar[dict[str, Training]] = {
         "tiny-bert": Training(epochs=10, lr=1.5e-3, batch_size=64),
-        "MiniLM": Training(epochs=2, lr=1e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0),
+        "MiniLM": replace(MINILM, max_length=None),
     }
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
