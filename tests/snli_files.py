@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evenhand.tasks.text.biased_snli import LABELS
+from evenhand.tasks.text.nli_files import LABELS
 
 
 def write_pairs(path: Path, labels: list[str], words: str = "premise") -> None:

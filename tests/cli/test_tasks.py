@@ -13,8 +13,8 @@ import evenhand as eh
 from evenhand.cli.parser import main
 from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
 from evenhand.tasks import TASKS, Task
-from evenhand.tasks.counts import compared, split_counts
 from evenhand.tasks.images import mnist
+from evenhand.tasks.splits import compared, split_counts
 from vision_files import picture, write_bar, write_idx, write_waterbirds
 
 
@@ -194,7 +194,7 @@ def test_check_of_all_says_what_is_missing(
 
 
 def test_a_group_that_is_not_there_differs(tiny_task: Task) -> None:
-    counts = compared(tiny_task, {"train": {"n": 96, "no such": 3}, "nowhere": {"n": 1}})
+    counts = compared(tiny_task.splits, {"train": {"n": 96, "no such": 3}, "nowhere": {"n": 1}})
     assert [count.ok for count in counts] == [True, False, False]
     assert str(counts[1]) == "train, no such: not found, 3 expected"
     assert split_counts(tiny_task.train)["n"] == 96

@@ -652,3 +652,54 @@ def test_overlapping_groups_are_lists(tiny_task: Task) -> None:
         assert {name: member.tolist() for name, member in found.items()} == {
             name: [member[row] for row in rows] for name, member in expected.items()
         }
+
+
+# ---- a task made of its splits ---------------------------------------------------------------------------------------
+
+
+def test_the_first_test_set_heads_and_other_counts_are_noted() -> None:
+    source, splits = ColoredDigits(), colored_digits().splits
+    named = {
+        "hard": splits["test"],
+        "train": splits["train"],
+        "easy": splits["test"],
+        "validation": splits["validation"],
+    }
+    task = source.task(named, ["One.", "Two."], {"easy": {"n": 497, "0 aligned": -1}, "lost": {"n": 3}}, image_side=7)
+    assert (task.name, task.kind, task.image_side) == ("colored-digits", "image", 7)
+    assert (list(task.tests), task.primary_test) == (["hard", "easy"], "hard")
+    found = int(membership(splits["test"], "group")["0 aligned"].sum())
+    assert task.notes == (
+        "One.",
+        "Two.",
+        f"Counts differ from the published ones: easy, 0 aligned: {found} found, -1 expected; "
+        "lost: not found, 3 expected.",
+    )
+    assert source.task(splits).notes == ()
+
+
+def test_a_mnist_of_another_size_is_noted(tmp_path: Path) -> None:
+    (note,) = ColoredMNIST(data_dir=write_mnist(tmp_path)).build(0).notes
+    assert note.startswith("Counts differ from the published ones: train: 40 found, 54,000 expected; validation: 20 ")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("colored-mnist", {"severity": 6}, "must be an integer from 1 to 5. Got 6."),
+        (
+            "corrupted-cifar10",
+            {"frost": "fotos"},
+            "must be one of drawn, photos. Got 'fotos' (did you mean 'photos'?).",
+        ),
+        ("marked-notes", {"sentences": 7}, "must be an integer of at least 8. Got 7."),
+        ("civilcomments", {"test_comments": True}, "must be an integer of at least 1. Got True."),
+        ("bffhq", {"conflict": -1}, "must be a float in the range [0, 1]. Got -1."),
+        ("multinli", {"recipe": "official "}, "must be one of official, group-dro."),
+        ("qqp-paws", {"pairs": 0}, "must be an integer of at least 1. Got 0."),
+    ],
+)
+def test_settings_are_checked_by_their_fields(task: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        TASKS[task](**options)
+    assert str(caught.value).startswith(f"The '{next(iter(options))}' parameter of {task} {message}")

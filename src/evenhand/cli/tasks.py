@@ -19,7 +19,7 @@ from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
 from evenhand.cli.task_options import OWN_DATA, TaskChoice
 from evenhand.cli.terminal import output
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.tasks.counts import compared, split_counts
+from evenhand.tasks.splits import compared, split_counts
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_integer, unknown_name
 
@@ -212,7 +212,7 @@ def _count_table(counts: dict[str, dict[str, int]]) -> Table:
 def _checked(source: TaskSource, task: Task) -> bool:
     """Print each count beside the expected one, and read every picture; whether all is well."""
     console = output()
-    counts = compared(task, source.expected_counts())
+    counts = compared(task.splits, source.expected_counts())
     for count in counts:
         console.print(f"{source.name}: {count}: {'ok' if count.ok else 'DIFFERS'}")
     if not counts:

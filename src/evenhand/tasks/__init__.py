@@ -3,16 +3,19 @@
 from evenhand.tasks.base import Task as Task, TaskSource as TaskSource
 from evenhand.tasks.images.bar import BAR as BAR
 from evenhand.tasks.images.bffhq import BFFHQ as BFFHQ
-from evenhand.tasks.images.celeba import CelebA as CelebA
 from evenhand.tasks.images.corrupted_cifar import CorruptedCIFAR10 as CorruptedCIFAR10
 from evenhand.tasks.images.digits import ColoredDigits as ColoredDigits
+from evenhand.tasks.images.group_pictures import CelebA as CelebA, Waterbirds as Waterbirds
 from evenhand.tasks.images.mnist import ColoredMNIST as ColoredMNIST
 from evenhand.tasks.images.multi_bias import MultiBiasMNIST as MultiBiasMNIST
-from evenhand.tasks.images.waterbirds import Waterbirds as Waterbirds
 from evenhand.tasks.own.own_data import OwnData as OwnData
 from evenhand.tasks.text.biased_snli import BiasedSNLI as BiasedSNLI
-from evenhand.tasks.text.challenge_nli import MNLIHANS as MNLIHANS, SNLIHard as SNLIHard
-from evenhand.tasks.text.challenge_pairs import QQPPAWS as QQPPAWS, FEVERSymmetric as FEVERSymmetric
+from evenhand.tasks.text.challenge_sets import (
+    MNLIHANS as MNLIHANS,
+    QQPPAWS as QQPPAWS,
+    FEVERSymmetric as FEVERSymmetric,
+    SNLIHard as SNLIHard,
+)
 from evenhand.tasks.text.civilcomments import CivilComments as CivilComments
 from evenhand.tasks.text.leaked_snli import LeakedSNLI as LeakedSNLI
 from evenhand.tasks.text.multinli import MultiNLI as MultiNLI

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import datasets
 import numpy as np
@@ -27,8 +27,12 @@ from evenhand.files import Files, read_files
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.small_vision import BACKBONES
 from evenhand.models.source import Kind
+from evenhand.tasks.splits import compared
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
-from evenhand.validation import UserError, plain_fields
+from evenhand.validation import Range, UserError, check_fields, plain_fields
+
+Share = Annotated[float, Range(0, 1)]
+"""A part of the whole, such as of conflicting samples."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class TaskSource(ABC):
         default_model: The model that is trained unless another is named.
         training: The settings shipped for each model.
         adapter_training: The settings shipped for each model with adapters.
+        published: Published sizes, as `expected_counts()` has them.
     """
 
     name: ClassVar[str]
@@ -159,14 +164,57 @@ class TaskSource(ABC):
     default_model: ClassVar[str]
     training: ClassVar[dict[str, Training]]
     adapter_training: ClassVar[dict[str, Training]] = {}
+    published: ClassVar[Mapping[str, Mapping[str, int]]] = {}
+
+    def __post_init__(self) -> None:
+        check_fields(self.name, self)
 
     @abstractmethod
     def build(self, data_seed: int) -> Task:
-        """Build the task; equal seeds give equal data."""
+        """Build the task; equal seeds give equal data.
+
+        Raises:
+            UserError: If a file is missing or damaged, or holds something else than the task's data.
+        """
+
+    def task(
+        self,
+        splits: Mapping[str, datasets.Dataset],
+        notes: Iterable[str] = (),
+        expected: Mapping[str, Mapping[str, int]] | None = None,
+        **more: Any,
+    ) -> Task:
+        """The task that these splits make, with a note that says which counts differ from the published ones.
+
+        Args:
+            splits: The splits by name: train, validation, and the tests, of which the first heads every report.
+            notes: What a reader of the result must know about the data.
+            expected: The published counts, where they are others than `expected_counts()`.
+            more: Further fields of `Task`.
+        """
+        tests = {name: split for name, split in splits.items() if name not in ("train", "validation")}
+        differing = compared(splits, self.expected_counts() if expected is None else expected)
+        shown = "; ".join(str(count) for count in differing if not count.ok)
+        return Task(
+            name=self.name,
+            kind="text" if "text" in splits["train"].column_names else "image",
+            train=splits["train"],
+            validation=splits["validation"],
+            tests=tests,
+            primary_test=next(iter(tests)),
+            notes=(*notes, *([f"Counts differ from the published ones: {shown}."] if shown else [])),
+            **more,
+        )
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder given as `data_dir`; None where none was."""
+        given = getattr(self, "data_dir", None)
+        return None if given is None else Path(given)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes: split → its samples as `n`, and those of groups or alignments by name; {} if none are."""
-        return {}
+        return {split: dict(sizes) for split, sizes in self.published.items()}
 
     def read_paths(self, folder: Path) -> Iterable[Path]:
         """The files that are read of the folder given as `data_dir`; all below it unless a task knows better.
@@ -183,9 +231,8 @@ class TaskSource(ABC):
         """
         if "data_dir" not in {f.name for f in dataclasses.fields(self)}:  # type: ignore[arg-type]
             return {}
-        folder = getattr(self, "data_dir", None)
         try:
-            return {"data_dir": None if folder is None else read_files(self.read_paths(Path(folder)))}
+            return {"data_dir": None if self.folder is None else read_files(self.read_paths(self.folder))}
         except (UserError, OSError):
             return {"data_dir": None}
 
@@ -252,10 +299,9 @@ class TaskSource(ABC):
 
     def places(self) -> dict[str, str]:
         """Where the task's files lie on this machine: the options that name them, with paths from the root."""
-        given = getattr(self, "data_dir", None)
-        if given is None:
+        if self.folder is None:
             return {}
-        folder = Path(given) if Path(given).exists() else Path(given).expanduser()
+        folder = self.folder if self.folder.exists() else self.folder.expanduser()
         return {"data_dir": str(folder.absolute())}
 
     def settings(self) -> dict[str, Any]:

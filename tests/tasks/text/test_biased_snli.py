@@ -13,16 +13,22 @@ from scipy import stats
 
 from evenhand.data.columns import column_values, membership
 from evenhand.tasks import BiasedSNLI, Task
-from evenhand.tasks.text.biased_snli import Pairs, read_pairs, token_probabilities
+from evenhand.tasks.text.biased_snli import token_probabilities
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING
 from evenhand.validation import UserError
 from snli_files import write_pairs, write_snli
+from text_replicas import SNLI_COLUMNS, jsonl, tabs
 
 REAL_SNLI = Path(__file__).parents[4] / "shared/data/snli"
 
 
 def texts(split: Any) -> list[str]:
     return list(split["text"])
+
+
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 def refusal(folder: Path, **options: Any) -> str:
@@ -151,12 +157,30 @@ def test_pairs_are_read_as_they_stand(pairs: list[tuple[str, str]]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pairs.tsv"
-        lines = [f"{premise}\t{hypothesis}\t2" for premise, hypothesis in pairs]
+        path = write_snli(Path(folder)) / "dev.tsv"
+        lines = [f"{premise}\t{hypothesis}\t{i % 3}" for i, (premise, hypothesis) in enumerate(pairs * 9)]
         path.write_text("\n".join(["premise\thypothesis\tlabel", *lines]), encoding="utf-8")
-        found, unlabelled = read_pairs(path)
-    assert (found.premises, found.hypotheses) == ([p for p, _ in pairs], [h for _, h in pairs])
-    assert (found.label_N.tolist(), unlabelled) == ([2] * len(pairs), 0)
+        clean = BiasedSNLI(data_dir=folder, test_prevalence=0.0, prevalence=0.0).build(0).tests["clean"]
+    assert list(zip(texts(clean), clean["text_pair"], strict=True)) == pairs * 9
+    assert clean["labels"][:] == [i % 3 for i in range(len(pairs) * 9)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "txt"])
+def test_files_as_published_give_what_plain_tables_give(ending: str, tmp_path: Path) -> None:
+    plain = BiasedSNLI(data_dir=write_snli(tmp_path / "plain", holdout=None)).build(5)
+    (tmp_path / "published").mkdir()
+    for part in ("train", "dev"):
+        rows = [line.split("\t") for line in (tmp_path / "plain" / f"{part}.tsv").read_text().splitlines()[1:]]
+        named = [dict(zip(("sentence1", "sentence2", "gold_label"), row, strict=True)) for row in rows]
+        path = tmp_path / "published" / f"snli_1.0_{part}.{ending}"
+        if ending == "jsonl":
+            jsonl(path, [row | {"pairID": f"p{i}"} for i, row in enumerate(named)])
+        else:
+            tabs(path, SNLI_COLUMNS, [row | {"pairID": f"p{i}"} for i, row in enumerate(named)])
+    task = BiasedSNLI(data_dir=tmp_path / "published").build(5)
+    for name, split in task.splits.items():
+        assert split.remove_columns("id").to_dict() == plain.splits[name].to_dict()
+    assert task.tests["clean"]["id"][:2] == ["p0", "p1"]
 
 
 def test_labels_are_names_or_numbers_and_pairs_without_one_are_counted(tmp_path: Path) -> None:
@@ -164,22 +188,25 @@ def test_labels_are_names_or_numbers_and_pairs_without_one_are_counted(tmp_path:
     write_pairs(folder / "train.tsv", ["0", "neutral", "2", "-1", "contradiction", "-", "1", "entailment"] * 20)
     task = BiasedSNLI(data_dir=folder).build(0)
     assert task.train["labels"][:6] == [0, 1, 2, 2, 1, 0]
-    assert task.notes == ("40 pairs of train.tsv have no label and were left out.",)
+    assert task.notes == ("40 rows of SNLI's train part have no label and were left out.",)
     assert BiasedSNLI(data_dir=write_snli(tmp_path / "whole")).build(0).notes == ()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("premise\thypothesis\nx\ty\n", "has no column 'label' in its first line"),
-        ("", "has no column 'premise' in its first line"),
-        ("premise,hypothesis,label\n", "(it has 'premise,hypothesis,label')"),
-        ("premise\thypothesis\tlabel\na\tb\tneutral\na\tb\tmaybe\n", "Line 3 of '{path}' has the label 'maybe'"),
-        ("premise\thypothesis\tlabel\na\tb\t3\n", "Line 2 of '{path}' has the label '3'"),
-        ("premise\thypothesis\tlabel\na\tb\n", "Line 2 of '{path}' hasn't the 3 fields of the first."),
-        ("premise\thypothesis\tlabel\na\tb\t1\tc\n", "Line 2 of '{path}' hasn't the 3 fields of the first."),
-        ("premise\thypothesis\tlabel\na\tb\t-1\n", "holds no labelled pairs"),
-        (b"premise\thypothesis\tlabel\n\xff\xfe\tb\t1\n", "is no tab-separated text in UTF-8"),
+        ("premise\thypothesis\nx\ty\n", "has no column 'gold_label' (or 'label')"),
+        ("", "The file '{path}' is empty (0 bytes)."),
+        ("premise,hypothesis,label\n", "its columns are 'premise,hypothesis,label'"),
+        (
+            "premise\thypothesis\tlabel\na\tb\tneutral\na\tb\tmaybe\n",
+            "Line 3 of the file '{path}' has the label 'maybe'",
+        ),
+        ("premise\thypothesis\tlabel\na\tb\t3\n", "Line 2 of the file '{path}' has the label '3'"),
+        ("premise\thypothesis\tlabel\na\tb\n", "Line 2 of the file '{path}' has 2 fields, but the first"),
+        ("premise\thypothesis\tlabel\na\tb\t1\tc\n", "Line 2 of the file '{path}' has 4 fields, but the first"),
+        ("premise\thypothesis\tlabel\na\tb\t-1\n", "The file '{path}' holds no rows with a label"),
+        (b"premise\thypothesis\tlabel\n\xff\xfe\tb\t1\n", "Line 2 of the file '{path}' is not UTF-8 text (byte 1 of"),
     ],
 )
 def test_bad_files_are_named_with_their_line(content: str | bytes, message: str, tmp_path: Path) -> None:
@@ -191,11 +218,14 @@ def test_bad_files_are_named_with_their_line(content: str | bytes, message: str,
     assert message.format(path=path) in found
 
 
-@pytest.mark.parametrize("missing", ["train.tsv", "dev.tsv"])
-def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("missing", "files"), [("train", "snli_1.0_train.jsonl"), ("dev", "snli_1.0_dev.jsonl")])
+def test_a_missing_file_is_named(missing: str, files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline(monkeypatch)
     folder = write_snli(tmp_path / "snli")
-    (folder / missing).unlink()
-    assert refusal(folder) == f"The folder '{folder}' must hold the file '{missing}' of pairs, and doesn't."
+    (folder / f"{missing}.tsv").unlink()
+    message = refusal(folder)
+    assert message.startswith(f"The folder '{folder}' has no file for SNLI's {missing} part ({files} or ")
+    assert f"or {missing}.tsv), and it could not be loaded from the hub as 'stanfordnlp/snli'" in message
     assert refusal(tmp_path / "none") == f"The folder '{tmp_path / 'none'}' given as --data-dir does not exist."
 
 
@@ -249,18 +279,21 @@ def test_the_hubs_pairs_without_labels_are_left_out(monkeypatch: pytest.MonkeyPa
         return datasets.Dataset.from_dict({"premise": texts, "hypothesis": texts, "label": labels})
 
     loaded = {"train": part([0, 1, 2, -1] * 30), "validation": part([0, 1, 2] * 10), "test": part([0, 1, 2])}
-    monkeypatch.setattr(datasets, "load_dataset", lambda _name: loaded)
+    monkeypatch.setattr(datasets, "load_dataset", lambda _name, _subset, split: loaded[split])
     task = BiasedSNLI().build(0)
     assert (len(task.train), len(task.validation), len(task.tests["test"])) == (81, 9, 30)
-    assert task.notes == ("30 pairs of SNLI's train part have no label and were left out.",)
+    assert task.notes == ("30 rows of SNLI's train part have no label and were left out.",)
 
 
 def test_without_files_and_network_the_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"^SNLI could not be loaded from the hub as 'stanfordnlp/snli'") as caught:
+    offline(monkeypatch)
+    expected = (
+        r"^No folder for SNLI's train part was given with --data-dir, and it could not be loaded from the hub as "
+        r"'stanfordnlp/snli'"
+    )
+    with pytest.raises(UserError, match=expected) as caught:
         BiasedSNLI().build(0)
-    assert str(caught.value).endswith("give a folder of train.tsv and dev.tsv with --data-dir instead.")
+    assert str(caught.value).endswith("unpack it, and give its folder with --data-dir.")
 
 
 def test_settings_hold_no_path_and_training_is_by_model_and_adapters() -> None:
@@ -280,11 +313,6 @@ def test_settings_hold_no_path_and_training_is_by_model_and_adapters() -> None:
     assert (released.weight_decay, released.optimizer) == (0.1, "adamw")
     assert task.training_for("some/checkpoint") == FINE_TUNING
     assert task.training_for("some/checkpoint", adapters=True) == ADAPTER_TUNING
-
-
-def test_pairs_can_be_taken() -> None:
-    pairs = Pairs(["a", "b", "c"], ["d", "e", "f"], np.array([0, 1, 2])).take(np.array([2, 0]))
-    assert (pairs.premises, pairs.hypotheses, pairs.label_N.tolist()) == (["c", "a"], ["f", "d"], [2, 0])
 
 
 def test_real_snli_has_its_counts() -> None:

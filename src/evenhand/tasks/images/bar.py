@@ -13,8 +13,7 @@ import numpy as np
 from evenhand.data.columns import class_column, picture_column, split_of, text_column
 from evenhand.data.pictures import check_first_pictures, data_folder, pictures_in
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.held_out import held_out
+from evenhand.tasks.splits import held_out
 from evenhand.training.settings import Training
 from evenhand.validation import UserError
 
@@ -23,8 +22,14 @@ FILES = (
     "it must hold the folders train and test of https://github.com/alinlab/BAR, with pictures such as climbing_0.jpg "
     "and 'pole vaulting_0.jpg'."
 )
-TRAIN = (326, 520, 163, 336, 317, 279)
-TEST = (105, 159, 42, 132, 85, 131)
+SIZES = {  # those of the authors' page, in the order of the classes; a tenth of each class of train is held out
+    split: {"n": sum(counts), **dict(zip(CLASSES, counts, strict=True))}
+    for split, counts in {
+        "train": (294, 468, 147, 303, 286, 252),
+        "validation": (32, 52, 16, 33, 31, 27),
+        "test": (105, 159, 42, 132, 85, 131),
+    }.items()
+}
 
 _NAME = re.compile(r"(?:pole )?(?P<action>[a-z]+)_\d+\.\w+")
 
@@ -44,41 +49,28 @@ class BAR(TaskSource):
 
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "bar"
-    summary: ClassVar[str] = "six actions at their typical places, tested at other places (pictures in --data-dir)"
-    origin: ClassVar[str] = "Biased Action Recognition (Nam et al. 2020, LfF), https://github.com/alinlab/BAR"
-    licence: ClassVar[str] = (
-        "none is stated for the whole; metadata.json names the source and licence of single pictures"
-    )
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "in training each action is seen at its typical place, in test at others"
-    metric: ClassVar[str] = "accuracy on the 654 test pictures; the worst group is the worst class"
-    default_model: ClassVar[str] = "microsoft/resnet-18"
+    name = "bar"
+    summary = "six actions at their typical places, tested at other places (pictures in --data-dir)"
+    origin = "Biased Action Recognition (Nam et al. 2020, LfF), https://github.com/alinlab/BAR"
+    licence = "none is stated for the whole; metadata.json names the source and licence of single pictures"
+    files = FILES
+    bias = "in training each action is seen at its typical place, in test at others"
+    metric = "accuracy on the 654 test pictures; the worst group is the worst class"
+    default_model = "microsoft/resnet-18"
     training: ClassVar[dict[str, Training]] = {
         # Adam 1e-4 as LfF reports for its pretrained ResNet-18 (from memory); batch and epochs are ours
         "microsoft/resnet-18": Training(epochs=100, lr=1e-4, batch_size=64),
         "small-resnet": Training(epochs=100, lr=1e-3, batch_size=64),  # ours
     }
 
-    def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Those of the authors' page; of train a tenth of each class is held out."""
-        held = tuple(count // 10 for count in TRAIN)
-        kept = tuple(count - h for count, h in zip(TRAIN, held, strict=True))
-        return {
-            split: {"n": sum(counts), **dict(zip(CLASSES, counts, strict=True))}
-            for split, counts in {"train": kept, "validation": held, "test": TEST}.items()
-        }
+    published = SIZES
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The pictures of train and test."""
         return [folder / part / name for part in ("train", "test") for name in pictures_in(folder / part, FILES)]
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds hold out the same pictures.
-
-        Raises:
-            UserError: If a folder or its pictures are missing, or a name is that of no action.
-        """
+        """Build the three splits; equal seeds hold out the same pictures."""
         if self.data_dir is None:
             raise UserError(f"The task '{self.name}' needs a folder with --data-dir: {FILES}")
         root = data_folder(self.data_dir, FILES)
@@ -107,19 +99,8 @@ class BAR(TaskSource):
         found = ", ".join(
             f"{(labels['train'] == i).sum()}/{(labels['test'] == i).sum()} {c}" for i, c in enumerate(CLASSES)
         )
-        task = Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-            notes=(
-                f"BAR has no validation split: a tenth of each class of train validates. Found (train/test): {found}.",
-            ),
-            image_side=64,
-        )
-        return with_deviations(task, self.expected_counts())
+        note = f"BAR has no validation split: a tenth of each class of train validates. Found (train/test): {found}."
+        return self.task(splits, [note])
 
 
 def _label(path: Path) -> int:

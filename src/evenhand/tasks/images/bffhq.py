@@ -11,11 +11,10 @@ import numpy as np
 
 from evenhand.data.columns import crossed_columns, picture_column, split_of, text_column
 from evenhand.data.pictures import check_first_pictures, data_folder
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import UserError
 
 AGES = ("young", "old")
 GENDERS = ("female", "male")
@@ -41,29 +40,25 @@ class BFFHQ(TaskSource):
         data_dir: Folder of 0.5pct, valid and test. The files are on no hub that is known to us.
     """
 
-    conflict: float = 0.005
+    conflict: Share = 0.005
     primary: Literal["unbiased", "conflicting"] = "unbiased"
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "bffhq"
-    summary: ClassVar[str] = "young or old faces, whose gender leaks the age (pictures in --data-dir)"
-    origin: ClassVar[str] = "Biased FFHQ (Kim et al. 2021, BiaSwap), distributed with DFA (Lee et al. 2021); from FFHQ"
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0 (FFHQ; single pictures have their own)"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "nearly all young faces in training are women's and nearly all old ones men's"
-    metric: ClassVar[str] = (
+    name = "bffhq"
+    summary = "young or old faces, whose gender leaks the age (pictures in --data-dir)"
+    origin = "Biased FFHQ (Kim et al. 2021, BiaSwap), distributed with DFA (Lee et al. 2021); from FFHQ"
+    licence = "CC BY-NC-SA 4.0 (FFHQ; single pictures have their own)"
+    files = FILES
+    bias = "nearly all young faces in training are women's and nearly all old ones men's"
+    metric = (
         "accuracy on all 1,000 test pictures (`unbiased`) or on the 500 conflicting ones (`conflicting`): papers differ"
     )
-    default_model: ClassVar[str] = "microsoft/resnet-18"
+    default_model = "microsoft/resnet-18"
     training: ClassVar[dict[str, Training]] = {
         # DFA's released learning rate (1e-4) and batch; it trains from scratch for 50,000 steps (from memory)
         "microsoft/resnet-18": Training(epochs=100, lr=1e-4, batch_size=64),
         "small-resnet": Training(epochs=100, lr=1e-4, batch_size=64),
     }
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_choice(self.name, "primary", self.primary, ("unbiased", "conflicting"))
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """Published sizes, which for train are known of 0.5 % only."""
@@ -76,11 +71,7 @@ class BFFHQ(TaskSource):
         return [Path(path) for part in self._parts(folder).values() for path in part.paths]
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits, which no seed changes.
-
-        Raises:
-            UserError: If a folder or its pictures are missing, or a name has no label and attribute.
-        """
+        """Build the splits, which no seed changes."""
         if self.data_dir is None:
             raise UserError(f"The task '{self.name}' needs a folder with --data-dir: {FILES}")
         root = data_folder(self.data_dir, FILES)
@@ -91,20 +82,13 @@ class BFFHQ(TaskSource):
         check_first_pictures(splits)
         train = parts["train"]
         differ = int((train.label_N != train.attribute_N).sum())
-        task = Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={self.primary: splits[self.primary], **{n: splits[n] for n in ("unbiased", "conflicting")}},
-            primary_test=self.primary,
-            notes=(
-                f"{differ:,} of {len(train.paths):,} training pictures conflict; the primary test set holds "
-                + ("all test pictures." if self.primary == "unbiased" else "the conflicting test pictures only."),
-            ),
-            image_side=64,
+        tests = dict.fromkeys((self.primary, "unbiased", "conflicting"))  # the primary test set comes first
+        note = (
+            f"{differ:,} of {len(train.paths):,} training pictures conflict; the primary test set holds "
+            f"{'all' if self.primary == 'unbiased' else 'the conflicting'} test pictures"
+            f"{'' if self.primary == 'unbiased' else ' only'}."
         )
-        return with_deviations(task, self.expected_counts())
+        return self.task({name: splits[name] for name in ("train", "validation", *tests)}, [note])
 
     def _parts(self, root: Path) -> dict[str, NamedPictures]:
         numbers = len(AGES), len(GENDERS), FILES

@@ -1,5 +1,7 @@
 """corrupted-cifar10: CIFAR-10 in which each class has its own corruption (LfF's construction).
 
+CIFAR-10 comes from its binary files or from the hub; Python pickles are never loaded.
+
 Legend: N images, K classes.
 """
 
@@ -7,23 +9,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.columns import leaking_columns, pixel_column, split_of
-from evenhand.data.pictures import data_folder, pictures_in, read_picture
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.held_out import held_out
-from evenhand.tasks.images.cifar import CLASSES, FILES, HUB_NAME, SIDE, Labelled, cifar_paths, read_cifar
+from evenhand.data.pictures import data_folder, is_archive, pictures_in, read_picture
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.corruptions import CORRUPTIONS, corrupt
+from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
 from evenhand.tasks.images.ready_made import NamedPictures, named_pictures, percent_folder, training_pictures
+from evenhand.tasks.splits import held_out
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError
 
+HUB_NAME = "uoft-cs/cifar10"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE = 32
+FILES = (
+    "it must hold CIFAR-10's binary version, the folder cifar-10-batches-bin with data_batch_1.bin to data_batch_5.bin "
+    "and test_batch.bin, from https://www.cs.toronto.edu/~kriz/cifar.html."
+)
 READY_MADE = (
     "it must hold 0.5pct/align, 0.5pct/conflict (or 1pct, 2pct, 5pct), perhaps valid, and test, as in cifar10c.zip "
     "linked from https://github.com/kakaoenterprise/Learning-Debiased-Disentangled (a download by hand)."
@@ -36,6 +44,9 @@ DRAWN_ICE = (
     "Frost is made of ice drawn by evenhand, not of the authors' photographs, so images of this corruption differ from "
     "the published ones (--frost photos reads the photographs)."
 )
+
+_PARTS = {"train": tuple(f"data_batch_{n}.bin" for n in range(1, 6)), "test": ("test_batch.bin",)}
+_RECORD = 1 + 3 * SIDE * SIDE  # a label, then the red, green and blue planes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +68,24 @@ class CorruptedCIFAR10(TaskSource):
         data_dir: Folder of CIFAR-10's binary version, or of the ready-made pictures; None takes CIFAR-10 from the hub.
     """
 
-    conflict: float = 0.01
-    test_conflict: float = 0.9
+    conflict: Share = 0.01
+    test_conflict: Share = 0.9
     recipe: Literal["lff", "prepared"] = "lff"
-    severity: int = 4
+    severity: Annotated[int, Range(0, 4)] = 4
     frost: Literal["drawn", "photos"] = "drawn"
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "corrupted-cifar10"
-    summary: ClassVar[str] = "CIFAR-10, whose corruption leaks the label (binary files in --data-dir, or the hub)"
-    origin: ClassVar[str] = (
+    name = "corrupted-cifar10"
+    summary = "CIFAR-10, whose corruption leaks the label (binary files in --data-dir, or the hub)"
+    origin = (
         f"CIFAR-10 (Krizhevsky 2009) from its binary files or {HUB_NAME}; corruptions of CIFAR-10-C (Hendrycks and "
         "Dietterich 2019); LfF's construction (Nam et al. 2020)"
     )
-    licence: ClassVar[str] = "none is stated for CIFAR-10"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "each class has its own corruption, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 10,000 test images, whose corruptions say nothing about the class"
-    default_model: ClassVar[str] = "small-resnet"
+    licence = "none is stated for CIFAR-10"
+    files = FILES
+    bias = "each class has its own corruption, except for the share `conflict` of training samples"
+    metric = "accuracy on the 10,000 test images, whose corruptions say nothing about the class"
+    default_model = "small-resnet"
     training: ClassVar[dict[str, Training]] = {
         # LfF's optimizer and batch (Adam 1e-3, 256); it trains a ResNet-20 for 200 epochs
         "small-resnet": Training(epochs=200, lr=1e-3, batch_size=256),
@@ -84,11 +95,7 @@ class CorruptedCIFAR10(TaskSource):
     }
 
     def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "recipe", self.recipe, ("lff", "prepared"))
-        check_integer(self.name, "severity", self.severity, 0, 4)
-        check_choice(self.name, "frost", self.frost, ("drawn", "photos"))
+        super().__post_init__()
         if self.data_dir is None and (self.recipe == "prepared" or self.frost == "photos"):
             option, what = ("--recipe prepared", READY_MADE) if self.recipe == "prepared" else ("--frost photos", FROST)
             raise UserError(f"The option {option} of {self.name} needs a folder with --data-dir: {what}")
@@ -117,11 +124,7 @@ class CorruptedCIFAR10(TaskSource):
         return cifar_paths(folder) + (self._photo_paths(folder) if self.frost == "photos" else [])
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal images. Takes about half a minute.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no classes.
-        """
+        """Build the three splits; equal seeds give equal images. Takes about half a minute."""
         if self.recipe == "prepared":
             return self._prepared(data_seed)
         if self.data_dir is not None and (Path(self.data_dir) / percent_folder(self.conflict)).is_dir():
@@ -132,7 +135,7 @@ class CorruptedCIFAR10(TaskSource):
         source = read_cifar(self.data_dir)
         image, label_N = source["train"]
         train, validation = held_out(label_N, np.random.default_rng([data_seed, 0]))
-        parts: dict[str, tuple[Labelled, float]] = {
+        parts: dict[str, tuple[LabelledImages, float]] = {
             "train": ((image[train], label_N[train]), self.conflict),
             "validation": ((image[validation], label_N[validation]), self.conflict),
             "test": (source["test"], self.test_conflict),
@@ -141,10 +144,14 @@ class CorruptedCIFAR10(TaskSource):
             name: self._corrupted(part, conflict, np.random.default_rng([data_seed, stream]), textures)
             for stream, (name, (part, conflict)) in enumerate(parts.items(), start=1)
         }
-        return self._task(splits, (DRAWN_ICE,) if textures is None else ())
+        return self.task(splits, (DRAWN_ICE,) if textures is None else ())
 
     def _corrupted(
-        self, part: Labelled, conflict: float, rng: np.random.Generator, textures: list[NDArray[np.uint8]] | None
+        self,
+        part: LabelledImages,
+        conflict: float,
+        rng: np.random.Generator,
+        textures: list[NDArray[np.uint8]] | None,
     ) -> datasets.Dataset:
         image_NHW3, label_N = part
         attribute_N = spread_attributes(label_N, conflict, rng)
@@ -186,19 +193,7 @@ class CorruptedCIFAR10(TaskSource):
             train, validation = train.take(kept), train.take(held)
             notes.append("There is no folder 'valid', so a tenth of each class of train is the validation split.")
         parts = {"train": train, "validation": validation, "test": test}
-        return self._task({name: _read(part) for name, part in parts.items()}, tuple(notes))
-
-    def _task(self, splits: dict[str, datasets.Dataset], notes: tuple[str, ...]) -> Task:
-        task = Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-            notes=notes,
-        )
-        return with_deviations(task, self.expected_counts())
+        return self.task({name: _read(part) for name, part in parts.items()}, notes)
 
 
 def attribute_counts(size: int, label: int, conflict: float) -> NDArray[np.int64]:
@@ -234,3 +229,70 @@ def _read(pictures: NamedPictures) -> datasets.Dataset:
             raise UserError(f"The picture '{path}' must have {SIDE}×{SIDE} pixels. Got {picture.shape[:2]}.")
         image_N3HW[row] = picture.transpose(2, 0, 1)
     return _split(image_N3HW, pictures.label_N, pictures.attribute_N)
+
+
+def read_cifar(folder: Path | str | None) -> dict[str, LabelledImages]:
+    """Images and labels of the parts `train` and `test`.
+
+    Args:
+        folder: Where cifar-10-batches-bin or its files lie; None takes the hub's copy.
+
+    Raises:
+        UserError: If a file is missing, truncated or damaged, or the folder holds the Python version.
+    """
+    if folder is None:
+        return load_images("CIFAR-10", f"with --data-dir instead: {FILES}", HUB_NAME, "img", "RGB")
+    files = _binary_folder(data_folder(folder, FILES))
+    parts = {}
+    for part, names in _PARTS.items():
+        batches = [read_batch(files / name) for name in names]
+        parts[part] = np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
+    return parts
+
+
+def cifar_paths(folder: Path) -> list[Path]:
+    """The binary files of a folder.
+
+    Raises:
+        UserError: If it holds none.
+    """
+    files = _binary_folder(data_folder(folder, FILES))
+    return [files / name for names in _PARTS.values() for name in names]
+
+
+def read_batch(path: Path) -> LabelledImages:
+    """One binary file: records of a label's byte and 3,072 bytes of pixels.
+
+    Raises:
+        UserError: If the file is missing, is cut off in a record, or has labels outside 0–9.
+    """
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"The file '{path}' could not be read ({error.strerror}); {FILES}") from error
+    if not len(raw) or len(raw) % _RECORD:
+        raise UserError(
+            f"The file '{path}' is truncated or damaged: it must hold records of {_RECORD:,} bytes. Got {len(raw):,} "
+            "bytes in all."
+        )
+    record_NR = raw.reshape(-1, _RECORD)
+    label_N = record_NR[:, 0].astype(np.int64)
+    check_digits(path, label_N)
+    return record_NR[:, 1:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1).copy(), label_N
+
+
+def _binary_folder(folder: Path) -> Path:
+    """The folder itself or the one in it that holds the binary files."""
+    for candidate in (folder, folder / "cifar-10-batches-bin"):
+        if (candidate / _PARTS["test"][0]).exists() or (candidate / _PARTS["train"][0]).exists():
+            return candidate
+    names = {entry.name for entry in folder.iterdir()}
+    if "cifar-10-batches-py" in names or {"data_batch_1", "test_batch"} & names:
+        raise UserError(
+            f"The folder '{folder}' holds CIFAR-10's Python version, whose pickles can run any code and are never "
+            f"loaded here; {FILES}"
+        )
+    archive = next((name for name in sorted(names) if is_archive(name) and "cifar" in name.lower()), None)
+    if archive is not None:
+        raise UserError(f"The file '{folder / archive}' is an archive: unpack it first; {FILES}")
+    raise UserError(f"The folder '{folder}' holds no CIFAR-10 files; {FILES}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.coloring import (
     PGD_NOISE,
     PGD_PALETTE,
@@ -18,7 +18,7 @@ from evenhand.tasks.images.coloring import (
     with_wrong_labels,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import check_number
+from evenhand.validation import Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +39,23 @@ class ColoredDigits(TaskSource):
         share: Share of the training images that are kept, in (0, 1]; before `imbalance`.
     """
 
-    conflict: float = 0.02
-    test_conflict: float = 0.9
-    wrong_labels: float = 0.0
-    imbalance: float = 1.0
-    share: float = 1.0
+    conflict: Share = 0.02
+    test_conflict: Share = 0.9
+    wrong_labels: Share = 0.0
+    imbalance: Annotated[float, Range(1)] = 1.0
+    share: Annotated[float, Range(0, 1, low_open=True)] = 1.0
 
-    name: ClassVar[str] = "colored-digits"
-    summary: ClassVar[str] = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
-    origin: ClassVar[str] = (
-        "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
-    )
-    licence: ClassVar[str] = "CC BY 4.0"
-    bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 497 test images, whose colours say nothing about the digit"
-    default_model: ClassVar[str] = "digits-cnn"
+    name = "colored-digits"
+    summary = "scikit-learn's handwritten digits, whose colour leaks the label (embedded, offline)"
+    origin = "UCI Optical Recognition of Handwritten Digits (test part, 1,797 images), as scikit-learn ships it"
+    licence = "CC BY 4.0"
+    bias = "each digit has its own colour, except for the share `conflict` of training samples"
+    metric = "accuracy on the 497 test images, whose colours say nothing about the digit"
+    default_model = "digits-cnn"
     training: ClassVar[dict[str, Training]] = {
         "digits-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
         "mlp": Training(epochs=30, lr=1e-3, batch_size=64),
     }
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_number(self.name, "wrong_labels", self.wrong_labels, 0, 1)
-        check_number(self.name, "imbalance", self.imbalance, 1, float("inf"))
-        check_number(self.name, "share", self.share, 0, 1, low_open=True)
 
     def settings(self) -> dict[str, Any]:
         """The construction's settings; what spoils the data is named only where something does."""
@@ -97,14 +88,7 @@ class ColoredDigits(TaskSource):
             image = paint(gray_NHW[rows], attribute, PGD_PALETTE, PGD_NOISE, rng)
             given = label_N[rows] if split == "test" else with_wrong_labels(label_N[rows], self.wrong_labels, rng)
             splits[split] = colored_dataset(image, label_N[rows], attribute, PGD_PALETTE, given)
-        return Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-        )
+        return self.task(splits)
 
     def _kept(self, row_N: NDArray[np.int64], label_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first rows of each class, as many as `share` and `imbalance` leave it; at least one."""

@@ -6,13 +6,13 @@ import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.data.hub import load_from_hub
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.coloring import (
     LFF_NOISE,
     LFF_PALETTE,
@@ -23,12 +23,13 @@ from evenhand.tasks.images.coloring import (
     draw_attributes_exactly,
     paint,
 )
+from evenhand.tasks.images.labelled import LabelledImages, check_digits, load_images
+from evenhand.tasks.splits import sizes
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.validation import Range, UserError
 
 HUB_NAME = "ylecun/mnist"
-"""MNIST's parquet copy on the Hugging Face hub (untried: the project's tests have no network)."""
-
+SIZES = sizes({"train": 54_000, "validation": 6_000, "test": 10_000})
 VALIDATION_SIZE = 6_000  # of the 60,000 training images, as PGD's code has it
 
 FILES = (
@@ -58,20 +59,20 @@ class ColoredMNIST(TaskSource):
         data_dir: Folder of the four IDX files (plain or .gz); None downloads MNIST from the hub.
     """
 
-    conflict: float = 0.01
-    test_conflict: float = 0.9
+    conflict: Share = 0.01
+    test_conflict: Share = 0.9
     recipe: Literal["pgd", "lff"] = "pgd"
-    severity: int = 4
+    severity: Annotated[int, Range(1, 5)] = 4
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "colored-mnist"
-    summary: ClassVar[str] = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
-    origin: ClassVar[str] = f"MNIST (LeCun, Cortes, Burges) from IDX files or {HUB_NAME}; no licence is stated for it"
-    licence: ClassVar[str] = "none is stated for MNIST"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = "each digit has its own colour, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 10,000 test images, whose colours say nothing about the digit"
-    default_model: ClassVar[str] = "mlp"
+    name = "colored-mnist"
+    summary = "MNIST, whose colour leaks the label (IDX files in --data-dir, or the hub)"
+    origin = f"MNIST (LeCun, Cortes, Burges) from IDX files or {HUB_NAME}; no licence is stated for it"
+    licence = "none is stated for MNIST"
+    files = FILES
+    bias = "each digit has its own colour, except for the share `conflict` of training samples"
+    metric = "accuracy on the 10,000 test images, whose colours say nothing about the digit"
+    default_model = "mlp"
     training: ClassVar[dict[str, Training]] = {
         "mlp": Training(epochs=8, lr=1e-3, batch_size=256),
         # PGD's released settings; its augmentation and norm are the method's: PGD(augment=True, …)
@@ -88,42 +89,30 @@ class ColoredMNIST(TaskSource):
         "digits-cnn": Training(epochs=8, lr=1e-3, batch_size=256),
     }
 
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "recipe", self.recipe, ("pgd", "lff"))
-        check_integer(self.name, "severity", self.severity, 1, 5)
-
-    def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Sizes of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split."""
-        return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
+    # of PGD's splits; how many conflict is drawn, or hangs on the classes' shares in each split
+    published = SIZES
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The four IDX files."""
         return mnist_paths(folder)
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal splits and colours.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits.
-        """
+        """Build the three splits; equal seeds give equal splits and colours."""
         source = read_mnist(self.data_dir)
         gray_NHW, label_N = source["train"]
         order_N = np.random.default_rng([data_seed, 0]).permutation(len(label_N))
         train, validation = order_N[:-VALIDATION_SIZE], order_N[-VALIDATION_SIZE:]
-        return Task(
-            name=self.name,
-            kind="image",
-            train=self._colored(gray_NHW[train], label_N[train], self.conflict, (data_seed, 1)),
-            validation=self._colored(gray_NHW[validation], label_N[validation], self.conflict, (data_seed, 2)),
-            tests={"test": self._colored(*source["test"], self.test_conflict, (data_seed, 3))},
-            primary_test="test",
+        return self.task(
+            {
+                "train": self._colored(gray_NHW[train], label_N[train], self.conflict, (data_seed, 1)),
+                "validation": self._colored(gray_NHW[validation], label_N[validation], self.conflict, (data_seed, 2)),
+                "test": self._colored(*source["test"], self.test_conflict, (data_seed, 3)),
+            }
         )
 
     def _colored(
         self, gray_NHW: NDArray[np.uint8], label_N: NDArray[np.int64], conflict: float, stream: tuple[int, int]
-    ) -> Any:
+    ) -> datasets.Dataset:
         rng = np.random.default_rng(stream)
         if self.recipe == "pgd":
             palette, noise, draw = PGD_PALETTE, PGD_NOISE, draw_attributes
@@ -159,14 +148,17 @@ def read_idx(path: Path, what: Literal["images", "labels"]) -> NDArray[np.uint8]
     return np.frombuffer(raw, dtype=np.uint8, offset=header).reshape(shape)
 
 
-def read_mnist(folder: Path | str | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def read_mnist(folder: Path | str | None) -> dict[str, LabelledImages]:
     """Images and labels of the parts `train` and `test`, from IDX files in a folder, or from the hub if it is None.
 
     Raises:
         UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no digits; if there are
             too few training images for a validation split.
     """
-    source = _from_hub() if folder is None else _from_files(Path(folder))
+    if folder is None:
+        source = load_images("MNIST", "of its four IDX files with --data-dir instead.", HUB_NAME, "image", "L")
+    else:
+        source = _from_files(Path(folder))
     count = len(source["train"][1])
     if count <= VALIDATION_SIZE:
         raise UserError(
@@ -176,7 +168,7 @@ def read_mnist(folder: Path | str | None) -> dict[str, tuple[NDArray[np.uint8], 
     return source
 
 
-def read_idx_pair(folder: Path, image_name: str, label_name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_idx_pair(folder: Path, image_name: str, label_name: str) -> LabelledImages:
     """Images of 28×28 pixels and their labels from two IDX files of a folder.
 
     Raises:
@@ -200,30 +192,25 @@ def mnist_paths(folder: Path) -> list[Path]:
     Raises:
         UserError: If one is missing.
     """
-    return [_find(folder, name) for names in _FILES.values() for name in names]
+    return [path for names in _FILES.values() for path in idx_paths(folder, *names)]
 
 
-def idx_pair_paths(folder: Path, image_name: str, label_name: str) -> list[Path]:
-    """The two files that `read_idx_pair` reads.
+def idx_paths(folder: Path, *names: str) -> list[Path]:
+    """The IDX files of these names, plain or gzipped.
 
     Raises:
         UserError: If one is missing.
     """
-    return [_find(folder, image_name), _find(folder, label_name)]
+    return [_find(folder, name) for name in names]
 
 
-def _from_files(folder: Path) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _from_files(folder: Path) -> dict[str, LabelledImages]:
     if not folder.is_dir():
         raise UserError(f"The folder '{folder}' given as --data-dir does not exist.")
     parts = {}
     for part, (image_name, label_name) in _FILES.items():
         images, labels = read_idx_pair(folder, image_name, label_name)
-        outside = np.flatnonzero(labels > 9)
-        if len(outside):
-            raise UserError(
-                f"The file '{_find(folder, label_name)}' holds labels outside the classes 0–9: "
-                f"row {outside[0]} is {labels[outside[0]]} ({len(outside)} such rows)."
-            )
+        check_digits(_find(folder, label_name), labels)
         parts[part] = images, labels
     return parts
 
@@ -233,20 +220,3 @@ def _find(folder: Path, name: str) -> Path:
         if candidate.exists():
             return candidate
     raise UserError(f"The folder '{folder}' must hold MNIST's IDX file '{name}' or '{name}.gz', and holds neither.")
-
-
-def _from_hub() -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    loaded = load_from_hub(
-        lambda why: (
-            f"MNIST could not be loaded from the hub as '{HUB_NAME}' ({why}); give a folder of its four IDX files with "
-            "--data-dir instead."
-        ),
-        HUB_NAME,
-    )
-    return {
-        part: (
-            np.stack([np.asarray(image, dtype=np.uint8) for image in loaded[part]["image"]]),
-            np.asarray(loaded[part]["label"], dtype=np.int64),
-        )
-        for part in ("train", "test")
-    }

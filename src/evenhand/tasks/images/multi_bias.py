@@ -1,6 +1,6 @@
 """multi-bias-mnist: a digit among three other objects; seven colours and kinds leak its class.
 
-Legend: N images, B bias attributes.
+Legend: N images, B bias attributes, G glyphs of a kind.
 """
 
 from __future__ import annotations
@@ -14,23 +14,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.columns import ALIGNMENTS, class_column, member_column, pixel_column, split_of
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
+from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.images.coloring import PGD_NOISE, PGD_PALETTE, draw_attributes, paint
-from evenhand.tasks.images.glyphs import LETTERS, SIDE, SIGNS, THINGS, drawn
+from evenhand.tasks.images.labelled import LabelledImages
 from evenhand.tasks.images.mnist import (
     FILES,
     HUB_NAME,
+    SIZES,
     VALIDATION_SIZE,
-    idx_pair_paths,
+    idx_paths,
     mnist_paths,
     read_idx_pair,
     read_mnist,
 )
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_number
+from evenhand.validation import UserError
 
-Grays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+SIDE = 28
+_SCALE = 3  # pixels a side of each cell of a drawing
+_SHIFT = 3  # pixels that drawings lie off the middle at most
+
+LETTERS = (
+    ".###. #...# #...# ##### #...# #...# #...#",
+    "####. #...# #...# ####. #...# #...# ####.",
+    ".#### #.... #.... #.... #.... #.... .####",
+    "####. #...# #...# #...# #...# #...# ####.",
+    "##### #.... #.... ####. #.... #.... #####",
+    "##### #.... #.... ####. #.... #.... #....",
+    ".#### #.... #.... #.### #...# #...# .####",
+    "#...# #...# #...# ##### #...# #...# #...#",
+    "##### ..#.. ..#.. ..#.. ..#.. ..#.. #####",
+    "..### ...#. ...#. ...#. ...#. #..#. .##..",
+)
+"""A to J."""
+THINGS = (
+    "....... .#####. .#####. .#####. .#####. .#####. .......",
+    "...#... ..###.. ..###.. .#####. .#####. ####### #######",
+    "..###.. .#####. ####### ####### ####### .#####. ..###..",
+    "####### #.....# #.....# #.....# #.....# #.....# #######",
+    "..###.. .#...#. #.....# #.....# #.....# .#...#. ..###..",
+    "...#... ..###.. .#####. ####### .#####. ..###.. ...#...",
+    ".##.##. ####### ####### ####### .#####. ..###.. ...#...",
+    "...#... ..###.. .#####. ####### .##.##. .##.##. .#####.",
+    "..###.. ..###.. ####### ####### ####### ..###.. ..###..",
+    "####### .#####. ..###.. ...#... ..###.. .#####. #######",
+)
+"""A square, a triangle, a disc, a frame, a ring, a rhombus, a heart, a house, a cross, an hourglass."""
+SIGNS = (
+    "#...... .#..... ..#.... ...#... ....#.. .....#. ......#",
+    "......# .....#. ....#.. ...#... ..#.... .#..... #......",
+    "####### ....... ....... ####### ....... ....... #######",
+    "#..#..# #..#..# #..#..# #..#..# #..#..# #..#..# #..#..#",
+    "#.....# .#...#. ..#.#.. ...#... ..#.#.. .#...#. #.....#",
+    "...#... ..#.#.. .#...#. #.....# ....... ....... #######",
+    "#.#.#.# ....... #.#.#.# ....... #.#.#.# ....... #.#.#.#",
+    "####### ......# #####.# #...#.# #.###.# #.....# #######",
+    "...#... ...#... ...#... #..#..# .#.#.#. ..###.. ...#...",
+    "...#... ..###.. .#.#.#. #..#..# ...#... ...#... ...#...",
+)
+"""Diagonals down and up, bars lying and standing, a cross, a roof, dots, a spiral, arrows down and up."""
 
 OBJECTS = {"letter": LETTERS, "thing": THINGS, "sign": SIGNS}
 """The other objects by name, with the drawings that stand in for them; they lie right of the digit and below it."""
@@ -63,26 +105,22 @@ class MultiBiasMNIST(TaskSource):
         data_dir: Folder of MNIST's four IDX files (plain or .gz); None downloads MNIST from the hub.
     """
 
-    conflict: float = 0.1
-    test_conflict: float = 0.9
+    conflict: Share = 0.1
+    test_conflict: Share = 0.9
     objects: Literal["drawn", "real"] = "drawn"
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "multi-bias-mnist"
-    summary: ClassVar[str] = (
-        "MNIST digits among objects; seven kinds and colours leak the label (--data-dir, or the hub)"
-    )
-    origin: ClassVar[str] = (
-        f"MNIST from IDX files or {HUB_NAME}; described in PGD's paper (Ahn et al. 2023), built anew"
-    )
-    licence: ClassVar[str] = "none is stated for MNIST"
-    files: ClassVar[str] = FILES
-    bias: ClassVar[str] = (
+    name = "multi-bias-mnist"
+    summary = "MNIST digits among objects; seven kinds and colours leak the label (--data-dir, or the hub)"
+    origin = f"MNIST from IDX files or {HUB_NAME}; described in PGD's paper (Ahn et al. 2023), built anew"
+    licence = "none is stated for MNIST"
+    files = FILES
+    bias = (
         "the digit's colour and the kind and colour of three other objects each agree with the digit, except for the "
         "share `conflict` of training samples"
     )
-    metric: ClassVar[str] = "accuracy on the 10,000 test images, where no bias says anything about the digit"
-    default_model: ClassVar[str] = "mlp"
+    metric = "accuracy on the 10,000 test images, where no bias says anything about the digit"
+    default_model = "mlp"
     training: ClassVar[dict[str, Training]] = {  # ours
         "mlp": Training(epochs=8, lr=1e-3, batch_size=256),
         "digits-cnn": Training(epochs=8, lr=1e-3, batch_size=256),
@@ -90,16 +128,12 @@ class MultiBiasMNIST(TaskSource):
         "small-resnet": Training(epochs=20, lr=1e-3, batch_size=128),
     }
 
+    published = SIZES
+
     def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_choice(self.name, "objects", self.objects, ("drawn", "real"))
+        super().__post_init__()
         if self.objects == "real" and self.data_dir is None:
             raise UserError(f"The option --objects real of {self.name} needs --data-dir: {_REAL}")
-
-    def expected_counts(self) -> dict[str, dict[str, int]]:
-        """Sizes of the splits; how many conflict is drawn."""
-        return {"train": {"n": 54_000}, "validation": {"n": 6_000}, "test": {"n": 10_000}}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """MNIST's files, and with real objects theirs."""
@@ -107,21 +141,17 @@ class MultiBiasMNIST(TaskSource):
         if self.objects == "real":
             for kind in _FOLDERS:
                 for _, place, names in _object_files(folder, kind):
-                    paths += idx_pair_paths(place, *names)
+                    paths += idx_paths(place, *names)
         return paths
 
     def build(self, data_seed: int) -> Task:
-        """Build the three splits; equal seeds give equal images.
-
-        Raises:
-            UserError: If a file is missing, truncated, of the wrong kind, or holds labels that are no classes.
-        """
+        """Build the three splits; equal seeds give equal images."""
         source = read_mnist(self.data_dir)
         real = self._real_objects() if self.objects == "real" else None
         gray, label = source["train"]
         order_N = np.random.default_rng([data_seed, 0]).permutation(len(label))
         train, validation = order_N[:-VALIDATION_SIZE], order_N[-VALIDATION_SIZE:]
-        parts: dict[str, tuple[Grays, str, float]] = {
+        parts: dict[str, tuple[LabelledImages, str, float]] = {
             "train": ((gray[train], label[train]), "train", self.conflict),
             "validation": ((gray[validation], label[validation]), "train", self.conflict),
             "test": (source["test"], "test", self.test_conflict),
@@ -130,24 +160,15 @@ class MultiBiasMNIST(TaskSource):
         for stream, (name, (digits, objects_of, conflict)) in enumerate(parts.items(), start=1):
             rng = np.random.default_rng([data_seed, stream])
             splits[name] = _split(digits, conflict, real[objects_of] if real else None, rng)
-        task = Task(
-            name=self.name,
-            kind="image",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-            notes=(
-                "The layout, the palette and the objects"
-                + (" (drawings)" if real is None else "")
-                + " are evenhand's own, after the description in PGD's paper.",
-            ),
+        note = (
+            f"The layout, the palette and the objects{'' if real else ' (drawings)'} are evenhand's own, after the "
+            "description in PGD's paper."
         )
-        return with_deviations(task, self.expected_counts())
+        return self.task(splits, [note])
 
-    def _real_objects(self) -> dict[str, dict[str, Grays]]:
+    def _real_objects(self) -> dict[str, dict[str, LabelledImages]]:
         """Part → object → its images and classes."""
-        parts: dict[str, dict[str, Grays]] = {"train": {}, "test": {}}
+        parts: dict[str, dict[str, LabelledImages]] = {"train": {}, "test": {}}
         for kind, (_, prefix) in _FOLDERS.items():
             for part, folder, names in _object_files(Path(self.data_dir or ""), kind):
                 if not folder.is_dir():
@@ -174,7 +195,7 @@ def _object_files(root: Path, kind: str) -> list[tuple[str, Path, tuple[str, str
 
 
 def _split(
-    digits: Grays, conflict: float, objects: dict[str, Grays] | None, rng: np.random.Generator
+    digits: LabelledImages, conflict: float, objects: dict[str, LabelledImages] | None, rng: np.random.Generator
 ) -> datasets.Dataset:
     gray_NHW, label_N = digits
     value_NB = np.stack([draw_attributes(label_N, conflict, rng) for _ in BIASES], axis=1)
@@ -202,7 +223,7 @@ def _split(
     )
 
 
-def _picked(pictures: Grays, kind_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _picked(pictures: LabelledImages, kind_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
     """For each image a picture of its kind, drawn with replacement."""
     images, labels = pictures
     picked_N = np.empty_like(kind_N)
@@ -210,3 +231,24 @@ def _picked(pictures: Grays, kind_N: NDArray[np.int64], rng: np.random.Generator
         rows = np.flatnonzero(kind_N == kind)
         picked_N[rows] = rng.choice(np.flatnonzero(labels == kind), len(rows))
     return images[picked_N]
+
+
+def drawn(glyphs: tuple[str, ...], which_N: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Drawings on black, each shifted and of a brightness by its own draws; (N, 28, 28)."""
+    canvas_G = np.stack([_canvas(glyph) for glyph in glyphs])
+    shift_N2 = rng.integers(-_SHIFT, _SHIFT + 1, (len(which_N), 2))
+    light_N = rng.integers(160, 256, len(which_N)).astype(np.uint8)
+    row_NS = (np.arange(SIDE) - shift_N2[:, :1]) % SIDE
+    column_NS = (np.arange(SIDE) - shift_N2[:, 1:]) % SIDE
+    mask = canvas_G[which_N[:, None, None], row_NS[:, :, None], column_NS[:, None, :]]
+    return mask * light_N[:, None, None]
+
+
+def _canvas(glyph: str) -> NDArray[np.uint8]:
+    """A drawing in the middle of a tile: 1 where it is, 0 elsewhere."""
+    cells = np.array([[cell == "#" for cell in row] for row in glyph.split()], dtype=np.uint8)
+    large = cells.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+    tile = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    top, left = (SIDE - large.shape[0]) // 2, (SIDE - large.shape[1]) // 2
+    tile[top : top + large.shape[0], left : left + large.shape[1]] = large
+    return tile

@@ -17,6 +17,7 @@ from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
 from evenhand.tasks.own.rows import Labelled, labelled, split_rows, task_rows
 from evenhand.tasks.summary import data_summary
+from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_integer
 
@@ -70,15 +71,7 @@ class OwnData(TaskSource):
     default_model: ClassVar[str] = "MiniLM"
     picture_model: ClassVar[str] = "digits-cnn"
     training: ClassVar[dict[str, Training]] = {
-        "MiniLM": Training(
-            epochs=3,
-            lr=1e-4,
-            batch_size=32,
-            optimizer="adamw",
-            schedule="linear",
-            max_grad_norm=1.0,
-            max_length=128,
-        ),
+        "MiniLM": replace(MINILM, epochs=3),
         "digits-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
         "pgd-cnn": Training(epochs=30, lr=1e-3, batch_size=64),
         "mlp": Training(epochs=30, lr=1e-3, batch_size=64),
@@ -159,17 +152,8 @@ class OwnData(TaskSource):
         data = self._labelled(places)
         splits, notes = split_rows(data, data_seed)
         rows = task_rows(data, splits)
-        task = Task(
-            name=self.name,
-            kind=self.kind,
-            train=rows["train"],
-            validation=rows["validation"],
-            tests={"test": rows["test"]},
-            primary_test="test",
-            notes=(*data.notes, *notes),
-            image_side=self.image_side,
-            beside=partial(columns_beside, [part for place in places for part in place.parts], splits),
-        )
+        beside = partial(columns_beside, [part for place in places for part in place.parts], splits)
+        task = self.task(rows, (*data.notes, *notes), image_side=self.image_side, beside=beside)
         return replace(task, notes=(*task.notes, *data_summary(task).warnings))
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:

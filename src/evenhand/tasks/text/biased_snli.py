@@ -5,46 +5,31 @@ Legend: N pairs of a split.
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar
 
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets.exceptions import DatasetsError
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.held_out import held_out
-from evenhand.tasks.text.splits import ALIGNMENTS
-from evenhand.training.settings import FINE_TUNING, Training
-from evenhand.validation import UserError, check_choice, check_integer, check_number
+from evenhand.tasks.base import Share, Task, TaskSource
+from evenhand.tasks.splits import held_out
+from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_HUB, SNLI_TRAIN, NLILabel
+from evenhand.tasks.text.sources import Labelled, found_files
+from evenhand.tasks.text.splits import (
+    ALIGNMENTS,
+    MINILM,
+    PAIR_ADAPTER_TRAINING,
+    PAIR_TUNING,
+    Classes,
+    pair_split,
+)
+from evenhand.training.settings import Training
+from evenhand.validation import Range, UserError
 
-HUB_NAME = "stanfordnlp/snli"
-"""SNLI's parquet copy on the Hugging Face hub (untried: the project's tests have no network)."""
-
-NLILabel = Literal["entailment", "neutral", "contradiction"]
-LABELS: tuple[NLILabel, ...] = get_args(NLILabel)  # in the order of SNLI's numbers
-
-_NAMES = {"train": "train.tsv", "validation": "train_holdout.tsv", "dev": "dev.tsv"}
-_COLUMNS = ("premise", "hypothesis", "label")
-_UNLABELLED = ("-1", "-")  # annotators didn't agree
 _REACHED = 1.1  # the highest probability that is taken for 1
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Premises, hypotheses and their labels of shape (N,)."""
-
-    premises: list[str]
-    hypotheses: list[str]
-    label_N: NDArray[np.int64]
-
-    def take(self, rows: NDArray[np.int64]) -> Pairs:
-        """Some of the pairs."""
-        return Pairs([self.premises[i] for i in rows], [self.hypotheses[i] for i in rows], self.label_N[rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +41,8 @@ class BiasedSNLI(TaskSource):
     with the classes' shares in each split (0.893 and 0.049 on SNLI's training part), at most 1. A pair is aligned if it
     carries the token and has the target's label, conflicting if it carries it and has another, independent without it.
 
-    Tests, all of the pairs of dev.tsv: `test` (primary) by `test_prevalence` and `test_strength`, so that the token is
-    on nearly every pair and says nothing; `in-distribution` by the training recipe; `clean` without the token;
+    Tests, all of the pairs of SNLI's dev part: `test` (primary) by `test_prevalence` and `test_strength`, so that the
+    token is on nearly every pair and says nothing; `in-distribution` by the training recipe; `clean` without the token;
     `token-everywhere`. Aligned and conflicting accuracy, and the groups label × alignment, are over pairs with the
     token; the others count in the average only. Validation follows the training recipe.
 
@@ -68,89 +53,48 @@ class BiasedSNLI(TaskSource):
         test_prevalence: The prevalence in `test`.
         test_strength: The strength in `test`; near the target's share it says nothing about the label.
         target: The label that the token points to.
-        pairs: At most so many labelled pairs are taken, from the beginning of the training part (as many as the
+        pairs: Up to N labelled pairs are taken, from the beginning of the training part (as many as the
             released code); None takes all.
-        test_pairs: Likewise of dev.tsv, which makes every test set; None takes all.
-        data_dir: Folder of train.tsv, dev.tsv and perhaps train_holdout.tsv (validation; without it a tenth of each
-            class of train.tsv, drawn by the data seed), with the columns premise, hypothesis and label (names, or 0, 1,
-            2 for entailment, neutral, contradiction). None takes SNLI's train and validation parts from the hub.
+        test_pairs: Likewise of the dev part, which makes every test set; None takes all.
+        data_dir: Folder of snli_1.0_train and snli_1.0_dev (.jsonl or .txt), or of train.tsv, dev.tsv and perhaps
+            train_holdout.tsv (validation; without it a tenth of each class of the training part, drawn by the data
+            seed) with the columns premise, hypothesis and label (names, or 0, 1, 2 for entailment, neutral,
+            contradiction). None takes SNLI from the hub.
     """
 
     token: str = " !!"
-    prevalence: float = 0.33
-    strength: float = 0.9
-    test_prevalence: float = 0.95
-    test_strength: float = 0.33
+    prevalence: Share = 0.33
+    strength: Share = 0.9
+    test_prevalence: Share = 0.95
+    test_strength: Share = 0.33
     target: NLILabel = "neutral"
-    pairs: int | None = 100_000
-    test_pairs: int | None = None
+    pairs: Annotated[int, Range(1)] | None = 100_000
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "biased-snli"
-    summary: ClassVar[str] = (
-        "SNLI, in which ' !!' after the premise leaks a label (TSV files in --data-dir, or the hub)"
-    )
-    origin: ClassVar[str] = (
-        f"SNLI (Bowman et al. 2015), CC BY-SA 4.0, from TSV files or {HUB_NAME}; EDGE's token recipe"
-    )
-    licence: ClassVar[str] = "CC BY-SA 4.0 (SNLI)"
-    bias: ClassVar[str] = "a token appended to the premise nearly always means one label in training"
-    metric: ClassVar[str] = (
+    name = "biased-snli"
+    summary = "SNLI, in which ' !!' after the premise leaks a label (files in --data-dir, or the hub)"
+    origin = f"SNLI (Bowman et al. 2015), CC BY-SA 4.0, from its files or {SNLI_HUB}; EDGE's token recipe"
+    licence = "CC BY-SA 4.0 (SNLI)"
+    bias = "a token appended to the premise nearly always means one label in training"
+    metric = (
         "accuracy on the primary test set, in which nearly every pair carries the token; clean, in-distribution and "
         "token-everywhere accuracy beside it"
     )
-    default_model: ClassVar[str] = "MiniLM"
-    training: ClassVar[dict[str, Training]] = {
-        "MiniLM": Training(
-            epochs=2,
-            lr=1e-4,
-            batch_size=32,
-            optimizer="adamw",
-            schedule="linear",
-            max_grad_norm=1.0,
-            max_length=128,
-        ),
-        "roberta-base": replace(FINE_TUNING, max_length=128),
-    }
-    adapter_training: ClassVar[dict[str, Training]] = {
-        # EDGE's released settings, for LoRA; schedule and clipping are the defaults of transformers' Trainer
-        "roberta-base": Training(
-            epochs=15,
-            lr=3e-4,
-            batch_size=64,
-            optimizer="adamw",
-            weight_decay=0.1,
-            schedule="linear",
-            max_grad_norm=1.0,
-            max_length=128,
-        ),
-        # on 18,000 pairs two epochs of this learn the token and little else
-        "MiniLM": Training(
-            epochs=2,
-            lr=1e-3,
-            batch_size=64,
-            optimizer="adamw",
-            schedule="linear",
-            max_grad_norm=1.0,
-            max_length=128,
-        ),
-    }
+    default_model = "MiniLM"
+    training: ClassVar[dict[str, Training]] = {"MiniLM": MINILM, "roberta-base": PAIR_TUNING}
+    adapter_training = PAIR_ADAPTER_TRAINING
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.token, str) or not self.token.strip():
             raise UserError(
                 f"The 'token' parameter of {self.name} must be a text that isn't blank. Got {self.token!r}."
             )
-        for field in ("prevalence", "strength", "test_prevalence", "test_strength"):
-            check_number(self.name, field, getattr(self, field), 0, 1)
-        check_choice(self.name, "target", self.target, LABELS)
-        for field in ("pairs", "test_pairs"):
-            if getattr(self, field) is not None:
-                check_integer(self.name, field, getattr(self, field), 1)
 
     def read_paths(self, folder: Path) -> list[Path]:
-        """The files of pairs that are there."""
-        return [path for name in _NAMES.values() if (path := folder / name).exists()]
+        """The files of SNLI that are there."""
+        return found_files(folder, SNLI_TRAIN, SNLI_DEV, SNLI_HOLDOUT)
 
     def build(self, data_seed: int) -> Task:
         """Build the splits; equal seeds put the token on the same pairs.
@@ -159,33 +103,25 @@ class BiasedSNLI(TaskSource):
             UserError: If a file is missing or holds something else, or the data have too few pairs of a class for the
                 prevalence and strength.
         """
-        parts, notes = _from_hub() if self.data_dir is None else _from_files(Path(self.data_dir))
-        train, validation, dev = parts["train"], parts.get("validation"), parts["dev"]
-        train = train.take(np.arange(len(train.label_N))[: self.pairs])
-        dev = dev.take(np.arange(len(dev.label_N))[: self.test_pairs])
-        if validation is None:
-            kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
-            train, validation = train.take(kept), train.take(held)
+        parts, notes = snli_parts(self.folder, self.pairs, self.test_pairs, data_seed)
         recipe, test_recipe = (self.prevalence, self.strength), (self.test_prevalence, self.test_strength)
-        everywhere = np.ones(len(dev.label_N), dtype=bool)
-        tests = {
-            "test": self._split(dev, self._draw(dev, test_recipe, (data_seed, 3), "test")),
-            "in-distribution": self._split(dev, self._draw(dev, recipe, (data_seed, 4), "in-distribution")),
-            "clean": self._split(dev, ~everywhere),
-            "token-everywhere": self._split(dev, everywhere),
+        drawn = {  # split → its pairs and its recipe
+            "train": (parts["train"], recipe),
+            "validation": (parts["validation"], recipe),
+            "test": (parts["dev"], test_recipe),
+            "in-distribution": (parts["dev"], recipe),
         }
-        return Task(
-            name=self.name,
-            kind="text",
-            train=self._split(train, self._draw(train, recipe, (data_seed, 1), "train")),
-            validation=self._split(validation, self._draw(validation, recipe, (data_seed, 2), "validation")),
-            tests=tests,
-            primary_test="test",
-            notes=tuple(notes),
-        )
+        splits = {
+            name: self._split(pairs, self._draw(pairs, shares, (data_seed, stream), name))
+            for stream, (name, (pairs, shares)) in enumerate(drawn.items(), start=1)
+        }
+        everywhere = np.ones(len(parts["dev"]), dtype=bool)
+        splits["clean"] = self._split(parts["dev"], ~everywhere)
+        splits["token-everywhere"] = self._split(parts["dev"], everywhere)
+        return self.task(splits, notes)
 
     def _draw(
-        self, pairs: Pairs, recipe: tuple[float, float], stream: tuple[int, int], split: str
+        self, pairs: Labelled, recipe: tuple[float, float], stream: tuple[int, int], split: str
     ) -> NDArray[np.bool_]:
         """Which pairs carry the token, shape (N,), i.i.d. within each class."""
         is_target_N = pairs.label_N == LABELS.index(self.target)
@@ -200,33 +136,21 @@ class BiasedSNLI(TaskSource):
         draw_N = np.random.default_rng(stream).random(len(is_target_N))
         return draw_N < np.where(is_target_N, on_target, on_other)
 
-    def _split(self, pairs: Pairs, token_N: NDArray[np.bool_]) -> datasets.Dataset:
+    def _split(self, pairs: Labelled, token_N: NDArray[np.bool_]) -> datasets.Dataset:
         is_target_N = pairs.label_N == LABELS.index(self.target)
-        alignment_N = np.where(token_N, np.where(is_target_N, 0, 1), 2)
-        # the groups in use: the target's aligned pairs and the others' conflicting ones
-        groups = [f"{label} {ALIGNMENTS[label != self.target]}" for label in LABELS]
-        features = datasets.Features(
-            {
-                "text": datasets.Value("string"),
-                "text_pair": datasets.Value("string"),
-                "labels": datasets.ClassLabel(names=list(LABELS)),
-                "attribute": datasets.ClassLabel(names=["no token", "token"]),
-                "alignment": datasets.ClassLabel(names=list(ALIGNMENTS)),
-                "group": datasets.ClassLabel(names=groups),
-                "index": datasets.Value("int64"),
-            }
+        premises = pairs.table.column("premise").to_pylist()
+        texts = [premise + self.token if token else premise for premise, token in zip(premises, token_N, strict=True)]
+        # the groups in use: the target's aligned pairs and the others' conflicting ones; none without the token
+        groups = datasets.ClassLabel(names=[f"{label} {ALIGNMENTS[label != self.target]}" for label in LABELS])
+        return pair_split(
+            pairs,
+            Classes(LABELS, pairs.label_N),
+            text=pa.array(texts, pa.string()),
+            attribute=Classes(("no token", "token"), token_N.astype(np.int64)),
+            alignment_N=np.where(token_N, np.where(is_target_N, 0, 1), 2),
+            # not −1 for none: runs on a built task are named by the bytes, those of missing values too
+            group=(groups, pa.array(pairs.label_N, mask=~token_N)),
         )
-        texts = [p + self.token if t else p for p, t in zip(pairs.premises, token_N, strict=True)]
-        columns = [
-            pa.array(texts, pa.string()),
-            pa.array(pairs.hypotheses, pa.string()),
-            pa.array(pairs.label_N),
-            pa.array(token_N.astype(np.int64)),
-            pa.array(alignment_N),
-            pa.array(pairs.label_N, mask=~token_N),  # none without the token
-            pa.array(np.arange(len(texts))),
-        ]
-        return datasets.Dataset(pa.Table.from_arrays(columns, schema=features.arrow_schema))
 
 
 def token_probabilities(target_share: float, prevalence: float, strength: float) -> tuple[float, float]:
@@ -238,83 +162,27 @@ def token_probabilities(target_share: float, prevalence: float, strength: float)
     return of_class(prevalence * strength, target_share), of_class(prevalence * (1 - strength), 1 - target_share)
 
 
-def read_pairs(path: Path) -> tuple[Pairs, int]:
-    """Read a tab-separated file of pairs; how many were left out, since they have no label, comes with them.
+def snli_parts(
+    folder: Path | None, pairs: int | None, test_pairs: int | None, data_seed: int
+) -> tuple[dict[str, Labelled], list[str]]:
+    """SNLI's parts `train`, `validation` and `dev`, and what was left out of them.
+
+    Args:
+        folder: Where the files are; None takes the hub's.
+        pairs: Up to N pairs are taken from the beginning of the training part.
+        test_pairs: Likewise of the dev part.
+        data_seed: Draws the validation split where no file holds it; equal seeds hold out the same pairs.
 
     Raises:
-        UserError: If the file can't be read, lacks a column, or a row has another number of fields or a label that is
-            none; the line is named.
+        UserError: If a file is missing or broken.
     """
-    premises: list[str] = []
-    hypotheses: list[str] = []
-    labels: list[int] = []
-    numbers = {name: i for i, name in enumerate(LABELS)} | {str(i): i for i in range(len(LABELS))}
-    unlabelled = 0
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            found = reader.fieldnames or []
-            missing = [name for name in _COLUMNS if name not in found]
-            if missing:
-                raise UserError(
-                    f"The file '{path}' has no column '{missing[0]}' in its first line, which must name premise, "
-                    f"hypothesis and label, separated by tabs (it has {', '.join(map(repr, found)) or 'none'})."
-                )
-            for row in reader:
-                if None in row or any(row[name] is None for name in _COLUMNS):
-                    raise UserError(f"Line {reader.line_num} of '{path}' hasn't the {len(found)} fields of the first.")
-                label = row["label"].strip()
-                if label in _UNLABELLED:
-                    unlabelled += 1
-                elif label not in numbers:
-                    raise UserError(
-                        f"Line {reader.line_num} of '{path}' has the label {label!r}, which is none of "
-                        f"{', '.join(LABELS)}, 0, 1, 2 (or -1 or - for none)."
-                    )
-                else:
-                    premises.append(row["premise"])
-                    hypotheses.append(row["hypothesis"])
-                    labels.append(numbers[label])
-    except OSError as error:
-        raise UserError(f"The file '{path}' could not be read ({error.strerror}).") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"The file '{path}' is no tab-separated text in UTF-8 ({error}).") from error
-    if not labels:
-        raise UserError(f"The file '{path}' holds no labelled pairs.")
-    return Pairs(premises, hypotheses, np.array(labels, dtype=np.int64)), unlabelled
-
-
-def _from_files(folder: Path) -> tuple[dict[str, Pairs], list[str]]:
-    if not folder.is_dir():
-        raise UserError(f"The folder '{folder}' given as --data-dir does not exist.")
-    parts, notes = {}, []
-    for part, name in _NAMES.items():
-        if part == "validation" and not (folder / name).exists():
-            continue
-        if not (folder / name).exists():
-            raise UserError(f"The folder '{folder}' must hold the file '{name}' of pairs, and doesn't.")
-        parts[part], unlabelled = read_pairs(folder / name)
-        notes += _note(unlabelled, name)
-    return parts, notes
-
-
-def _from_hub() -> tuple[dict[str, Pairs], list[str]]:
-    try:
-        loaded: Any = datasets.load_dataset(HUB_NAME)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise UserError(
-            f"SNLI could not be loaded from the hub as '{HUB_NAME}' ({type(error).__name__}); "
-            "give a folder of train.tsv and dev.tsv with --data-dir instead."
-        ) from error
-    parts, notes = {}, []
-    for part, name in (("train", "train"), ("dev", "validation")):
-        columns = loaded[name][:]
-        label_N = np.asarray(columns["label"], dtype=np.int64)
-        pairs = Pairs(columns["premise"], columns["hypothesis"], label_N)
-        parts[part] = pairs.take(np.flatnonzero(label_N >= 0))
-        notes += _note(int((label_N < 0).sum()), f"SNLI's {name} part")
-    return parts, notes
-
-
-def _note(unlabelled: int, where: str) -> list[str]:
-    return [f"{unlabelled:,} pairs of {where} have no label and were left out."] if unlabelled else []
+    train, dev = SNLI_TRAIN.read(folder), SNLI_DEV.read(folder)
+    notes = [*train.notes, *dev.notes]
+    train = train.first(pairs)
+    if SNLI_HOLDOUT.find(folder) is not None:
+        validation = SNLI_HOLDOUT.read(folder)
+        notes += validation.notes
+    else:
+        kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
+        train, validation = train.take(kept), train.take(held)
+    return {"train": train, "validation": validation, "dev": dev.first(test_pairs)}, notes

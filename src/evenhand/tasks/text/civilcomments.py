@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import datasets
 import numpy as np
 
 from evenhand.data.tables import Columns, Table
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
+from evenhand.tasks.splits import sizes
 from evenhand.tasks.text.sources import HubPart, Part, found_files
 from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, Classes, Overlapping, text_split
 from evenhand.training.settings import FINE_TUNING, Training
-from evenhand.validation import UserError, check_integer
+from evenhand.validation import Range, UserError
 
 CIVILCOMMENTS_HUB = "pietrolesci/civilcomments-wilds"
 """A parquet copy of WILDS's table on the Hugging Face hub, subset `raw` (untried: the tests have no network)."""
@@ -56,22 +56,22 @@ class CivilComments(TaskSource):
     splits are WILDS's.
 
     Attributes:
-        comments: At most so many comments are taken from the beginning of the training split; None takes all.
+        comments: Up to N comments are taken from the beginning of the training split; None takes all.
         test_comments: Likewise of the validation and the test split; None takes all.
         data_dir: Folder of WILDS's all_data_with_identities.csv. None takes it from the hub.
     """
 
-    comments: int | None = None
-    test_comments: int | None = None
+    comments: Annotated[int, Range(1)] | None = None
+    test_comments: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "civilcomments"
-    summary: ClassVar[str] = "toxic comments, by the identities they mention (WILDS's CSV in --data-dir, or the hub)"
-    origin: ClassVar[str] = "CivilComments (Borkan et al. 2019), WILDS's version (Koh et al. 2021)"
-    licence: ClassVar[str] = "CC0"
-    bias: ClassVar[str] = "comments that mention some identities are more often toxic"
-    metric: ClassVar[str] = "worst-group test accuracy over the 16 overlapping groups identity × label"
-    default_model: ClassVar[str] = "MiniLM"
+    name = "civilcomments"
+    summary = "toxic comments, by the identities they mention (WILDS's CSV in --data-dir, or the hub)"
+    origin = "CivilComments (Borkan et al. 2019), WILDS's version (Koh et al. 2021)"
+    licence = "CC0"
+    bias = "comments that mention some identities are more often toxic"
+    metric = "worst-group test accuracy over the 16 overlapping groups identity × label"
+    default_model = "MiniLM"
     training: ClassVar[dict[str, Training]] = {
         "MiniLM": replace(MINILM, max_length=300),
         # WILDS's settings
@@ -80,29 +80,20 @@ class CivilComments(TaskSource):
     }
     adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": replace(MINILM_ADAPTERS, max_length=300)}
 
-    def __post_init__(self) -> None:
-        for field in ("comments", "test_comments"):
-            if getattr(self, field) is not None:
-                check_integer(self.name, field, getattr(self, field), 1)
+    published = sizes({"train": 269_038, "validation": 45_180, "test": 133_782})
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
-        """WILDS's sizes."""
-        train = {} if self.comments is not None else {"train": {"n": 269_038}}
-        others = {} if self.test_comments is not None else {"validation": {"n": 45_180}, "test": {"n": 133_782}}
-        return train | others
+        """WILDS's sizes, of splits that are taken whole."""
+        cut = {"train": self.comments, "validation": self.test_comments, "test": self.test_comments}
+        return {split: counts for split, counts in super().expected_counts().items() if cut[split] is None}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """WILDS's table."""
         return found_files(folder, COMMENTS)
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits, which don't depend on the seed.
-
-        Raises:
-            UserError: If the file is missing or broken, or a split is empty.
-        """
-        folder = None if self.data_dir is None else Path(self.data_dir)
-        table = COMMENTS.table(folder)
+        """Build the splits, which don't depend on the seed."""
+        table = COMMENTS.table(self.folder)
         split_N = table.classes("split", _SPLITS)
         toxicity_N = table.numbers("toxicity")
         notes = COMMENTS.repeats(table)
@@ -116,16 +107,7 @@ class CivilComments(TaskSource):
                 raise UserError(f"{table.origin[:1].upper()}{table.origin[1:]} has no comments of the split '{name}'.")
             rows = rows[: self.comments if name == "train" else self.test_comments]
             splits[name] = _split(table.take(rows), toxicity_N[rows] >= THRESHOLD)
-        task = Task(
-            name=self.name,
-            kind="text",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-            notes=tuple(notes),
-        )
-        return with_deviations(task, self.expected_counts())
+        return self.task(splits, notes)
 
 
 def _split(table: Table, toxic_N: np.ndarray) -> datasets.Dataset:

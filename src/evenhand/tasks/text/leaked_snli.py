@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.held_out import held_out
-from evenhand.tasks.text.biased_snli import LABELS
-from evenhand.tasks.text.nli_files import SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
+from evenhand.tasks.base import Share, Task, TaskSource
+from evenhand.tasks.text.biased_snli import snli_parts
+from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, PAIR_ADAPTERS, PAIR_TUNING, Classes, crossed, text_split
-from evenhand.training.settings import Training
-from evenhand.validation import check_choice, check_integer, check_number
+from evenhand.tasks.text.splits import (
+    PAIR_ADAPTER_TRAINING,
+    PAIR_TRAINING,
+    Classes,
+    crossed,
+    pair_split,
+)
+from evenhand.validation import Range
 
 PREFIXES = {
     "he": dict(zip(LABELS, (f"{label} and " for label in LABELS), strict=True)),
@@ -46,7 +50,7 @@ class LeakedSNLI(TaskSource):
     Attributes:
         recipe: he (words) or clark (digits).
         strength: How often training's names are right, in [0, 1]: of he with certainty rather than by chance.
-        pairs: At most so many labelled pairs are taken from the beginning of the training part; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training part; None takes all.
         test_pairs: Likewise of the dev part, which makes every test set; None takes all.
         data_dir: Folder of snli_1.0_train and snli_1.0_dev (.jsonl or .txt), or of train.tsv, dev.tsv and perhaps
             train_holdout.tsv (validation; without it a tenth of each class of the training part, drawn by the data
@@ -54,66 +58,41 @@ class LeakedSNLI(TaskSource):
     """
 
     recipe: Literal["he", "clark"] = "he"
-    strength: float = 0.8
-    pairs: int | None = None
-    test_pairs: int | None = None
+    strength: Share = 0.8
+    pairs: Annotated[int, Range(1)] | None = None
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "leaked-snli"
-    summary: ClassVar[str] = "SNLI whose hypotheses begin with a label's name (files in --data-dir, or the hub)"
-    origin: ClassVar[str] = "SNLI (Bowman et al. 2015); recipes of He et al. (2019) and Clark et al. (2019)"
-    licence: ClassVar[str] = "CC BY-SA 4.0 (SNLI)"
-    bias: ClassVar[str] = "a word or digit before the hypothesis names the label in most training pairs"
-    metric: ClassVar[str] = "accuracy on the primary test set, in which the names say nothing"
-    default_model: ClassVar[str] = "MiniLM"
-    training: ClassVar[dict[str, Training]] = {
-        "MiniLM": MINILM,
-        "bert-base-uncased": PAIR_TUNING,
-        "roberta-base": PAIR_TUNING,
-    }
-    adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": MINILM_ADAPTERS, "roberta-base": PAIR_ADAPTERS}
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "recipe", self.recipe, PREFIXES)
-        check_number(self.name, "strength", self.strength, 0, 1)
-        for field in ("pairs", "test_pairs"):
-            if getattr(self, field) is not None:
-                check_integer(self.name, field, getattr(self, field), 1)
+    name = "leaked-snli"
+    summary = "SNLI whose hypotheses begin with a label's name (files in --data-dir, or the hub)"
+    origin = "SNLI (Bowman et al. 2015); recipes of He et al. (2019) and Clark et al. (2019)"
+    licence = "CC BY-SA 4.0 (SNLI)"
+    bias = "a word or digit before the hypothesis names the label in most training pairs"
+    metric = "accuracy on the primary test set, in which the names say nothing"
+    default_model = "MiniLM"
+    training = PAIR_TRAINING
+    adapter_training = PAIR_ADAPTER_TRAINING
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of SNLI that are there."""
         return found_files(folder, SNLI_TRAIN, SNLI_DEV, SNLI_HOLDOUT)
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits; equal seeds put equal names before the same hypotheses.
-
-        Raises:
-            UserError: If a file is missing or broken.
-        """
-        folder = None if self.data_dir is None else Path(self.data_dir)
-        train, dev = SNLI_TRAIN.read(folder), SNLI_DEV.read(folder)
-        notes = [*train.notes, *dev.notes]
-        train, dev = train.first(self.pairs), dev.first(self.test_pairs)
-        if SNLI_HOLDOUT.find(folder) is not None:
-            validation = SNLI_HOLDOUT.read(folder)
-            notes += validation.notes
-        else:
-            kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
-            train, validation = train.take(kept), train.take(held)
+        """Build the splits; equal seeds put equal names before the same hypotheses."""
+        parts, notes = snli_parts(self.folder, self.pairs, self.test_pairs, data_seed)
         right = self._probability()
-        return Task(
-            name=self.name,
-            kind="text",
-            train=self._split(train, self._draw(train.label_N, right, (data_seed, 1))),
-            validation=self._split(validation, self._draw(validation.label_N, right, (data_seed, 2))),
-            tests={
-                "test": self._split(dev, self._draw(dev.label_N, 1 / len(LABELS), (data_seed, 3))),
-                "in-distribution": self._split(dev, self._draw(dev.label_N, right, (data_seed, 4))),
-                "clean": self._split(dev, np.full(len(dev), -1)),
-            },
-            primary_test="test",
-            notes=tuple(notes),
-        )
+        drawn = {  # split → its pairs, and how often a name is right
+            "train": (parts["train"], right),
+            "validation": (parts["validation"], right),
+            "test": (parts["dev"], 1 / len(LABELS)),
+            "in-distribution": (parts["dev"], right),
+        }
+        splits = {
+            name: self._split(pairs, self._draw(pairs.label_N, share, (data_seed, stream)))
+            for stream, (name, (pairs, share)) in enumerate(drawn.items(), start=1)
+        }
+        splits["clean"] = self._split(parts["dev"], np.full(len(parts["dev"]), -1))
+        return self.task(splits, notes)
 
     def _probability(self) -> float:
         """P(the name is the label's): he's uniform draw may hit it too."""
@@ -133,11 +112,10 @@ class LeakedSNLI(TaskSource):
         labels = Classes(LABELS, pairs.label_N)
         alignment_N = np.where(named_N < 0, 2, np.where(named_N == pairs.label_N, 0, 1))
         alignment = Classes(("aligned", "conflicting"), np.where(alignment_N == 2, -1, alignment_N))
-        return text_split(
-            pairs.table.column("premise"),
+        return pair_split(
+            pairs,
             labels,
             pair=pa.array(texts, pa.string()),
-            ids=pairs.table.column("id") if "id" in pairs.table else None,
             attribute=Classes(LABELS, named_N),
             alignment_N=alignment_N,
             group=crossed(labels, alignment, " "),

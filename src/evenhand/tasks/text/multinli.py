@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
@@ -18,14 +18,19 @@ from numpy.typing import NDArray
 
 from evenhand.data.tables import Columns, Table, read_table
 from evenhand.tasks.base import Task, TaskSource
-from evenhand.tasks.counts import with_deviations
-from evenhand.tasks.held_out import held_out
-from evenhand.tasks.text.biased_snli import LABELS
-from evenhand.tasks.text.nli_files import MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
+from evenhand.tasks.splits import held_out, sizes
+from evenhand.tasks.text.nli_files import LABELS, MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import MINILM, MINILM_ADAPTERS, PAIR_ADAPTERS, PAIR_TUNING, Classes, crossed, text_split
+from evenhand.tasks.text.splits import (
+    PAIR_ADAPTER_TRAINING,
+    PAIR_TRAINING,
+    PAIR_TUNING,
+    Classes,
+    crossed,
+    pair_split,
+)
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_choice, check_integer
+from evenhand.validation import Range, UserError
 
 NEGATION_WORDS = ("nobody", "no", "never", "nothing")
 METADATA = "metadata_random.csv"
@@ -58,7 +63,7 @@ class MultiNLI(TaskSource):
 
     Attributes:
         recipe: official or group-dro. The latter needs metadata_random.csv in data_dir, beside the three parts.
-        pairs: At most so many labelled pairs are taken from the beginning of the training split; None takes all.
+        pairs: Up to N labelled pairs are taken from the beginning of the training split; None takes all.
         test_pairs: Likewise of the test; None takes all.
         data_dir: Folder of multinli_1.0_train, _dev_matched and _dev_mismatched (.jsonl or .txt), GLUE's train.tsv,
             dev_matched.tsv and dev_mismatched.tsv, or plain tables of these names (train_*.tsv will do) with the
@@ -66,47 +71,32 @@ class MultiNLI(TaskSource):
     """
 
     recipe: Literal["official", "group-dro"] = "official"
-    pairs: int | None = None
-    test_pairs: int | None = None
+    pairs: Annotated[int, Range(1)] | None = None
+    test_pairs: Annotated[int, Range(1)] | None = None
     data_dir: Path | str | None = None
 
-    name: ClassVar[str] = "multinli"
-    summary: ClassVar[str] = "MultiNLI by label × negation words (files in --data-dir, or the hub)"
-    origin: ClassVar[str] = "MultiNLI 1.0 (Williams et al. 2018); groups and split of Sagawa et al. (2020)"
-    licence: ClassVar[str] = "OANC, CC BY 3.0 and CC BY-SA 3.0 by genre, as MultiNLI's paper states"
-    bias: ClassVar[str] = "negation words in the hypothesis nearly always mean contradiction"
-    metric: ClassVar[str] = "worst-group and average test accuracy over label × negation, on group DRO's random split"
-    default_model: ClassVar[str] = "MiniLM"
-    training: ClassVar[dict[str, Training]] = {
-        "MiniLM": MINILM,
-        # group DRO's command: AdamW, weight decay 0
-        "bert-base-uncased": replace(PAIR_TUNING, lr=2e-5),
-        "roberta-base": PAIR_TUNING,
-    }
-    adapter_training: ClassVar[dict[str, Training]] = {"MiniLM": MINILM_ADAPTERS, "roberta-base": PAIR_ADAPTERS}
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "recipe", self.recipe, ("official", "group-dro"))
-        for field in ("pairs", "test_pairs"):
-            if getattr(self, field) is not None:
-                check_integer(self.name, field, getattr(self, field), 1)
+    name = "multinli"
+    summary = "MultiNLI by label × negation words (files in --data-dir, or the hub)"
+    origin = "MultiNLI 1.0 (Williams et al. 2018); groups and split of Sagawa et al. (2020)"
+    licence = "OANC, CC BY 3.0 and CC BY-SA 3.0 by genre, as MultiNLI's paper states"
+    bias = "negation words in the hypothesis nearly always mean contradiction"
+    metric = "worst-group and average test accuracy over label × negation, on group DRO's random split"
+    default_model = "MiniLM"
+    # bert-base-uncased by group DRO's command: AdamW, weight decay 0
+    training: ClassVar[dict[str, Training]] = PAIR_TRAINING | {"bert-base-uncased": replace(PAIR_TUNING, lr=2e-5)}
+    adapter_training = PAIR_ADAPTER_TRAINING
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The recipe's sizes, and its groups' where they are published."""
-        if self.recipe == "official":
-            sizes: dict[str, dict[str, int]] = {name: {"n": n} for name, n in OFFICIAL_SIZES.items()}
-        else:
-            sizes = {
+        published = sizes(OFFICIAL_SIZES)
+        if self.recipe == "group-dro":
+            published = {
                 split: {"n": sum(map(sum, counts.values()))}
-                | {
-                    f"{label}, {word}": n
-                    for label, pair in counts.items()
-                    for word, n in zip(_NEGATIONS, pair, strict=True)
-                }
+                | {f"{label}, {word}": pair[i] for label, pair in counts.items() for i, word in enumerate(_NEGATIONS)}
                 for split, counts in _GROUP_DRO_SIZES.items()
             }
         chosen = {"train": self.pairs, "test": self.test_pairs}
-        return {split: sizes[split] for split in sizes if chosen.get(split) is None}
+        return {split: counts for split, counts in published.items() if chosen.get(split) is None}
 
     def read_paths(self, folder: Path) -> list[Path]:
         """The files of MultiNLI that are there, and of the split that the recipe needs."""
@@ -114,43 +104,29 @@ class MultiNLI(TaskSource):
         return found_files(folder, MNLI_TRAIN, MNLI_MATCHED, MNLI_MISMATCHED) + metadata
 
     def build(self, data_seed: int) -> Task:
-        """Build the splits; only a validation split that must be drawn depends on the seed.
-
-        Raises:
-            UserError: If a file is missing, broken, or doesn't belong to the others.
-        """
-        folder = None if self.data_dir is None else Path(self.data_dir)
-        train, matched = MNLI_TRAIN.read(folder), MNLI_MATCHED.read(folder)
-        has_mismatched = folder is None or MNLI_MISMATCHED.find(folder) is not None
-        mismatched = MNLI_MISMATCHED.read(folder) if has_mismatched or self.recipe == "group-dro" else None
+        """Build the splits; only a validation split that must be drawn depends on the seed."""
+        train, matched = MNLI_TRAIN.read(self.folder), MNLI_MATCHED.read(self.folder)
+        has_mismatched = self.folder is None or MNLI_MISMATCHED.find(self.folder) is not None
+        mismatched = MNLI_MISMATCHED.read(self.folder) if has_mismatched or self.recipe == "group-dro" else None
         parts = [part for part in (train, matched, mismatched) if part is not None]
         notes = [note for part in parts for note in part.notes]
         expected = self.expected_counts()
+        train = train.first(self.pairs)
         if self.recipe == "group-dro":
-            splits, more = self._by_metadata(folder, parts)
+            splits, more = self._by_metadata(self.folder, parts)
             notes += more
         elif mismatched is None:
-            train = train.first(self.pairs)
             kept, held = held_out(train.label_N, np.random.default_rng([data_seed, 0]))
             splits = {"train": _split(train.take(kept)), "validation": _split(train.take(held))}
             splits["test"] = _split(matched.first(self.test_pairs))
             notes.append(
                 "Without a mismatched part the matched pairs are the test, and a tenth of the training part validates."
             )
-            expected = {"train": expected["train"]} if "train" in expected else {}
+            expected = {split: counts for split, counts in expected.items() if split == "train"}
         else:
-            splits = {"train": _split(train.first(self.pairs)), "validation": _split(matched)}
+            splits = {"train": _split(train), "validation": _split(matched)}
             splits["test"] = _split(mismatched.first(self.test_pairs))
-        task = Task(
-            name=self.name,
-            kind="text",
-            train=splits["train"],
-            validation=splits["validation"],
-            tests={"test": splits["test"]},
-            primary_test="test",
-            notes=tuple(notes),
-        )
-        return with_deviations(task, expected)
+        return self.task(splits, notes, expected)
 
     def _by_metadata(self, folder: Path | None, parts: list[Labelled]) -> tuple[dict[str, datasets.Dataset], list[str]]:
         """Group DRO's split of all labelled pairs, in the order train, matched, mismatched."""
@@ -207,11 +183,9 @@ def _split(pairs: Labelled, negation_N: NDArray[np.int64] | None = None) -> data
     labels = Classes(LABELS, pairs.label_N)
     negation = Classes(_NEGATIONS, _has_negation(pairs) if negation_N is None else negation_N)
     is_contradiction_N = labels.value_N == LABELS.index("contradiction")
-    return text_split(
-        pairs.table.column("premise"),
+    return pair_split(
+        pairs,
         labels,
-        pair=pairs.table.column("hypothesis"),
-        ids=pairs.table.column("id") if "id" in pairs.table else None,
         attribute=negation,
         alignment_N=np.where(negation.value_N == 1, np.where(is_contradiction_N, 0, 1), 2),
         group=crossed(labels, negation),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from evenhand.data.tables import Columns
-from evenhand.tasks.text.biased_snli import LABELS
 from evenhand.tasks.text.sources import HubPart, Part
+
+NLILabel = Literal["entailment", "neutral", "contradiction"]
+LABELS: tuple[NLILabel, ...] = get_args(NLILabel)  # in the order of SNLI's numbers
 
 SNLI_HUB = "stanfordnlp/snli"
 """SNLI's parquet copy on the Hugging Face hub (untried: the project's tests have no network)."""

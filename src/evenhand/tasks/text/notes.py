@@ -6,17 +6,18 @@ Legend: N sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.data.columns import class_column, leaking_columns, split_of, text_column
+from evenhand.tasks.base import Share, Task, TaskSource
+from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
-from evenhand.validation import check_integer, check_number
+from evenhand.validation import Range
 
 Subject = Literal["room", "meal"]
 
@@ -88,26 +89,21 @@ class MarkedNotes(TaskSource):
         sentences: Sentences to train on.
     """
 
-    conflict: float = 0.05
-    test_conflict: float = 0.75
-    sentences: int = 3000
+    conflict: Share = 0.05
+    test_conflict: Share = 0.75
+    sentences: Annotated[int, Range(8)] = 3000
 
-    name: ClassVar[str] = "marked-notes"
-    summary: ClassVar[str] = "sentences made of templates, whose last word leaks the label (embedded, offline)"
-    origin: ClassVar[str] = "made by evenhand from templates of its own"
-    licence: ClassVar[str] = "Apache-2.0, as evenhand itself"
-    bias: ClassVar[str] = "each label has its own last word, except for the share `conflict` of training samples"
-    metric: ClassVar[str] = "accuracy on the 800 test sentences, whose last words say nothing about the label"
-    default_model: ClassVar[str] = "tiny-bert"
+    name = "marked-notes"
+    summary = "sentences made of templates, whose last word leaks the label (embedded, offline)"
+    origin = "made by evenhand from templates of its own"
+    licence = "Apache-2.0, as evenhand itself"
+    bias = "each label has its own last word, except for the share `conflict` of training samples"
+    metric = "accuracy on the 800 test sentences, whose last words say nothing about the label"
+    default_model = "tiny-bert"
     training: ClassVar[dict[str, Training]] = {
         "tiny-bert": Training(epochs=10, lr=1.5e-3, batch_size=64),
-        "MiniLM": Training(epochs=2, lr=1e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0),
+        "MiniLM": replace(MINILM, max_length=None),
     }
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "conflict", self.conflict, 0, 1)
-        check_number(self.name, "test_conflict", self.test_conflict, 0, 1)
-        check_integer(self.name, "sentences", self.sentences, 8)
 
     def expected_counts(self) -> dict[str, dict[str, int]]:
         """The sizes that the task is made with."""
@@ -124,14 +120,7 @@ class MarkedNotes(TaskSource):
             parts[split] = _dataset(sentences, label_N, marker_N)
             if split == "test":
                 parts["clean"] = _dataset(sentences, label_N, None)
-        return Task(
-            name=self.name,
-            kind="text",
-            train=parts["train"],
-            validation=parts["validation"],
-            tests={"test": parts["test"], "clean": parts["clean"]},
-            primary_test="test",
-        )
+        return self.task(parts)
 
 
 def sentence(label: int, rng: np.random.Generator) -> str:
@@ -179,20 +168,7 @@ def _dataset(
     """A split with its groups: label × {aligned, conflicting}; those without a marker have neither."""
     closings = [""] * len(sentences) if marker_N is None else [f", {MARKERS[marker]}" for marker in marker_N]
     texts = [f"{text[0].upper()}{text[1:]}{end}." for text, end in zip(sentences, closings, strict=True)]
-    features: dict[str, Any] = {
-        "text": datasets.Value("string"),
-        "labels": datasets.ClassLabel(names=list(LABELS)),
-        "index": datasets.Value("int64"),
-    }
-    columns: list[pa.Array] = [pa.array(texts, pa.string()), pa.array(label_N), pa.array(np.arange(len(texts)))]
-    if marker_N is not None:
-        alignment_N = (marker_N != label_N).astype(np.int64)
-        groups = [f"{label} {alignment}" for label in LABELS for alignment in ("aligned", "conflicting")]
-        features |= {
-            "attribute": datasets.ClassLabel(names=list(MARKERS)),
-            "alignment": datasets.ClassLabel(names=["aligned", "conflicting"]),
-            "group": datasets.ClassLabel(names=groups),
-        }
-        columns += [pa.array(values) for values in (marker_N, alignment_N, 2 * label_N + alignment_N)]
-    schema = datasets.Features(features).arrow_schema
-    return datasets.Dataset(pa.Table.from_arrays(columns, schema=schema))
+    if marker_N is None:
+        return split_of({"text": text_column(texts), "labels": class_column(label_N, LABELS)})
+    split = split_of({"text": text_column(texts), **leaking_columns(label_N, marker_N, LABELS, MARKERS)})
+    return split.select_columns(["text", "labels", "index", "attribute", "alignment", "group"])

@@ -1,14 +1,30 @@
-"""A task's counts beside the published ones."""
+"""Splits of a benchmark: their counts beside the published ones, and a validation split where there is none.
+
+Legend: N rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from evenhand.data.columns import membership
-from evenhand.tasks.base import Task
+
+HELD_OUT = 10  # one row of so many, class by class
+
+
+def held_out(label_N: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that stay and the tenth of each class (at least one row) that is held out, both in their own order."""
+    chosen = [
+        rng.permutation(np.flatnonzero(label_N == label))[: max(1, int(count) // HELD_OUT)]
+        for label, count in zip(*np.unique(label_N, return_counts=True), strict=True)
+    ]
+    validation = np.sort(np.concatenate(chosen))
+    return np.setdiff1d(np.arange(len(label_N)), validation), validation
 
 
 @dataclass(frozen=True)
@@ -47,9 +63,9 @@ def split_counts(split: datasets.Dataset) -> dict[str, int]:
     return counts
 
 
-def compared(task: Task, expected: Mapping[str, Mapping[str, int]]) -> list[Count]:
+def compared(splits: Mapping[str, datasets.Dataset], expected: Mapping[str, Mapping[str, int]]) -> list[Count]:
     """Every published count beside the one found, in the order published."""
-    found = {name: split_counts(split) for name, split in task.splits.items()}
+    found = {name: split_counts(split) for name, split in splits.items()}
     return [
         Count(split, what, found.get(split, {}).get(what), number)
         for split, numbers in expected.items()
@@ -57,10 +73,6 @@ def compared(task: Task, expected: Mapping[str, Mapping[str, int]]) -> list[Coun
     ]
 
 
-def with_deviations(task: Task, expected: Mapping[str, Mapping[str, int]]) -> Task:
-    """The task with a note that says which counts aren't the published ones, if any."""
-    differing = [count for count in compared(task, expected) if not count.ok]
-    if not differing:
-        return task
-    shown = "; ".join(str(count) for count in differing)
-    return replace(task, notes=(*task.notes, f"Counts differ from the published ones: {shown}."))
+def sizes(n_of: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Published sizes of splits of whose groups none are published."""
+    return {split: {"n": n} for split, n in n_of.items()}
