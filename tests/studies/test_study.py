@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_the_command_ends_with_the_report(tmp_path: Path, capsys: pytest.Capture
     )
     assert main(["study", "s.yaml"]) == 0
     captured = capsys.readouterr()
-    assert "[1/1] ERM, seed 0: conflicting " in captured.err
+    assert re.search(r"\[1/1\] ERM, seed 0: aligned [\d.]+ %, conflicting ", captured.err)
     assert captured.out.splitlines() == [
         "Mine: 1 done",
         "Report: runs/s/report.html",

@@ -25,7 +25,7 @@ from evenhand.gradients.norm_batches import Batch, batches, scoring_order
 from evenhand.gradients.norm_pass import NormPass, requiring_gradients
 from evenhand.gradients.parameters import Source, selected_parameters
 from evenhand.models.heads import head_of
-from evenhand.models.inference import eval_mode
+from evenhand.models.inference import eval_mode, is_out_of_memory
 from evenhand.validation import Range, UserError, check_integer, check_value
 
 Norm = Literal["l1", "l2", "linf", "l2sq"] | Annotated[float, Range(0, low_open=True)]
@@ -159,17 +159,13 @@ class _Halving:
         try:
             return torch.cat([self.score(batch[i : i + limit]) for i in range(0, len(batch), limit)])
         except RuntimeError as error:
-            if limit == 1 or not _is_out_of_memory(error):
+            if limit == 1 or not is_out_of_memory(error):
                 raise
         # outside the handler, whose traceback would keep the failed pass's tensors
         self.limit = limit // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return self(batch)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
 
 
 @contextmanager

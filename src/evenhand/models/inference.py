@@ -114,6 +114,8 @@ class Call:
             logits_of(outputs, labels_B)
             return outputs
         except Exception as error:  # a model may raise anything where it misses its labels
+            if is_out_of_memory(error):
+                raise
             failure = error
         # outside the handler, whose traceback would keep the failed pass's tensors
         try:
@@ -123,6 +125,11 @@ class Call:
             raise failure from None
         self.labelled = True
         return outputs
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a batch was too large for the device's memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error) or "allocate memory" in str(error)
 
 
 def takes_labels(model: nn.Module) -> bool:
