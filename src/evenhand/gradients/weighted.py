@@ -173,12 +173,13 @@ class WeightedGradients:
                 self._verify(loss, loss_B, reduce, backward)
             for p in sums.keys() & self._single:
                 add(self._bias.sums, p, sums[p])
-        if second := self._second():
-            self._second_backward(reduce(weight_B * loss_B), second, backward)
+        self._second_backward(reduce(weight_B * loss_B), self._second(), backward)
         return loss.detach()
 
     def _second_backward(self, loss: Tensor, parameters: list[nn.Parameter], backward: Backward) -> None:
-        """Add the gradient of reduce(w·l) with respect to some parameters to b, leaving `.grad` as it is."""
+        """Add the gradient of reduce(w·l) to the b of some parameters, if there are any; `.grad` stays as it is."""
+        if not parameters:
+            return
         for p, gradient in zip(parameters, gradients_beside(loss, parameters, self._trainable, backward), strict=True):
             if gradient is not None:
                 add(self._bias.sums, p, gradient)
