@@ -46,7 +46,7 @@ def test_the_card_beside_the_weights_holds_the_records_numbers(tiny_task: Task, 
         ends = wilson(value, size)
         shown = "–" if ends is None else f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}"
         assert tables(primary)[group] == [str(size), expected, shown]
-    assert "from evenhand.models.source import load_model" in card.text
+    assert "from evenhand.models import load_model" in card.text
     assert "no command repeats this run" in card.text  # the task was built in Python
 
 

@@ -24,11 +24,11 @@ from evenhand.evaluation.progress import Progress
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.methods.base import OneStage
 from evenhand.methods.folds import biased_folds
-from evenhand.models.inference import logits_and_labels
+from evenhand.models.inference import logits_and_labels, ready
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
-from evenhand.runs.stored_run import StoredRun, ready
+from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from transformers import default_data_collator
 from evenhand.data.rows import Collator, TokenRows
 from evenhand.losses import true_class_probability
 from evenhand.validation import UserError
+
+if TYPE_CHECKING:
+    pass
 
 
 @contextmanager
@@ -196,3 +199,12 @@ def loss_of(outputs: Any) -> Tensor | None:
     else:
         loss = getattr(outputs, "loss", None)
     return loss.mean() if isinstance(loss, Tensor) else None
+
+
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+
+
+def ready(model: AnyModel, device: torch.device) -> AnyModel:
+    """The model on its device, in eval mode."""
+    model.to(device)
+    return model.eval()

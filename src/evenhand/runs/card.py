@@ -210,7 +210,7 @@ def _loading(record: dict[str, Any]) -> list[str]:
         ]
     else:
         code = [
-            "from evenhand.models.source import load_model",
+            "from evenhand.models import load_model",
             "",
             'model = load_model(".")  # this folder; reads uint8 pixel_values of shape (B, channels, height, width)',
         ]

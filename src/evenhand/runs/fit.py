@@ -19,13 +19,14 @@ from evenhand.evaluation.progress import Progress
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
+from evenhand.models.inference import ready
 from evenhand.models.saved import load_model
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
 from evenhand.runs.prepared import Asked, prepare
 from evenhand.runs.record import read_json
 from evenhand.runs.shared_stages import SharedStages
-from evenhand.runs.stored_run import StoredRun, ready
+from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task, TaskSource
 from evenhand.training.processes import Team, process_of, share_of
 from evenhand.training.stage import untouched_surroundings

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -47,6 +47,7 @@ from evenhand.training.stage import train_stage
 
 if TYPE_CHECKING:
     from peft import PeftModel
+from evenhand.models.inference import ready
 
 SELECTION = "last epoch"
 
@@ -390,12 +391,3 @@ class StoredRun:
             "commit": source_commit(),
             "machine": machine(self.device),
         }
-
-
-AnyModel = TypeVar("AnyModel", bound=nn.Module)
-
-
-def ready(model: AnyModel, device: torch.device) -> AnyModel:
-    """The model on its device, in eval mode."""
-    model.to(device)
-    return model.eval()
