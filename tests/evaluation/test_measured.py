@@ -13,7 +13,7 @@ from torch import nn
 
 import evenhand as eh
 from evenhand.data.rows import Rows, collator_for
-from evenhand.evaluation.measured import evaluate
+from evenhand.evaluation.measured import split_result
 from evenhand.tasks.base import Task
 from evenhand.tasks.text.splits import Classes, text_split
 from evenhand.validation import UserError
@@ -58,11 +58,11 @@ def test_the_predicted_class_is_merged_and_not_its_probability() -> None:
     logits = [[1.0, 0.9, 0.9], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]]
     rows = Rows(test, ["labels", "index"])
     collate = collator_for(lambda batch: {"row": torch.from_numpy(np.ascontiguousarray(batch["index"]))})
-    result = evaluate(Fixed(logits), test, rows, collate, merging.train, merging.test_classes("binary"))
+    result = split_result(Fixed(logits), test, rows, collate, merging.train, merging.test_classes("binary"))
     assert result.predicted_N.tolist() == [0, 1, 1, 1, 0]
     assert result.metrics["average"] == pytest.approx(3 / 5)
     assert result.metrics["by_group"] == {"entailment": 0.5, "non-entailment": pytest.approx(2 / 3)}
-    unmerged = evaluate(Fixed(logits), test, rows, collate, merging.train)
+    unmerged = split_result(Fixed(logits), test, rows, collate, merging.train)
     assert unmerged.metrics["average"] == pytest.approx(2 / 5)
 
 

@@ -63,7 +63,7 @@ def sizes_and_chance(split: datasets.Dataset) -> dict[str, Any]:
     return {"n": len(split), "classes": classes, **counts, "constant": constant}
 
 
-def evaluate(
+def split_result(
     model: nn.Module,
     split: datasets.Dataset,
     rows: AnyRows,

@@ -24,7 +24,7 @@ from evenhand.data.augmentation import Augmenting
 from evenhand.data.columns import membership
 from evenhand.data.rows import Collator, collator_for, model_rows
 from evenhand.evaluation.curves import Curve, ValidationRows
-from evenhand.evaluation.measured import SplitResult, evaluate, sample_predictions, sizes_and_chance
+from evenhand.evaluation.measured import SplitResult, sample_predictions, sizes_and_chance, split_result
 from evenhand.evaluation.progress import Progress
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.methods.base import Init, OneStage, nothing_done
@@ -268,7 +268,7 @@ class StoredRun:
         clock = time.perf_counter()
         train = self.task.train
         results = {
-            name: evaluate(model, split, self.rows[name], self.collate, train, self.task.test_classes(name))
+            name: split_result(model, split, self.rows[name], self.collate, train, self.task.test_classes(name))
             for name, split in self.task.splits.items()
             if name != "train"
         }

@@ -81,7 +81,32 @@ def train_stage(
     """
     if sampling is not None:
         warn_of_collapse(normalized(sampling))
-    steps_per_epoch = math.ceil(len(rows) / training.batch_size)
+    trainer = Trainer(
+        model,
+        _arguments(training, seed, device, scratch),
+        train_dataset=rows,
+        data_collator=collate,
+        method=method,
+        sampling=sampling,
+        signal_probs=signal_probs,
+        companion=companion,
+        optimizers=_optimizer(model.to(device), training, math.ceil(len(rows) / training.batch_size)),
+        callbacks=[_Telling(model, on_step, on_epoch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with _quick_attention(model, training, device):
+        trainer.train()
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    if not finite or not all(math.isfinite(loss) for loss in losses):
+        raise StageError(
+            f"The stage '{name}' diverged: its weights or its loss are no longer finite after "
+            f"{trainer.state.global_step} steps."
+        )
+    return StageReport(trainer.state.global_step, losses, _idle_reason(trainer, sampling, signal_probs))
+
+
+def _arguments(training: Training, seed: int, device: torch.device, scratch: Path) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(scratch),
         num_train_epochs=training.epochs,
@@ -103,29 +128,7 @@ def train_stage(
         disable_tqdm=True,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a stage trains on one GPU, however many there are
-    trainer = Trainer(
-        model,
-        arguments,
-        train_dataset=rows,
-        data_collator=collate,
-        method=method,
-        sampling=sampling,
-        signal_probs=signal_probs,
-        companion=companion,
-        optimizers=_optimizer(model.to(device), training, steps_per_epoch),
-        callbacks=[_Telling(model, on_step, on_epoch)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    with _quick_attention(model, training, device):
-        trainer.train()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    if not finite or not all(math.isfinite(loss) for loss in losses):
-        raise StageError(
-            f"The stage '{name}' diverged: its weights or its loss are no longer finite after "
-            f"{trainer.state.global_step} steps."
-        )
-    return StageReport(trainer.state.global_step, losses, _idle_reason(trainer, sampling, signal_probs))
+    return arguments
 
 
 def _idle_reason(
