@@ -18,7 +18,7 @@ from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
 from evenhand.methods.even import UNSURE, Balanced, Drawn
 from evenhand.methods.objective import WeightRange
 from evenhand.methods.pgd import Weighted
-from evenhand.runs.read import read_record
+from evenhand.runs.read import find_records
 from evenhand.tasks import Task
 
 P = np.array([0.2, 0.9, 0.5], dtype=np.float32)
@@ -50,7 +50,7 @@ def test_a_run_that_became_erm_says_so(method: Method, reason: str, tiny_task: T
     said = f"{method.title} did nothing here, so it trained as ERM does: {reason}"
     assert result.record["did_nothing"] == reason
     assert result.record["notes"][-1] == f"{said}."
-    assert read_record(tmp_path / "run" / "record.json").did_nothing == reason
+    assert [record.did_nothing for record in find_records(tmp_path / "run")] == [reason]
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert f"**{method.title} did nothing here**, so this model is one of plain training (ERM): {reason}." in card
     assert said in _ending(result.record)
