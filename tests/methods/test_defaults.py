@@ -16,6 +16,7 @@ import evenhand as eh
 from evenhand.cli.parser import _parse
 from evenhand.methods import METHODS
 from evenhand.runs.configuration import Configuration, changed_fields
+from evenhand.runs.ledger import runs_below
 from evenhand.runs.read import checked_record
 from evenhand.studies.plan import read_plan
 from report_records import record
@@ -95,18 +96,14 @@ def test_commands_of_older_records_still_repeat_their_runs(settings: dict[str, A
     assert checked_record(entry, Path("r"), source=Path("r")).command == f"evenhand train edge {now}"
 
 
-def committed() -> list[Path]:
-    return sorted((ROOT / "results").glob("*/*/record.json"))
-
-
 def test_settings_of_committed_records_make_their_methods_again() -> None:
     seen: set[str] = set()
-    for path in committed():
-        found = json.loads(path.read_text(encoding="utf-8"))["method"]
+    for run in runs_below(ROOT / "results"):
+        found = run.raw["method"]
         key = json.dumps(found, sort_keys=True)
         if key not in seen:
             seen.add(key)
-            assert METHODS[found["name"]](**found["settings"]).settings() == found["settings"], path
+            assert METHODS[found["name"]](**found["settings"]).settings() == found["settings"], run.source
     assert len(seen) > 50
 
 

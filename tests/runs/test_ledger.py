@@ -56,7 +56,7 @@ def test_a_line_holds_all_that_is_read_of_a_run(tmp_path: Path) -> None:
     )
     failed = made("a", "failed", error="why")
     add_lines(tmp_path, [whole, failed], {"b": samples(), "a": {"samples": []}})
-    kept = {key: value for key, value in whole.items() if key not in ("labels", "kind", "loader")}
+    kept = {key: value for key, value in whole.items() if key not in ("kind", "loader")}
     kept["stages"] = [{"name": "erm", "steps": 9}]
     assert [run.raw for run in runs_of_study(tmp_path)] == [failed, kept]
     assert "metrics" not in json.loads(
@@ -342,3 +342,10 @@ def test_git_merges_what_two_machines_have_added(tmp_path: Path, monkeypatch: py
     add_lines(folder, [], {})
     assert sum(map(len, lines(folder).values())) == len(expected)
     assert all(path.stat().st_size <= size for path in folder.glob("*.jsonl"))
+
+
+def test_lines_of_runs_that_are_left_out_go(tmp_path: Path) -> None:
+    add_lines(tmp_path, [made("a"), made("b")], {"a": samples()})
+    add_lines(tmp_path, [made("c")], {}, without={"a"})
+    assert lines(tmp_path, "runs") == {"runs.jsonl": ["b", "c"]}
+    assert lines(tmp_path, "samples") == {"samples.jsonl": []}
