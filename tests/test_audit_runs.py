@@ -76,11 +76,12 @@ def refusal(*arguments: Any, **options: Any) -> str:
 def asked_by_halves(run: Path, task: Task) -> Any:
     """Each training sample's norm under the biased model of a run of Even that didn't see it."""
     part_N = np.random.default_rng(0).permutation(len(task.train)) * 2 // len(task.train)
-    rows = task.train.with_format("torch")
-    collate = lambda rows: {  # noqa: E731
-        "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
-        "labels": torch.stack([row["labels"] for row in rows]),
-    }
+    rows = task.train.with_format("numpy")
+
+    def collate(batch: Any) -> dict[str, torch.Tensor]:
+        pixels = np.stack([row["pixel_values"] for row in batch]).astype(np.uint8)
+        return {"pixel_values": torch.from_numpy(pixels), "labels": torch.tensor([int(row["labels"]) for row in batch])}
+
     of_model = [
         eh.gradient_norms(load_model(run / "stages" / f"biased-{k + 1}" / "model"), rows, collate_fn=collate)
         for k in range(2)

@@ -155,7 +155,7 @@ def _frame(
     samples = len(label_N)
     train = _of_split(task, "train", Answers(scored.score_SN, scored.probability_NC), scored.seeds, samples)
     pointed = [task.label_names[label] if label >= 0 else None for label in hint.pointed(samples)]
-    place = train.columns.get_loc("rank") + 1  # type: ignore[operator]
+    place = list(train.columns).index("rank") + 1
     train.insert(place, "shortcut_points_to", np.array(pointed, dtype=object))
     train.insert(place + 1, "suspect_label", pd.array(np.isin(np.arange(samples), suspect_rows), dtype="boolean"))
     others = [_of_split(task, name, of, scored.seeds, samples) for name, of in scored.elsewhere.items()]

@@ -89,7 +89,7 @@ class Audit:
     @property
     def training(self) -> pd.DataFrame:
         """The rows of the training samples, on which all findings rest."""
-        return self.frame[self.frame["split"] == "train"]
+        return self.frame.loc[(self.frame["split"] == "train").to_numpy()]
 
     def summary(self) -> str:
         """The result in a few lines."""

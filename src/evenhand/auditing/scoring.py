@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -205,11 +206,11 @@ class _Asking:
 
     def __init__(self, run: StoredRun, model: nn.Module, scoring: Scoring, path: Path) -> None:
         self.run, self.model, self.scoring, self.path = run, model, scoring, path
-        self.kept: dict[str, NDArray[np.float64]] | None = None
+        self.kept: dict[str, NDArray[Any]] | None = None
         if path.exists():
             with np.load(path) as arrays:
                 self.kept = dict(arrays)
-        self.found: dict[str, NDArray[np.float64]] = {}
+        self.found: dict[str, NDArray[Any]] = {}
 
     def of(self, name: str, split: datasets.Dataset, rows: NDArray[np.int64]) -> _OfSplit:
         """Norms and class probabilities of some rows of a split, in their order."""
@@ -271,7 +272,8 @@ def _check_data(
             f"samples; {wanted}."
         )
     again_N = probability_NC[np.arange(len(rows)), column_values(split, "labels")[rows]]
-    if np.mean(np.abs(again_N - told_N[rows]) > _TOLERANCE) > 0.1:
+    scale_N = np.maximum(again_N, told_N[rows]) + 1e-3
+    if np.mean(np.abs(again_N - told_N[rows]) / scale_N > _TOLERANCE) > 0.1:
         raise UserError(
             f"The probabilities in '{path}' don't match the data: computed again, the samples have other ones; "
             f"{wanted}."

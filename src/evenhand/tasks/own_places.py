@@ -14,15 +14,14 @@ from datasets.exceptions import DatasetsError
 from evenhand.batches import silent_datasets
 from evenhand.tasks.own_beside import HubColumns, TableColumns
 from evenhand.tasks.own_columns import Part, split_named
+from evenhand.tasks.own_formats import is_table, table_format
 from evenhand.tasks.own_images import as_pictures, folder_digest, has_pictures, read_folder, table_pictures_digest
 from evenhand.tasks.own_reading import (
     Role,
     check_columns,
     column_names,
     file_digest,
-    is_table,
     read_table,
-    table_format,
 )
 from evenhand.validation import UserError
 
