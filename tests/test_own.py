@@ -672,7 +672,9 @@ def test_other_columns_are_kept_beside_the_rows_and_are_no_inputs(tmp_path: Path
 
 
 def test_columns_that_only_some_lines_or_files_have(tmp_path: Path) -> None:
-    lines = [{"text": f"text {i}", "label": "ab"[i % 2], **({"late": {"deep": i}} if i > 20 else {})} for i in range(60)]
+    lines: list[dict[str, Any]] = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(60)]
+    for i in range(21, 60):
+        lines[i]["late"] = {"deep": i}
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     task = OwnData(data=tmp_path / "rows.jsonl", text="text").build(0)
     assert task.beside is not None

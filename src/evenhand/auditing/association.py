@@ -175,7 +175,7 @@ def pooled_separations(match_N: NDArray[np.int64], kept_N: NDArray[np.bool_], sc
     found = []
     for member_N, higher in ((against_N, True), (aligned_N, False)):
         count_C = np.bincount(label_N[member_N], minlength=classes).astype(np.float64)
-        ranks_C = np.bincount(label_N, weights=left.rank_N * member_N, minlength=classes)
+        ranks_C = np.bincount(label_N, left.rank_N * member_N, classes).astype(np.float64)
         found.append(separation(count_C[None], ranks_C[None], left.size_C, higher=higher))
     return found
 

@@ -107,7 +107,8 @@ def _as_text(series: Any, held: Any) -> NDArray[Any]:
 
 def _numbers(text_N: NDArray[Any]) -> NDArray[np.float64]:
     """Entries as numbers; NaN for words, and for names such as 007."""
-    number_N = pd.to_numeric(pd.Series(text_N), errors="coerce").to_numpy(dtype=np.float64)
+    parsed: Any = pd.to_numeric(pd.Series(text_N), errors="coerce")
+    number_N: NDArray[np.float64] = parsed.to_numpy(dtype=np.float64)
     if any(_NO_NUMBER.match(text) and "." not in text for text in text_N):
         return np.full(len(text_N), np.nan)
     return number_N
@@ -149,9 +150,14 @@ def _tenths(number_N: NDArray[np.float64]) -> NDArray[Any]:
         parts = max(1, round(TENTHS * len(rest) / len(number_N)))
         edges = np.unique(np.quantile(rest, np.arange(1, parts) / parts, method="inverted_cdf"))
         codes = np.searchsorted(edges, rest)
-        ranges = {c: f"{rest[codes == c].min():.4g} to {rest[codes == c].max():.4g}" for c in np.unique(codes)}
+        ranges = {c: _range(rest[codes == c]) for c in np.unique(codes)}
         text_N[rest_N] = [ranges[c] for c in codes]
     return text_N
+
+
+def _range(numbers: NDArray[np.float64]) -> str:
+    low, high = f"{numbers.min():.4g}", f"{numbers.max():.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _parsed_dates(text_N: NDArray[Any], given: NDArray[np.bool_]) -> Any:

@@ -45,7 +45,7 @@ TELLING = 0.8
 FOLLOWED = 0.5
 """How bright or long inputs are often belongs to what they show: the model must follow it where it misleads."""
 LEAST_REST = 0.25
-"""Where fewer samples than this share are in no part of a number that points anywhere, those parts are compared alone."""
+"""Where fewer samples than this share are in parts of a number that point nowhere, the others are compared alone."""
 CLEAR = 0.8
 """Of the parts that a number is cut into, only those are compared by their scores that point to a class at least this
 much as clearly as the clearest."""

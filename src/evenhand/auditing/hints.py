@@ -77,11 +77,14 @@ class Hint:
             pointed_N = np.where(finding.match_N >= 0, finding.match_N, pointed_N)
         return pointed_N
 
-    def explained(self, label_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which samples go against anything that was found, be it an association only, shape (N,)."""
+    def explained(self, label_N: NDArray[np.int64], predicted_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which samples go against a shortcut, or against an association that points to what they are taken for."""
         explained_N = np.zeros(len(label_N), dtype=bool)
         for finding in self.findings:
-            explained_N |= (finding.match_N >= 0) & (finding.match_N != label_N)
+            against_N = (finding.match_N >= 0) & (finding.match_N != label_N)
+            if finding.verdict == "association":
+                against_N &= finding.match_N == predicted_N
+            explained_N |= against_N
         return explained_N
 
 

@@ -70,9 +70,10 @@ def find_opposites(
     score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
 ) -> Opposites:
     """Whether scores concentrate on few samples with sure opposite predictions that nothing found explains."""
-    right_N = probability_NC.argmax(axis=1) == label_N
+    predicted_N = probability_NC.argmax(axis=1)
+    right_N = predicted_N == label_N
     confident_N = probability_NC.max(axis=1) >= CONFIDENT
-    wrong_N = ~right_N & ~hint.explained(label_N)
+    wrong_N = ~right_N & ~hint.explained(label_N, predicted_N)
     ranking = order(score_N)
     rows = ranking[(wrong_N & confident_N)[ranking]]
     mass = float(score_N[rows].sum() / score_N.sum())
@@ -90,7 +91,7 @@ def find_suspects(
     predicted_N = probability_NC.argmax(axis=1)
     confident_N = probability_NC.max(axis=1) >= CONFIDENT
     right_N = predicted_N == label_N
-    explained_N = hint.explained(label_N)
+    explained_N = hint.explained(label_N, predicted_N)
     other = first[confident_N[first] & ~right_N[first]]
     reliable_N = _reliable(predicted_N, hint.pointed(len(score_N)), confident_N, right_N)
     rows = other[~explained_N[other] & reliable_N[other]]

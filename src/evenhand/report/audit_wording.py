@@ -112,9 +112,9 @@ FINDINGS_NOTE = (
     "on, and where samples against it outscore classmates 75 % of the time, a shortcut is called likely, otherwise "
     "weak. How bright, sharp, large or long inputs are must also be followed: the biased model takes half of the "
     "samples against it, or more, for the class that it points to. A leak tells the class of 95 % of its samples or "
-    "more with fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with a gain of "
-    "5 % or more that is right on 80 % stands here too, though the scores don’t show that it is used. Whether a "
-    "value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
+    "more with fewer than 10 against it, so the scores have nothing to go by, and no method has. An association with "
+    "a gain of 5 % or more that is right on 80 % stands here too, though the scores don’t show that it is used. "
+    "Whether a value is a shortcut or an honest feature of its class is yours to judge: data can’t tell."
 )
 ASSOCIATIONS_NOTE = (
     "Labels say that these point to a class, but the scores don’t say that the biased models use them, or no sample "
@@ -123,9 +123,10 @@ ASSOCIATIONS_NOTE = (
 WRONG_LABELS_NOTE = (
     "High scores also mark wrong labels: whatever goes against what is easy to learn scores high. Below are samples "
     "among the highest scores that the biased models take, with a probability of 90 % or more, for another class, "
-    "and where they are right on 90 % or more of the samples that they predict so; the least likely labels first. A "
-    "sample that goes against anything found above, be it an association only, is none. This is a suspicion, not a "
-    "finding: a model errs too, so look at them. Training that draws by scores draws wrong labels often too."
+    "and where they are right on 90 % or more of the samples that they predict so; the least likely labels first. "
+    "A sample that goes against a leak or a shortcut is none, nor one whose prediction an association explains. This "
+    "is a suspicion, not a finding: a model errs too, so look at them. Training that draws by scores draws wrong "
+    "labels often too."
 )
 AGAINST_THE_REST_NOTE = (
     "These samples go against what the biased models are sure of, and nothing tested explains why: either their labels "

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from evenhand.batches import arrow_table
 from evenhand.tasks.base import BesideColumns
 from evenhand.tasks.own_columns import Part
-from evenhand.tasks.own_reading import all_column_names, read_table, table_format, told
+from evenhand.tasks.own_formats import table_format
+from evenhand.tasks.own_reading import all_column_names, read_table, told
 
 Found = tuple[datasets.Dataset | None, list[str]]
 """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""

@@ -15,6 +15,7 @@ from evenhand.batches import silent_datasets
 from evenhand.files import Files, read_files
 from evenhand.tasks.own_beside import HubColumns, TableColumns
 from evenhand.tasks.own_columns import Part, split_named
+from evenhand.tasks.own_formats import is_table, table_format
 from evenhand.tasks.own_images import (
     as_pictures,
     folder_digest,
@@ -30,9 +31,7 @@ from evenhand.tasks.own_reading import (
     check_columns,
     column_names,
     file_digest,
-    is_table,
     read_table,
-    table_format,
 )
 from evenhand.validation import UserError
 

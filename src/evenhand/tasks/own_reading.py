@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import config
 
+from evenhand.tasks.own_formats import table_format
 from evenhand.validation import UserError, did_you_mean
 
 Role = Literal["text", "label", "other", "beside"]
@@ -32,62 +33,11 @@ Role = Literal["text", "label", "other", "beside"]
 
 Scalar = str | int | float | bool | None
 
-READABLE = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
-"""Endings of tables; the texts among them may be compressed (.gz)."""
-
 _VERSION = 1  # of the cached files; raised when one table would be read otherwise
 _BATCH = 5_000  # rows
 _PICTURES = 100  # rows of those that hold pictures
 _LONGEST = 2**30  # characters of a field
 _LONGEST_LIST = 200  # characters of a list or an object in a column that nothing else reads
-_PACKED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
-_PICKLED = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz", ".joblib")
-_SHEETS = (".xlsx", ".xls", ".ods")
-
-
-def table_format(path: Path) -> str:
-    """`csv`, `tsv`, `jsonl` or `parquet`, by the file's ending.
-
-    Raises:
-        UserError: If there is no such file, it is empty, or of a kind that isn't read.
-    """
-    if not path.is_file():
-        raise UserError(f"There is no file '{path}'{_did_you_mean_file(path)}.")
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        ending = Path(path.stem).suffix.lower()
-        if ending not in READABLE or ending == ".parquet":
-            raise UserError(f"The file '{path}' is an archive, which is not opened: unpack it first.")
-    if path.name.lower().endswith(_PACKED):
-        raise UserError(f"The file '{path}' is an archive, which is not opened: unpack it first.")
-    if ending in _PICKLED:
-        raise UserError(
-            f"The file '{path}' may hold a pickle, which could run any code and is never loaded: save the data as "
-            "Parquet, CSV or JSONL."
-        )
-    if ending in _SHEETS:
-        raise UserError(f"The file '{path}' is a spreadsheet: save the sheet as CSV (UTF-8).")
-    if ending not in READABLE:
-        raise UserError(
-            f"The file '{path}' is of no kind that can be read: CSV (.csv), TSV (.tsv), JSONL (.jsonl) or Parquet "
-            "(.parquet)."
-        )
-    if path.stat().st_size == 0:
-        raise UserError(f"The file '{path}' is empty (0 bytes).")
-    return READABLE[ending]
-
-
-def is_table(path: Path) -> bool:
-    """Whether the file's ending is that of a table."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix in READABLE
 
 
 def column_names(path: Path) -> list[str]:
@@ -404,9 +354,3 @@ _READERS: dict[str, Callable[[Path, Mapping[str, Role]], Iterator[pa.RecordBatch
     "jsonl": _jsonl,
     "parquet": _parquet,
 }
-
-
-def _did_you_mean_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    return did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
