@@ -80,7 +80,7 @@ def test_split_folders(tmp_path: Path) -> None:
         folder_of(tmp_path / split, n)
     task = OwnData(data=tmp_path).build(0)
     assert [len(task.splits[name]) for name in ("train", "validation", "test")] == [20, 6, 10]
-    assert task.notes == ("Classes with fewer than 20 training samples: 'cat' (10), 'dog' (10).",)
+    assert task.notes == ("Classes with fewer than 20 training samples: 'cat' (10); 'dog' (10).",)
 
 
 def test_groups_from_metadata_and_labels_from_folders_or_a_column(tmp_path: Path) -> None:
