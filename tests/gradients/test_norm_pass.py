@@ -195,7 +195,9 @@ def test_the_head_needs_no_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, collate = rows_of(inputs)
     monkeypatch.setattr(torch.autograd, "backward", never)
     monkeypatch.setattr(torch.autograd, "grad", never)
-    gradient_norms(model, rows, "head", collate_fn=collate)
+    norms_N = gradient_norms(model, rows, "head", collate_fn=collate)
+    assert len(norms_N) == len(rows)
+    assert (norms_N > 0).all()
 
 
 @pytest.mark.parametrize("norm", POWERS)

@@ -1,4 +1,4 @@
-"""What a study file says: its top-level keys, checked by pydantic; what the fields mean is cells.py's."""
+"""What a study file says: its top-level keys, checked by pydantic. What the fields mean stands in fields.py."""
 
 from __future__ import annotations
 
