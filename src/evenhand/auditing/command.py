@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from evenhand.methods import Method
+from evenhand.models.inference import Device
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.fit import Device
 
 
 def command(method: Method, configuration: Configuration, device: Device = "auto") -> str:

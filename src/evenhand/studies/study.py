@@ -11,10 +11,11 @@ from typing import Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 
+from evenhand.models.inference import Device, torch_device
 from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
-from evenhand.runs.configuration import Configuration, check_parts
-from evenhand.runs.fit import Device, torch_device
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.prepared import prepared
 from evenhand.studies.engines import Engine, Event, Finished
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
@@ -281,12 +282,7 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
         seen.add(cell.name)
         key = repr(run.task)
         try:
-            if key not in built:
-                built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-            source = run.source(built[key])
-            source.config()
-            run.method.check_inputs(built[key].inputs)
-            check_parts(run.method, source)
+            built[key] = prepared(run, built.get(key)).task
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 
