@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evenhand.auditing.advice import advise
-from evenhand.auditing.command import command
+from evenhand.auditing.advice import advise, command
 from evenhand.auditing.detection import agreement, class_views, detection, order
 from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import find_opposites, find_suspects
@@ -118,12 +117,12 @@ def _subject(
 def audited(subject: Subject, scored: Scored) -> Audit:
     """Everything that follows from the scores."""
     task = subject.task
-    score_N = scored.mean
-    label_N = column_values(task.train, "labels")
-    hint = find_hints(task, score_N, scored.probability_NC.argmax(axis=1))
+    score_N, probability_NC = scored.train.mean, scored.train.probability_NC
+    label_N, predicted_N = column_values(task.train, "labels"), probability_NC.argmax(axis=1)
+    hint = find_hints(task, score_N, predicted_N)
     commanded = partial(command, configuration=subject.configuration, device=subject.device)
-    opposites = find_opposites(score_N, scored.probability_NC, label_N, hint)
-    suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
+    opposites = find_opposites(score_N, probability_NC, label_N, hint)
+    suspects = find_suspects(score_N, probability_NC, label_N, hint)
     frame = _frame(task, scored, label_N, hint, suspects.rows)
     conflicting_N = membership(task.train, "alignment").get("conflicting")
     return Audit(
@@ -135,9 +134,9 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         scored_by=f"{subject.scoring.norm} norm of the gradient, source {subject.scoring.source}",
         frame=frame,
         hint=hint,
-        agreement=agreement(scored.score_SN),
+        agreement=agreement(scored.train.score_SN),
         detection=None if conflicting_N is None else detection(score_N, conflicting_N),
-        classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
+        classes=class_views(score_N, label_N, predicted_N, task.label_names),
         opposites=opposites,
         suspects=suspects,
         advice=advise(hint, opposites, commanded, task.kind),
@@ -152,7 +151,7 @@ def _frame(
 ) -> pd.DataFrame:
     """The training samples, and after them the rows of the other splits; what is tested and found is of the first."""
     samples = len(label_N)
-    train = _of_split(task, "train", Answers(scored.score_SN, scored.probability_NC), scored.seeds, samples)
+    train = _of_split(task, "train", scored.train, scored.seeds, samples)
     pointed = [task.label_names[label] if label >= 0 else None for label in hint.pointed(samples)]
     place = list(train.columns).index("rank") + 1
     train.insert(place, "shortcut_points_to", np.array(pointed, dtype=object))
