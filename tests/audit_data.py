@@ -13,7 +13,7 @@ from evenhand.auditing import Audit
 from evenhand.auditing.audit import audited
 from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import Opposites
-from evenhand.auditing.scoring import Scored, Scoring
+from evenhand.auditing.scoring import Answers, Scored, Scoring
 from evenhand.auditing.sources import Subject
 from evenhand.methods import GCE
 from evenhand.runs.configuration import Configuration
@@ -95,7 +95,8 @@ def audit_of(
     predicted_N = labels(task) if predicted_N is None else predicted_N
     rng = np.random.default_rng(1)
     score_SN = np.stack([score_N * rng.lognormal(0, 0.1 * i, len(score_N)) for i in range(len(seeds))])
-    scored = Scored(seeds, score_SN / score_SN.sum(axis=1, keepdims=True), certain(predicted_N, len(task.label_names)))
+    answers = Answers(score_SN / score_SN.sum(axis=1, keepdims=True), certain(predicted_N, len(task.label_names)))
+    scored = Scored(seeds, answers, {})
     configuration = Configuration(
         method=GCE(), task=task, model="mlp", training=FINE_TUNING, seed=0, data_seed=0, adapters=None
     )

@@ -16,7 +16,6 @@ from evenhand.validation import (
     check_choice,
     check_fields,
     check_integer,
-    check_number,
     nearest_names,
     range_of,
     unknown_name,
@@ -34,7 +33,7 @@ def refusal(check: Any, *args: Any, **kwargs: Any) -> str:
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.25), np.float64(1), np.int64(1), Fraction(1, 3)])
 def test_numbers_of_any_kind_in_a_closed_interval(value: Any) -> None:
-    check_number("EDGE", "alpha", value, 0, 1)
+    Range(0, 1).check("EDGE", "alpha", value)
 
 
 @pytest.mark.parametrize(
@@ -44,25 +43,25 @@ def test_numbers_of_any_kind_in_a_closed_interval(value: Any) -> None:
 def test_open_ends_are_excluded_and_shown(low_open: bool, high_open: bool, interval: str) -> None:
     for value, is_open in ((0.0, low_open), (1.0, high_open)):
         if is_open:
-            message = refusal(check_number, "EDGE", "alpha", value, 0, 1, low_open=low_open, high_open=high_open)
+            message = refusal(Range(0, 1, low_open, high_open).check, "EDGE", "alpha", value)
             assert message == OUTSIDE.format(interval, value)
         else:
-            check_number("EDGE", "alpha", value, 0, 1, low_open=low_open, high_open=high_open)
+            Range(0, 1, low_open, high_open).check("EDGE", "alpha", value)
 
 
 def test_an_infinite_upper_end_is_open() -> None:
-    check_number("EDGE", "alpha", 1e300, 0, math.inf)
-    assert refusal(check_number, "EDGE", "alpha", math.inf, 0, math.inf) == OUTSIDE.format("[0, inf)", "inf")
-    assert refusal(check_number, "EDGE", "alpha", -1, 0, math.inf) == OUTSIDE.format("[0, inf)", "-1")
+    Range(0).check("EDGE", "alpha", 1e300)
+    assert refusal(Range(0).check, "EDGE", "alpha", math.inf) == OUTSIDE.format("[0, inf)", "inf")
+    assert refusal(Range(0).check, "EDGE", "alpha", -1) == OUTSIDE.format("[0, inf)", "-1")
 
 
 @pytest.mark.parametrize("value", [math.nan, np.float32("nan"), True, False, np.True_, "1", None, [1], 1j, b"1"])
 def test_what_is_no_number_lies_in_no_interval(value: Any) -> None:
-    assert refusal(check_number, "EDGE", "alpha", value, 0, 1) == OUTSIDE.format("[0, 1]", repr(value))
+    assert refusal(Range(0, 1).check, "EDGE", "alpha", value) == OUTSIDE.format("[0, 1]", repr(value))
 
 
 def test_an_integer_beyond_all_floats_is_refused_like_infinity() -> None:
-    assert "range [0, inf). Got 1000" in refusal(check_number, "EDGE", "alpha", 10**400, 0, math.inf)
+    assert "range [0, inf). Got 1000" in refusal(Range(0).check, "EDGE", "alpha", 10**400)
 
 
 @given(value=st.floats(), low=st.floats(-10, 10), width=st.floats(0, 10))
@@ -70,9 +69,9 @@ def test_an_integer_beyond_all_floats_is_refused_like_infinity() -> None:
 def test_numbers_are_accepted_exactly_inside(value: float, low: float, width: float) -> None:
     high = low + width
     if low <= value <= high:
-        check_number("EDGE", "alpha", value, low, high)
+        Range(low, high).check("EDGE", "alpha", value)
     else:
-        assert refusal(check_number, "EDGE", "alpha", value, low, high).endswith(f"Got {value!r}.")
+        assert refusal(Range(low, high).check, "EDGE", "alpha", value).endswith(f"Got {value!r}.")
 
 
 @pytest.mark.parametrize("value", [1, 7, 10**30, np.int64(1), np.uint8(3)])

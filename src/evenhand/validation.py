@@ -53,13 +53,6 @@ class Range:
         return None
 
 
-def check_number(
-    owner: str, name: str, value: object, low: float, high: float, *, low_open: bool = False, high_open: bool = False
-) -> None:
-    """Raise `UserError` unless `value` is a number in an interval, whose ends are those of `Range`."""
-    Range(low, high, low_open, high_open).check(owner, name, value)
-
-
 def check_integer(owner: str, name: str, value: object, low: int, high: int | None = None) -> None:
     """Raise `UserError` unless `value` is an integer of at least `low` and, if given, at most `high`."""
     integer = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None

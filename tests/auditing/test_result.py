@@ -26,8 +26,7 @@ from audit_data import (
     text_task,
     with_token,
 )
-from evenhand.auditing.advice import advise
-from evenhand.auditing.command import command
+from evenhand.auditing.advice import advise, command
 from evenhand.auditing.detection import agreement, class_views, decile_masses, detection, histogram
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import find_suspects

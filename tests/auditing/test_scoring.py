@@ -20,6 +20,7 @@ from conftest import make_task
 from evenhand.auditing.sources import Subject
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import Configuration
+from evenhand.runs.prepared import Prepared
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 
@@ -160,8 +161,8 @@ def caught(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> Configur
         seen.append(models[0].configuration)
         raise CaughtError
 
-    def runs(configuration: Configuration, *_: Any, **__: Any) -> None:
-        seen.append(configuration)
+    def runs(prepared: Prepared, *_: Any, **__: Any) -> None:
+        seen.append(prepared.configuration)
         raise CaughtError
 
     with monkeypatch.context() as patched:

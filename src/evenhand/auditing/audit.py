@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evenhand.auditing.advice import advise
-from evenhand.auditing.command import command
+from evenhand.auditing.advice import advise, command
 from evenhand.auditing.detection import agreement, class_views, detection, order
 from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import find_opposites, find_suspects
@@ -28,7 +27,7 @@ from evenhand.data.columns import column_values, membership
 from evenhand.data.rows import arrow_table
 from evenhand.evaluation.progress import Progress
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.runs.fit import Device, torch_device
+from evenhand.models.inference import Device, torch_device
 from evenhand.runs.prepared import Asked
 from evenhand.runs.record import now
 from evenhand.tasks import TASKS, Task, TaskSource
@@ -57,15 +56,13 @@ def audit(
 
     No model is asked about what it may know by heart: two biased models a seed are each trained on one half of the
     training samples and asked about the other half. They are those of a run of Even, or trained here with GCE; a saved
-    classifier (`model`) is taken as it is. Findings rest on the training samples; the rows of the other splits are
-    scored by both models and stand apart. What was trained and computed is kept in the audit's folder, so that an
-    audit that was stopped goes on where it was.
+    classifier (`model`) is taken as it is. Findings rest on the training samples; rows of other splits stand apart.
+    An audit that was stopped goes on where it was: what it trains and computes stays in its folder.
 
     Args:
-        what: A run's folder, a folder of runs on the same data with different seeds, a task by name, a task with
-            settings, or a task built by yourself.
-        model: For a task: a saved classifier's folder, taken as the biased model, or what biased models start from;
-            the task's default if None.
+        what: A run's folder, a folder of runs on the same data with different seeds, or a task: by name, with its
+            settings, or built by yourself.
+        model: For a task: a saved classifier's folder, taken as the biased model, or what biased models start from.
         task: For a run on data of your own: these data.
         places: For a run: where its task's files lie, which no record says, by the task's own option:
             `{"data_dir": folder}`, or `{"data": file}` for own data.
@@ -73,14 +70,14 @@ def audit(
             same data, so that their scores can be compared.
         data_seed: Drives the data's construction; the first seed if None.
         output_dir: The audit's folder; `audit` in the run's, or runs/<task>/audit-… .
-        epochs: Epochs of a biased model, in place of those shipped with the task and model.
+        epochs: Epochs of a biased model, as of `fit`.
         lr: Learning rate, likewise.
         batch_size: Samples a step, likewise.
         bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
         device: `auto` takes a GPU if there is one.
-        progress: Is told how far each training is.
+        progress: Receives how far each training is.
 
     Returns:
         The audit; `summary()` has it in words, `to_frame()` by sample, and `evenhand.report(audit, path)` as a page.
@@ -91,40 +88,41 @@ def audit(
     """
     place = torch_device(device)
     asked = Asked(
-        model=None if model is None else str(model),
-        data_seed=data_seed,
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        bf16=bf16,
-        adapters=adapters_of(peft),
-        fresh=fresh,
+        None if model is None else str(model), 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh
     )
-    which = _seeds(seeds)
-    if data_seed is not None:
-        check_integer("audit", "data_seed", data_seed, 0)
     folder = None if output_dir is None else Path(output_dir)
+    subject = replace(_subject(what, task, places, folder, asked, _seeds(seeds), progress), device=device)
+    return audited(subject, score_all(subject.models, subject.task, subject.scoring, place, progress))
+
+
+def _subject(
+    what: Path | str | TaskSource | Task,
+    task: TaskSource | Task | None,
+    places: Mapping[str, Path | str] | None,
+    folder: Path | None,
+    asked: Asked,
+    seeds: tuple[int, ...] | None,
+    progress: Progress | None,
+) -> Subject:
+    """What `audit` was called on: a task, or else runs."""
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"The output folder '{folder}' is a file.")
     if isinstance(what, TaskSource | Task) or (isinstance(what, str) and what in TASKS and not Path(what).exists()):
         if task is not None or places is not None:
             raise UserError("The 'task' and 'places' parameters of audit go with a run: give a task its own settings.")
-        subject = subject_of_data(what, folder, asked, which, progress)
-    else:
-        subject = subject_of_runs(Path(what), task, places or {}, folder, asked, which)
-    subject = replace(subject, device=device)
-    return audited(subject, score_all(subject.models, subject.task, subject.scoring, place, progress))
+        return subject_of_data(what, folder, asked, seeds, progress)
+    return subject_of_runs(Path(what), task, places or {}, folder, asked, seeds)
 
 
 def audited(subject: Subject, scored: Scored) -> Audit:
     """Everything that follows from the scores."""
     task = subject.task
-    score_N = scored.mean
-    label_N = column_values(task.train, "labels")
-    hint = find_hints(task, score_N, scored.probability_NC.argmax(axis=1))
+    score_N, probability_NC = scored.train.mean, scored.train.probability_NC
+    label_N, predicted_N = column_values(task.train, "labels"), probability_NC.argmax(axis=1)
+    hint = find_hints(task, score_N, predicted_N)
     commanded = partial(command, configuration=subject.configuration, device=subject.device)
-    opposites = find_opposites(score_N, scored.probability_NC, label_N, hint)
-    suspects = find_suspects(score_N, scored.probability_NC, label_N, hint)
+    opposites = find_opposites(score_N, probability_NC, label_N, hint)
+    suspects = find_suspects(score_N, probability_NC, label_N, hint)
     frame = _frame(task, scored, label_N, hint, suspects.rows)
     conflicting_N = membership(task.train, "alignment").get("conflicting")
     return Audit(
@@ -136,9 +134,9 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         scored_by=f"{subject.scoring.norm} norm of the gradient, source {subject.scoring.source}",
         frame=frame,
         hint=hint,
-        agreement=agreement(scored.score_SN),
+        agreement=agreement(scored.train.score_SN),
         detection=None if conflicting_N is None else detection(score_N, conflicting_N),
-        classes=class_views(score_N, label_N, scored.probability_NC.argmax(axis=1), task.label_names),
+        classes=class_views(score_N, label_N, predicted_N, task.label_names),
         opposites=opposites,
         suspects=suspects,
         advice=advise(hint, opposites, commanded, task.kind),
@@ -153,7 +151,7 @@ def _frame(
 ) -> pd.DataFrame:
     """The training samples, and after them the rows of the other splits; what is tested and found is of the first."""
     samples = len(label_N)
-    train = _of_split(task, "train", Answers(scored.score_SN, scored.probability_NC), scored.seeds, samples)
+    train = _of_split(task, "train", scored.train, scored.seeds, samples)
     pointed = [task.label_names[label] if label >= 0 else None for label in hint.pointed(samples)]
     place = list(train.columns).index("rank") + 1
     train.insert(place, "shortcut_points_to", np.array(pointed, dtype=object))

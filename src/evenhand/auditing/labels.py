@@ -19,7 +19,7 @@ CONFIDENT = 0.9
 RELIABLE = 0.9
 """And be right on this share of the samples that it predicts so confidently, among those with a shortcut or without."""
 LOOKED_AT = 10
-"""Among the highest scores: one sample of so many."""
+"""The samples looked at: one of ten, those with the highest scores."""
 SURE_ERRORS = 0.7
 """An ordinary task's errors are less often confident than its right predictions. Where they are so at this ratio or
 more, and nothing found explains them …"""

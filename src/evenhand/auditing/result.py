@@ -1,11 +1,13 @@
-"""`Audit`: what was found, as a table of samples and as plain data.
+"""`Audit`: what was found, as a table of samples and as plain data, with the samples to look at.
 
 Legend: N training samples.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
 
 from evenhand.auditing.advice import Advice
 from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
 from evenhand.auditing.hints import Hint
+from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
-from evenhand.auditing.shown import shown_samples
 from evenhand.auditing.verdict import line, tested_text, verdict
+from evenhand.data.measures import Picture
 from evenhand.runs.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -29,6 +34,9 @@ SHOWN = {"image": (48, 24), "text": (20, 10)}
 """How many of the highest and of the lowest scores are shown."""
 SHOWN_SUSPECTS = 24
 SHOWN_FINDINGS = 30
+LONGEST_TEXT = 400  # characters of a text that is shown
+LONGEST_NAME = 80  # and of an id
+SIDE = 96  # pixels of a shown picture's longer side
 
 
 @dataclass(frozen=True)
@@ -173,10 +181,10 @@ class Audit:
                 "explained": self.suspects.explained,
                 "confident": CONFIDENT,
                 "right_when_confident": self.suspects.right_when_confident,
-                "shown": shown_samples(self.task, training, self.suspects.rows[:SHOWN_SUSPECTS]),
+                "shown": _shown_samples(self.task, training, self.suspects.rows[:SHOWN_SUSPECTS]),
             },
-            "highest": shown_samples(self.task, training, order[:high]),
-            "lowest": shown_samples(self.task, training, order[::-1][: min(low, max(0, samples - high))]),
+            "highest": _shown_samples(self.task, training, order[:high]),
+            "lowest": _shown_samples(self.task, training, order[::-1][: min(low, max(0, samples - high))]),
             "advice": dataclasses.asdict(self.advice),
             "notes": [*self.notes, *self.hint.notes],
             "made": self.made,
@@ -212,3 +220,51 @@ class Audit:
         scores = [self.export(folder / "scores.parquet"), self.export(folder / "scores.csv")]
         write_json(folder / "audit.json", self.as_dict())
         return [folder / "audit.json", *scores]
+
+
+def _shown_samples(task: Task, frame: pd.DataFrame, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """What a page shows of some training samples.
+
+    Args:
+        task: The task.
+        frame: The audit's table, a row a training sample.
+        rows: The samples, in the order to show them.
+
+    Returns:
+        For each sample its entries of the table, and `png` (base64; None where the picture can't be read) or `texts`
+        (column → text, cut, with its whole length under `lengths`).
+    """
+    entries = [_plain(record) for record in frame.iloc[rows].to_dict("records")]
+    if task.kind == "image":
+        if any(name in task.train.column_names for name in PICTURE_COLUMNS):
+            found = [picture for batch in pictures(task.train, rows) for picture in batch]
+            for entry, picture in zip(entries, found, strict=True):
+                entry["png"] = None if picture is None else _png(picture)
+        return entries
+    split = task.train.select_columns([name for name in TEXT_COLUMNS if name in task.train.column_names])
+    for entry, texts in zip(entries, split.select(rows).to_list(), strict=True):
+        whole = {name: text or "" for name, text in texts.items()}
+        entry["texts"] = {name: text[:LONGEST_TEXT] for name, text in whole.items()}
+        entry["lengths"] = {name: len(text) for name, text in whole.items()}
+    return entries
+
+
+def _plain(record: dict[Any, Any]) -> dict[str, Any]:
+    """Entries as JSON has them."""
+    plain: dict[str, Any] = {}
+    for name, value in record.items():
+        if hasattr(value, "item"):
+            value = value.item()
+        plain[str(name)] = None if value is pd.NA or (isinstance(value, float) and np.isnan(value)) else value
+    if isinstance(plain.get("id"), str):
+        plain["id"] = plain["id"][:LONGEST_NAME]
+    return plain
+
+
+def _png(picture: Picture) -> str:
+    array_HWC = np.clip(picture.pixels_CHW, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(array_HWC[:, :, 0] if array_HWC.shape[2] < 3 else array_HWC[:, :, :3])
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

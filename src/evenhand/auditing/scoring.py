@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,22 +75,13 @@ class Scored:
 
     Attributes:
         seeds: The models' seeds; None for a model given as it is.
-        score_SN: The training samples' scores under each seed's models, of sum 1, shape (S, N).
-        probability_NC: Mean of the models' class probabilities of the training samples, shape (N, C).
-        held_out: Whether each training sample was scored by models that weren't trained on it.
+        train: The training samples, whose scores sum to 1.
         elsewhere: The splits that no model is trained on, by name: their scores on the same scale.
     """
 
     seeds: tuple[int | None, ...]
-    score_SN: NDArray[np.float64]
-    probability_NC: NDArray[np.float64]
-    held_out: bool = True
-    elsewhere: Mapping[str, Answers] = field(default_factory=dict)
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Mean of the models' scores, of sum 1, shape (N,)."""
-        return self.score_SN.mean(axis=0)
+    train: Answers
+    elsewhere: Mapping[str, Answers]
 
 
 @dataclass(frozen=True)
@@ -148,19 +139,11 @@ def score_all(
             found.append(_scored(biased, task, scoring, device, progress))
     joined = {
         name: Answers(
-            np.stack([of_seed[name][0] for of_seed in found]),
-            np.mean([of_seed[name][1] for of_seed in found], axis=0),
+            np.stack([of_seed[name][0] for of_seed in found]), np.mean([of_seed[name][1] for of_seed in found], axis=0)
         )
         for name in scored_splits(task)
     }
-    train = joined.pop("train")
-    return Scored(
-        seeds=tuple(biased.seed for biased in models),
-        score_SN=train.score_SN,
-        probability_NC=train.probability_NC,
-        held_out=all(biased.folds > 1 for biased in models),
-        elsewhere=joined,
-    )
+    return Scored(tuple(biased.seed for biased in models), joined.pop("train"), joined)
 
 
 def scored_splits(task: Task) -> dict[str, datasets.Dataset]:
@@ -195,8 +178,8 @@ def _scored(
     total = norms["train"].sum()
     if not np.isfinite(norms["train"]).all() or norms["train"].min() < 0 or total <= 0:
         raise UserError(
-            f"The scores of the biased models in '{biased.folder}' are no numbers of at least 0 with a positive sum, "
-            "so samples can't be ranked by them."
+            f"The scores of the biased models in '{biased.folder}' aren't all finite and at least 0 with a positive "
+            "sum, so samples can't be ranked by them."
         )
     return {name: (norms[name] / total, probabilities[name]) for name in splits}
 

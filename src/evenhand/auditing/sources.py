@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from evenhand.auditing.records import RunRecord, find_runs
 from evenhand.auditing.scoring import BiasedModels, Scoring
 from evenhand.evaluation.progress import Progress
 from evenhand.methods import GCE
+from evenhand.models.inference import Device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.fit import Device
 from evenhand.runs.prepared import Asked, prepare
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
@@ -68,12 +68,7 @@ def subject_of_runs(
     Raises:
         UserError: If there is no run, a record can't be read, or the runs are of different tasks.
     """
-    given = {"--model": asked.model, "--epochs": asked.epochs, "--lr": asked.lr, "--peft": asked.adapters}
-    given |= {"--batch-size": asked.batch_size, "--data-seed": asked.data_seed}
-    given |= {"--bf16": asked.bf16 or None, "--fresh": asked.fresh or None}
-    clash = next((name for name, value in given.items() if value is not None), None)
-    if clash is not None:
-        raise UserError(f"A run's record says how its models were trained, so {clash} can't be given beside a run.")
+    _check_asked(asked)
     records, notes = _alike(find_runs(folder), folder)
     first = records[0]
     recipe = first.task_source(places) if task is None else task
@@ -163,6 +158,16 @@ def _described(configuration: Configuration, settings: str = "") -> str:
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def _check_asked(asked: Asked) -> None:
+    default = Asked()
+    for field in fields(asked):
+        if getattr(asked, field.name) != getattr(default, field.name):
+            option = "peft" if field.name == "adapters" else field.name.replace("_", "-")
+            raise UserError(
+                f"A run's record says how its models were trained, so --{option} can't be given beside a run."
+            )
 
 
 def _alike(records: list[RunRecord], folder: Path) -> tuple[list[RunRecord], tuple[str, ...]]:

@@ -10,7 +10,7 @@ import tyro
 
 from evenhand.cli.task_options import TaskChoice
 from evenhand.models.adapters import AdapterKind, Adapters
-from evenhand.runs.fit import Device
+from evenhand.models.inference import Device
 from evenhand.validation import UserError
 
 

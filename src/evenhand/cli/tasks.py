@@ -190,7 +190,7 @@ def _show(task: Task) -> None:
 
 
 def _show_files(source: TaskSource) -> None:
-    """The files that were read, as a run's record tells of them."""
+    """The files that were read, as a run's record describes them."""
     for option, files in source.data_files().items():
         if files is None:
             continue

@@ -93,7 +93,7 @@ class Curve:
         stage: The stage's name.
         rows: What is measured.
         epochs: Epochs of the stage.
-        progress: Is told each epoch.
+        progress: Receives each epoch.
     """
 
     def __init__(self, stage: str, rows: ValidationRows, epochs: int, progress: Progress | None = None) -> None:

@@ -90,10 +90,7 @@ def split_result(
 
 
 def measured(
-    split: datasets.Dataset,
-    predicted_N: NDArray[np.int64],
-    label_N: NDArray[np.int64],
-    train: datasets.Dataset | None,
+    split: datasets.Dataset, predicted_N: NDArray[np.int64], label_N: NDArray[np.int64], train: datasets.Dataset | None
 ) -> SplitResult:
     """Measure predictions of a split.
 

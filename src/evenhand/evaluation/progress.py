@@ -36,10 +36,10 @@ class Measurement:
 
 
 class Progress(Protocol):
-    """Is told how a run goes on."""
+    """Receives how a run goes on."""
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """A stage has done so many of its steps."""
+        """A stage has done `done` of its `total` steps."""
         ...
 
     def measured(self, measurement: Measurement) -> None:
@@ -49,7 +49,7 @@ class Progress(Protocol):
 
 @runtime_checkable
 class DataProgress(Progress, Protocol):
-    """A progress that is shown the data too."""
+    """A progress that receives the data too."""
 
     def data(self, task: Task) -> None:
         """The task is built; nothing has been trained or written yet."""

@@ -43,11 +43,7 @@ class GradientStatistics:
         e_norm, b_norm, cosine, steps = [0.0] * 4 if sums is None else sums.tolist()
         if not steps:
             return {}
-        return {
-            "erm_grad_norm": e_norm / steps,
-            "bias_grad_norm": b_norm / steps,
-            "erm_bias_cosine": cosine / steps,
-        }
+        return {"erm_grad_norm": e_norm / steps, "bias_grad_norm": b_norm / steps, "erm_bias_cosine": cosine / steps}
 
 
 def _dot(e: Tensor, b: Tensor) -> Tensor:
@@ -73,7 +69,7 @@ def combine_into_grad(
         bias: b of them; used up.
         transposed: Those stored as input × output (GPT-2's Conv1D), treated as their Linear twins.
         projection: The rule.
-        statistics: Is shown e and b before.
+        statistics: Receives e and b before.
 
     Raises:
         UserError: If a parameter has a gradient e but no b.

@@ -165,7 +165,7 @@ class NormPass:
         assert weight not in self._sums, "a use that wasn't counted"
         delta = _in_one_piece(delta)
         self._sums[weight] = accurate(gram_product(gram(positions(delta, self._batch)), gram_BTT))
-        self._keep(layer, {n: p for n, p in own.items() if n != "weight"}, delta, delta)  # a is of no matter
+        self._keep(layer, {n: p for n, p in own.items() if n != "weight"}, delta, delta)  # a has no part in it
 
     def _collect(self, layer: nn.Module, own: Mapping[str, nn.Parameter], a: Tensor, delta: Tensor) -> None:
         self._keep(layer, own, a, _in_one_piece(delta))

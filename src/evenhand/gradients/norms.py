@@ -3,7 +3,7 @@
 Legend: N samples, B samples of a batch.
 
 The head's norms have a closed form and need a forward pass only (head_norms.py); others take a forward and a backward
-without weight gradients (norm_pass.py). Memory is that of one batch, whatever N is.
+without weight gradients (norm_pass.py).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def gradient_norms(
     """Norm of each sample's gradient of plain cross-entropy, ‖∇l_i‖ (PGD, equation of its score).
 
     The model is in eval mode meanwhile (as PGD scores), and as before afterwards. Memory is that of one batch; a batch
-    that doesn't fit is halved. Under several processes each must call this; they share the work and all get the result.
+    that doesn't fit is halved. Of several processes each must call this; they share the work and all get the result.
 
     Args:
         model: A classifier whose output is or has `logits`.
@@ -63,20 +63,17 @@ def gradient_norms(
             where it is the model's last operation. "extractor": the other trainable parameters. "all": all trainable
             ones. Otherwise a pattern or a list of patterns: names of parameters or modules with *, ? and [], which
             may reach frozen ones; a single pattern has a dot or a wildcard.
-        norm: "l1", "l2" (the paper's), "linf", "l2sq" (the squared L2 norm) or a power p > 0 (the released code
-            ships 0.7), entrywise.
+        norm: "l1", "l2" (the paper's), "linf", "l2sq" (squared) or a power p > 0 (released: 0.7), entrywise.
         batch_size: Samples a pass; 512 for the head and 32 for the rest by default.
         device: Where to compute; the model's own device by default, to which it returns afterwards.
-        collate_fn: Makes a batch of rows; transformers' default collator by default. Texts of different lengths need
-            one that pads, and are batched by length.
+        collate_fn: Makes a batch of rows; transformers' default collator by default. Texts need one that pads.
         progress: Show a progress bar.
 
     Returns:
         The norms in the dataset's order, shape (N,), float64.
 
     Raises:
-        UserError: If the source, the norm or a pattern is unknown, the dataset is empty, a label is none of the
-            classes, or logits are missing or not finite.
+        UserError: If an argument is wrong, the dataset is empty, a label no class, or logits missing or not finite.
     """
     check_value("gradient_norms", "source", source, Source)
     check_value("gradient_norms", "norm", norm, Norm)

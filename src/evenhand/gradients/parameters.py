@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from evenhand.models.heads import head_of
-from evenhand.validation import UserError, check_choice, nearest_names
+from evenhand.validation import UserError, check_choice, did_you_mean
 
 _WILDCARDS = ".*?["
 
@@ -110,8 +110,7 @@ def matching_parameters(model: nn.Module, patterns: Sequence[str], what: str) ->
     for pattern in patterns:
         found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
         if not found:
-            near = nearest_names(pattern, [*names, *(name for name, _ in model.named_modules() if name)])
-            meant = f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+            meant = did_you_mean(pattern, [*names, *(name for name, _ in model.named_modules() if name)])
             raise UserError(f"The {what} '{pattern}' matches none of the model's {len(names)} parameters{meant}.")
         for name in found:
             chosen.setdefault(names[name], name)

@@ -8,7 +8,6 @@ ext = b/2 − (ρ/2)·e with ρ = ‖b‖/‖e‖, so that e − α·ext = (1 + 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
@@ -16,7 +15,7 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from evenhand.validation import check_choice, check_number
+from evenhand.validation import Range, check_choice
 
 ProjectionKind = Literal["published", "row", "tensor", "global", "naive"]
 
@@ -41,7 +40,7 @@ class Projection:
 
     def __post_init__(self) -> None:
         check_choice("EDGE", "projection", self.kind, get_args(ProjectionKind))
-        check_number("EDGE", "alpha", self.alpha, 0, math.inf)
+        Range(0).check("EDGE", "alpha", self.alpha)
 
     def combine(self, erm: Sequence[Tensor], bias: Sequence[Tensor]) -> None:
         """Replace each tensor of `erm` by its update, in place.

@@ -84,7 +84,7 @@ class WeightedGradients:
         self.model = model
         self.route: Route = route
         self.distributed = distributed
-        self.statistics: GradientStatistics | None = None  # shown every combination, if there is one
+        self.statistics: GradientStatistics | None = None  # receives every combination, if there is one
         self.names = parameters_in_scope(model, scope)
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._refuse_hidden()
@@ -149,12 +149,7 @@ class WeightedGradients:
             self._bias.remember(self.names)
 
     def _backward(
-        self,
-        loss: Tensor,
-        loss_B: Tensor,
-        weight_B: Tensor,
-        reduce: Callable[[Tensor], Tensor],
-        backward: Backward,
+        self, loss: Tensor, loss_B: Tensor, weight_B: Tensor, reduce: Callable[[Tensor], Tensor], backward: Backward
     ) -> Tensor:
         pending: set[nn.Parameter] = set()
         if self._captured:

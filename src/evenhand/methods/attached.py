@@ -47,11 +47,7 @@ class Attached:
     """
 
     def __init__(
-        self,
-        method: HasRule,
-        model: nn.Module,
-        scaler: torch.amp.GradScaler | None = None,
-        verify: bool = True,
+        self, method: HasRule, model: nn.Module, scaler: torch.amp.GradScaler | None = None, verify: bool = True
     ) -> None:
         distributed = isinstance(model, nn.parallel.DistributedDataParallel)
         if isinstance(model, nn.parallel.DistributedDataParallel):

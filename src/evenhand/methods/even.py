@@ -74,10 +74,10 @@ class Even(Method):
         sampling: Whether the weights 1 − α·q·p_i^q stand in the loss of uniform batches (`reweight`) or batches are
             drawn in proportion to them (`resample`), which needs the projection `reweight` and a mix of 0. `auto`
             draws where those hold and the run starts from a checkpoint.
-        folds: Biased models, each trained on all but one of so many random parts of the samples, at least as often on
-            each as the run's epochs say, and asked about that one. At 1 a single model is asked about what it was
-            trained on, and so about what it knows by heart. Draws by scores and `inherit` are about one biased model,
-            so need 1.
+        folds: Biased models, each trained on all but one of this number of random parts of the samples, at least as
+            often on each as the run's epochs say, and asked about that part. At 1 a single model is asked about what
+            it was trained on, and so about what it knows by heart. Draws by scores and `inherit` are about one biased
+            model, so need 1.
         source: As PGD's: which parameters' gradient scores, where `mix` is above 0.
         norm: As PGD's, likewise.
         init: What the debiased model starts from: `initial`, the weights that the run started from (a checkpoint's, or

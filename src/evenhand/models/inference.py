@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,7 @@ from evenhand.data.rows import Collator, TokenRows
 from evenhand.losses import true_class_probability
 from evenhand.validation import UserError
 
-if TYPE_CHECKING:
-    pass
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @contextmanager
@@ -208,3 +207,16 @@ def ready(model: AnyModel, device: torch.device) -> AnyModel:
     """The model on its device, in eval mode."""
     model.to(device)
     return model.eval()
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device that a run is trained on.
+
+    Raises:
+        UserError: If it is unknown, or a GPU is asked for and there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"The 'device' parameter of fit must be one of auto, cpu, cuda. Got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("The device 'cuda' was asked for, but torch sees no GPU: use 'cpu' or 'auto'.")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

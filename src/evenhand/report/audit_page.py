@@ -65,7 +65,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """A label below the distribution, at so many percent of the width."""
+    """A label below the distribution; `left` is in percent of the width."""
 
     left: float
     text: str
@@ -220,10 +220,7 @@ def _tenths(masses: Sequence[float]) -> Table:
         [
             (Column("Tenth", "label"), lambda tenth: f"{tenth[0]}{ends.get(tenth[0], '')}"),
             ("Mass", lambda tenth: share(tenth[1])),
-            (
-                Column("", "bar", only="page"),
-                lambda tenth: Value("", style=f"width: {100 * tenth[1] / most:.2f}%"),
-            ),
+            (Column("", "bar", only="page"), lambda tenth: Value("", style=f"width: {100 * tenth[1] / most:.2f}%")),
         ],
         note="Share of the sampling mass of each tenth of the samples, if they were drawn in proportion to their "
         "scores. Drawn uniformly, each has 10 %.",

@@ -151,8 +151,7 @@ def difference(ours: SeedValues, baseline: SeedValues) -> PairedDifference:
     """Paired difference over the runs that share both seeds, so that only like data are compared."""
     number = {key: i for i, key in enumerate(sorted({*ours, *baseline}))}
     return paired_difference(
-        {number[key]: value for key, value in ours.items()},
-        {number[key]: value for key, value in baseline.items()},
+        {number[key]: value for key, value in ours.items()}, {number[key]: value for key, value in baseline.items()}
     )
 
 

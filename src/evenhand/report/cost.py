@@ -12,7 +12,7 @@ from evenhand.wording import NOTHING, distinct, duration, listed, megabytes, rat
 
 _KINDS = {
     "gpu": "what torch allocated on the GPU",
-    "process": "the resident memory of the whole process, with what else it holds; “≤” where something before this "
+    "process": "the resident memory of the whole process, with everything else in it; “≤” where something before this "
     "run took as much",
 }
 

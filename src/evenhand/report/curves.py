@@ -26,7 +26,7 @@ def curve_charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> 
     names += [("by_group", name) for name in distinct(name for cell in cells for name in _groups(cell))]
     charts: list[Chart] = []
     for place, name in names:
-        lines = [(cell, points) for cell in cells if (points := cell_curve(cell, place, name))]
+        lines = [(cell, points) for cell in cells if (points := _points(cell, place, name))]
         if lines:
             title = _TITLES[name] if not place else f"Group {clipped(name, 40)}"
             charts.append(
@@ -37,13 +37,13 @@ def curve_charts(anchor: str, section: Section, styles: Mapping[str, Style]) -> 
 
 def curves_note(section: Section) -> str:
     """What the curves are measured on."""
-    found = [curve for run in section.done if (curve := last_curve(run)[1])]
+    found = [curve for run in section.done if (curve := _last(run))]
     rows = sorted({int(n) for curve in found if (n := number(curve.get("rows"))) is not None})
     sampled = any(curve.get("sampled") is True for curve in found)
     which = listed([f"{n:,}" for n in rows], "or") + " rows of the " if rows else "the "
     few = ", equally many of each group where there are as many, weighted by the groups' sizes" if sampled else ""
     done = [cell for cell in section.cells if cell.done]
-    alone = any(run.metrics and run.metrics.by_group and not last_curve(run)[1].get("by_group") for run in section.done)
+    alone = any(run.metrics and run.metrics.by_group and not _last(run).get("by_group") for run in section.done)
     groups = " There are too many groups for a curve of each." if alone else ""
     left_out = len(done) - len(leading(section, MOST_CURVES))
     rest = f" {count(left_out, 'method')} further behind left out." if left_out else ""
@@ -69,7 +69,7 @@ def curves_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
         for section in sections
         for cell in section.cells
         for run in cell.done
-        for stage, curve in _curves(run)
+        for stage, curve in stage_curves(run).items()
         for series, values in [
             *((name, curve.get(name)) for name in _SERIES),
             *((f"group: {name}", values) for name, values in _mapping(curve.get("by_group")).items()),
@@ -78,16 +78,21 @@ def curves_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
     ]
 
 
-def stage_curves(run: Record) -> dict[str, Any]:
+def stage_curves(run: Record) -> dict[str, dict[str, Any]]:
     """Every stage's curve as the record holds it, by the stage's name."""
-    return dict(_curves(run))
+    stages = run.raw.get("stages")
+    return {
+        str(stage.get("name")): stage["curve"]
+        for stage in (stages if isinstance(stages, list) else [])
+        if isinstance(stage, dict) and isinstance(stage.get("curve"), dict)
+    }
 
 
-def cell_curve(cell: Cell, place: str, name: str) -> Points:
+def _points(cell: Cell, place: str, name: str) -> Points:
     """The mean over the cell's seeds, at the epochs that all its measured runs have; empty without any."""
     by_run: list[dict[int, float]] = []
     for run in cell.done:
-        curve = last_curve(run)[1]
+        curve = _last(run)
         values = _mapping(curve.get(place)).get(name) if place else curve.get(name)
         if values is not None:
             by_run.append(dict(_pairs(curve, values)))
@@ -97,22 +102,13 @@ def cell_curve(cell: Cell, place: str, name: str) -> Points:
     return [(epoch, summarize([points[epoch] for points in by_run]).mean or 0.0) for epoch in epochs]
 
 
-def last_curve(run: Record) -> tuple[str, dict[str, Any]]:
-    """Name and curve of the last stage that was measured while it trained; empty for records without."""
-    return ([("", {}), *_curves(run)])[-1]
-
-
-def _curves(run: Record) -> list[tuple[str, dict[str, Any]]]:
-    stages = run.raw.get("stages")
-    return [
-        (str(stage.get("name")), stage["curve"])
-        for stage in (stages if isinstance(stages, list) else [])
-        if isinstance(stage, dict) and isinstance(stage.get("curve"), dict)
-    ]
+def _last(run: Record) -> dict[str, Any]:
+    """The curve of the last stage that was measured while it trained; empty for records without."""
+    return ({}, *stage_curves(run).values())[-1]
 
 
 def _groups(cell: Cell) -> list[str]:
-    return [name for run in cell.done for name in _mapping(last_curve(run)[1].get("by_group"))]
+    return [name for run in cell.done for name in _mapping(_last(run).get("by_group"))]
 
 
 def _pairs(curve: dict[str, Any], values: Any) -> Points:

@@ -18,10 +18,7 @@ def facts_table(section: Section) -> Table:
     return table_of(
         "Table of settings",
         section_facts(section).items(),
-        [
-            (Column("", "label"), lambda fact: fact[0]),
-            (Column("", ""), lambda fact: Value("", lines=fact[1])),
-        ],
+        [(Column("", "label"), lambda fact: fact[0]), (Column("", ""), lambda fact: Value("", lines=fact[1]))],
         note="The same for all methods of this section, unless several values are given.",
         kind="facts",
     )

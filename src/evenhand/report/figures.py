@@ -67,7 +67,7 @@ class Chart:
     Attributes:
         anchor: Its id on the page.
         data: plotly's JSON.
-        label: What a reader who can't see it is told.
+        label: A description for readers who can't see it.
         caption: What it shows.
         legend: How many entries its legend has.
     """
@@ -187,7 +187,7 @@ def axis(title: str, **changes: Any) -> dict[str, Any]:
 
 
 def plain(label: str) -> str:
-    """A label as plotly shall show it: it reads a subset of HTML, and knows no &quot;."""
+    """A label for plotly, which reads a subset of HTML and doesn't know &quot;."""
     lines = textwrap.wrap(visible(label), _LEGEND_WIDTH)
     return "<br>".join(html.escape(line, quote=False) for line in lines) or "–"
 

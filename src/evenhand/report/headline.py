@@ -158,7 +158,8 @@ def _without_baseline(others: list[Cell]) -> tuple[str, ...]:
     found = ranked(others)
     worst = min(others, key=lambda cell: (cell in found, cell.summary("conflicting").mean or 0.0))
     missing = "There is no finished ERM run here, so no difference to ERM can be given"
-    one_seed = ", and with one seed each, differences between methods may be chance" if _all_one_seed(others) else ""
+    alone = all(cell.summary("conflicting").n == 1 for cell in others)
+    one_seed = ", and with one seed each, differences between methods may be chance" if alone else ""
     first = _behaviour(worst)
     if not found:
         return (first, f"No method here can be called good: {_faults(others)}.", f"{missing}.")
@@ -167,10 +168,6 @@ def _without_baseline(others: list[Cell]) -> tuple[str, ...]:
         return (first, f"{missing}.")
     highest = f"{best.label} does best by the mean of aligned and conflicting accuracy, with {_both(best)}"
     return (first, f"{highest} ({count(best.summary('conflicting').n, 'seed')}).", f"{missing}{one_seed}.")
-
-
-def _all_one_seed(cells: list[Cell]) -> bool:
-    return all(cell.summary("conflicting").n == 1 for cell in cells)
 
 
 def _comparison(best: Cell, baseline: Cell) -> str:

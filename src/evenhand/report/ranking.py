@@ -63,7 +63,7 @@ def fault(cell: Cell) -> str | None:
     if inverts_shortcut(cell):
         return "inverts the shortcut"
     defined = [side for side in SIDES if cell.summary(side).n]
-    unclear = [side for side in defined if not _is_above_chance(cell, side)]
+    unclear = [side for side in defined if not is_above(cell, side, chance(cell, side) or 0.0)]
     if not unclear:
         return None
     where = "on aligned and conflicting samples" if len(unclear) == 2 else f"on {unclear[0]} samples"
@@ -113,22 +113,13 @@ def leading(section: Section, most: int) -> list[Cell]:
     places = {cell.label: place for place, cell in enumerate(ranked(done))}
     best = sorted(
         done,
-        key=lambda cell: (
-            not cell.is_baseline,
-            places.get(cell.label, len(done)),
-            -(cell.summary(metric).mean or 0.0),
-        ),
+        key=lambda cell: (not cell.is_baseline, places.get(cell.label, len(done)), -(cell.summary(metric).mean or 0.0)),
     )[:most]
     return [cell for cell in done if cell in best]
 
 
-def _is_above_chance(cell: Cell, side: str) -> bool:
-    """Whether the interval over seeds, with one seed that of its test samples, lies above chance."""
-    return is_above(cell, side, chance(cell, side) or 0.0)
-
-
 def is_above(cell: Cell, metric: str, level: float) -> bool:
-    """Whether an accuracy is above a level for sure: by its interval, or by itself where nothing gives one."""
+    """Whether an accuracy is above a level for sure: by its interval (with one seed that of its samples), if any."""
     summary = cell.summary(metric)
     low = summary.low if summary.n > 1 else _lowest_of_one(cell, metric, summary.mean)
     return low is not None and low > level

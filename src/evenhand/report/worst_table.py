@@ -25,11 +25,7 @@ def worst_table(section: Section) -> Table:
     """Up to two rows a method: the worst group of each run, and the small ones; none where no groups are known."""
     return Table(
         name="Table of worst groups",
-        head=(
-            METHOD,
-            Column("Group", ""),
-            *(Column(name) for name in ("Samples", "Accuracy", "95% interval")),
-        ),
+        head=(METHOD, Column("Group", ""), *(Column(name) for name in ("Samples", "Accuracy", "95% interval"))),
         rows=tuple(
             Row((Value(cell.label), Value(_names(kind, shares)), *map(Value, _numbers(shares, len(cell.done)))))
             for cell in section.cells
@@ -69,7 +65,7 @@ def worst_columns(cell: Cell) -> dict[str, Any]:
 
 
 def run_columns(measured: Measured) -> dict[str, Any]:
-    """What one run's row tells of its worst group and its small ones; empty where it has none."""
+    """The worst group and the small ones as columns of one run's row; empty where it has none."""
     worst, small = measured.groups
     columns: dict[str, Any] = {}
     if worst is not None:

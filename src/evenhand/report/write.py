@@ -84,8 +84,8 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
     Args:
         folder: The folder of one run, of a study, or of several.
         title: The page's heading; made from the tasks' names if not given.
-        page: Whether to write the page too, which is some megabytes, and what else holds times; or only the tables
-            that are the same whenever the runs are repeated.
+        page: Whether to write the page (some megabytes) and the files with times too, or only the tables that are
+            the same whenever the runs are repeated.
 
     Returns:
         The paths of the files. Each is complete or untouched, also if the program is stopped while it writes.
@@ -167,7 +167,7 @@ def report_json(title: str, told: Told, sweeps: Sequence[Sweep]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same with None in place of numbers that JSON hasn't; a record's optional parts may hold any."""
+    """The same with None in place of numbers that JSON does not have; a record's optional parts may hold any."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

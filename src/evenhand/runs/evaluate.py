@@ -23,12 +23,11 @@ from evenhand.data.inputs import Preprocess
 from evenhand.data.rows import collator_for, model_rows
 from evenhand.evaluation.measured import SplitResult, measured
 from evenhand.metrics import GroupShare, Members
-from evenhand.models.inference import logits_and_labels, ready
+from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
 from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
-from evenhand.runs.fit import Device, torch_device
 from evenhand.runs.record import read_json
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +19,17 @@ from evenhand.evaluation.progress import Progress
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.models.inference import ready
+from evenhand.models.inference import Device, ready, torch_device
 from evenhand.models.saved import load_model
-from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
-from evenhand.runs.prepared import Asked, prepare
+from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.record import read_json
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task, TaskSource
 from evenhand.training.processes import Team, process_of, share_of
 from evenhand.training.stage import untouched_surroundings
-from evenhand.validation import UserError, check_integer
-
-Device = Literal["auto", "cpu", "cuda"]
+from evenhand.validation import UserError
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,9 @@ def fit(
 ) -> Result:
     """Run a whole method, stage by stage, and evaluate it.
 
-    Launched as several processes (torchrun, accelerate launch) it trains each batch on all of them together; every
-    process must call it, and all get the result.
-
     Every stage is stored as it finishes and is never trained again: a run that was killed goes on from its last
-    finished stage, with the same result. A finished run is returned as it is.
+    finished stage, with the same result. A finished run is returned as it is. Launched as several processes (torchrun,
+    accelerate launch) it trains each batch on all of them together; every process must call it, and all get the result.
 
     Args:
         method: The method with its hyper-parameters.
@@ -98,11 +93,10 @@ def fit(
         batch_size: Samples a step, likewise.
         bf16: Train under autocast to bfloat16; weights and evaluation stay in float32.
         peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings;
-            `head` trains the head alone. The final `model/` has adapters merged into its weights; `adapter/` holds
-            them alone.
+            `head` trains the head alone. The final `model/` has adapters merged; `adapter/` holds them alone.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
         device: `auto` takes a GPU if there is one.
-        progress: Is told how far each stage is, and if it has a method `data`, the task before anything is trained.
+        progress: Receives how far each stage is, and if it has a method `data`, the task before anything is trained.
 
     Returns:
         The model, its metrics, the scores, and the record.
@@ -111,34 +105,17 @@ def fit(
         UserError: If something given is wrong; nothing has been trained or written then.
         StageError: If a stage diverged; the record says so.
     """
-    if not isinstance(method, Method):
-        raise UserError(f"The 'method' parameter of fit must be a method such as evenhand.PGD(). Got {method!r}.")
-    check_integer("fit", "seed", seed, 0)
-    if data_seed is not None:
-        check_integer("fit", "data_seed", data_seed, 0)
     place = torch_device(device)
-    asked = Asked(
-        model=model,
-        seed=seed,
-        data_seed=data_seed,
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        bf16=bf16,
-        adapters=adapters_of(peft),
-        fresh=fresh,
-    )
-    prepared = prepare("fit", method, task, asked, progress)
-    folder = Path(output_dir) if output_dir is not None else default_folder(prepared.configuration)
-    carry_out(prepared.configuration, prepared.task, prepared.source, folder, place, progress)
+    asked = Asked(model, seed, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh)
+    run = prepare("fit", method, task, asked, progress)
+    folder = Path(output_dir) if output_dir is not None else default_folder(run.configuration)
+    carry_out(run, folder, place, progress)
     with untouched_surroundings():
-        return _result(folder, place, prepared.configuration)
+        return _result(folder, place, run.configuration)
 
 
 def carry_out(
-    configuration: Configuration,
-    task: Task,
-    source: ModelSource,
+    prepared: Prepared,
     folder: Path,
     device: torch.device,
     progress: Progress | None = None,
@@ -147,24 +124,24 @@ def carry_out(
     """Check that a run can be written, then go on with it to its end; its record lies in `folder` then.
 
     Args:
-        configuration: What is run.
-        task: The task, built.
-        source: Where models come from.
-        folder: The run's folder.
+        prepared: The run.
+        folder: Its folder.
         device: Where to train.
-        progress: Is told how far each stage is.
+        progress: Receives how far each stage is.
         shared: Where stages lie that other runs need too.
 
     Raises:
         UserError: If the folder is taken or can't hold the run, or weights can't be loaded.
         StageError: If a stage diverged; the record says so.
     """
+    configuration, source = prepared.configuration, prepared.source
     rank, processes = process_of(device)
     share_of(configuration.training.batch_size, processes)
     _check_folder(folder, configuration)
     team = Team(rank, processes, folder)
     with untouched_surroundings(), team.own_folder() as own:
-        run = StoredRun(configuration, task, source, own, device, progress if rank == 0 else None, shared, team)
+        told = progress if rank == 0 else None
+        run = StoredRun(configuration, prepared.task, source, own, device, told, shared, team)
         if not run.is_done:
             if not source.starts_random:
                 source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
@@ -197,19 +174,6 @@ def default_folder(configuration: Configuration) -> Path:
 
 
 # ---- checks before anything is written ------------------------------------------------------------------------------
-
-
-def torch_device(device: Device) -> torch.device:
-    """The device that a run is trained on.
-
-    Raises:
-        UserError: If it is unknown, or a GPU is asked for and there is none.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"The 'device' parameter of fit must be one of auto, cpu, cuda. Got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("The device 'cuda' was asked for, but torch sees no GPU: use 'cpu' or 'auto'.")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _check_folder(folder: Path, configuration: Configuration) -> None:

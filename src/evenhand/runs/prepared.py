@@ -10,11 +10,10 @@ from evenhand.models.adapters import Adapters
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import Configuration, check_parts, shipped_training, source_for
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.training.settings import Training
-from evenhand.validation import UserError, unknown_name
+from evenhand.validation import UserError, check_integer, unknown_name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Asked:
     """What a user may say of a run beside its method and task; None leaves it to the task and the model.
 
@@ -66,11 +65,16 @@ def prepare(
         method: The method.
         task: The task by name, with its settings, or built.
         asked: What else was asked for.
-        progress: Is shown the task if it has a method `data`.
+        progress: Receives the task if it has a method `data`.
 
     Raises:
         UserError: If something given is wrong or unknown, or the model doesn't fit the task.
     """
+    if not isinstance(method, Method):
+        raise UserError(f"The 'method' parameter of {owner} must be a method such as evenhand.PGD(). Got {method!r}.")
+    check_integer(owner, "seed", asked.seed, 0)
+    if asked.data_seed is not None:
+        check_integer(owner, "data_seed", asked.data_seed, 0)
     recipe = _recipe(owner, task)
     data_seed = asked.seed if asked.data_seed is None else asked.data_seed
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
@@ -80,15 +84,13 @@ def prepare(
     if isinstance(progress, DataProgress):
         progress.data(built)
     source = source_for(built, model, asked.adapters, asked.fresh)
-    source.config()  # an unknown or unfitting model is refused here
-    method.check_start(pretrained=not source.starts_random)
-    method.check_inputs(built.inputs)
-    check_parts(method, source)
+    _check_fit(method, built, source)
+    shipped = shipped_training(recipe, model, asked.adapters, asked.fresh)
     configuration = Configuration(
         method=method,
         task=recipe,
         model=model,
-        training=_training(recipe, model, asked),
+        training=shipped.replaced(asked.epochs, asked.lr, asked.batch_size, asked.bf16),
         seed=asked.seed,
         data_seed=data_seed,
         adapters=asked.adapters,
@@ -97,9 +99,28 @@ def prepare(
     return Prepared(configuration, built, source)
 
 
-def _training(recipe: TaskSource | Task, model: str, asked: Asked) -> Training:
-    shipped = shipped_training(recipe, model, asked.adapters, asked.fresh)
-    return shipped.replaced(asked.epochs, asked.lr, asked.batch_size, asked.bf16)
+def prepared(configuration: Configuration, task: Task | None = None) -> Prepared:
+    """The run of a configuration, such as a study's.
+
+    Args:
+        configuration: What is run.
+        task: Its task, if that is built already.
+
+    Raises:
+        UserError: If the task can't be built, or the method or the model doesn't fit it.
+    """
+    recipe = configuration.task if task is None else task
+    built = recipe if isinstance(recipe, Task) else recipe.build(configuration.data_seed)
+    source = configuration.source(built)
+    _check_fit(configuration.method, built, source)
+    return Prepared(configuration, built, source)
+
+
+def _check_fit(method: Method, task: Task, source: ModelSource) -> None:
+    source.config()  # an unknown or unfitting model is refused here
+    method.check_start(pretrained=not source.starts_random)
+    method.check_inputs(task.inputs)
+    check_parts(method, source)
 
 
 def _recipe(owner: str, task: str | TaskSource | Task) -> TaskSource | Task:

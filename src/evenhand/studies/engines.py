@@ -10,19 +10,19 @@ from evenhand.evaluation.progress import Measurement
 from evenhand.studies.store import Outcome
 from evenhand.studies.worker import Job
 
-TRIES = 3  # a run whose process is lost is begun so often, then it has failed
+TRIES = 3  # starts of a run whose process is lost each time, before it counts as failed
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run has been begun."""
+    """A run has started."""
 
     job: Job
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A run's stage has done so many of its steps."""
+    """A run's stage has done `done` of its `total` steps."""
 
     job: Job
     name: str
@@ -40,7 +40,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Lost:
-    """A run's process has died; the run is begun again."""
+    """A run's process has died; the run starts again."""
 
     job: Job
     reason: str

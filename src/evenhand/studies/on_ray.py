@@ -18,7 +18,7 @@ _PATIENCE = 5.0  # seconds that an address has to answer
 
 
 class RayEngine:
-    """Tasks of a cluster; a lost worker's run is begun again by Ray.
+    """Tasks of a cluster; Ray starts a lost worker's run again.
 
     The machines need evenhand, and the study's working folder under the same path for runs to be resumed elsewhere.
 
@@ -92,7 +92,7 @@ def _connected(address: str) -> Any:
 
 
 def _check_address(address: str) -> None:
-    """An address where nobody listens is told at once; Ray itself would try for minutes."""
+    """Refuse an address where nobody listens at once; Ray itself would try for minutes."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")

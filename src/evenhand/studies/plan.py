@@ -80,7 +80,7 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
 
     Args:
         path: The file.
-        seeds: So many seeds (0, 1, …) in place of the file's.
+        seeds: The number of seeds (0, 1, …), in place of the file's.
         data_dir: Folder of data files for every task that has such a setting.
 
     Raises:

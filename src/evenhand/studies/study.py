@@ -11,10 +11,11 @@ from typing import Literal, Protocol
 import torch
 from filelock import FileLock, Timeout
 
+from evenhand.models.inference import Device, torch_device
 from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
-from evenhand.runs.configuration import Configuration, check_parts
-from evenhand.runs.fit import Device, torch_device
+from evenhand.runs.configuration import Configuration
+from evenhand.runs.prepared import prepared
 from evenhand.studies.engines import Engine, Event, Finished
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
@@ -29,7 +30,7 @@ EngineName = Literal["local", "ray"]
 
 
 class Watch(Protocol):
-    """Is told how a study goes on."""
+    """Receives what happens to a study's runs."""
 
     def event(self, event: Event) -> None:
         """Something has happened to a run."""
@@ -46,7 +47,7 @@ class Study:
         states: What is known of each run, by hash.
         pending: What this start would carry out: cell and run, in order.
         only: The pattern that the cells were chosen by.
-        files_unknown: Hashes of the runs that are done by a record made before records told of the files read.
+        files_unknown: Hashes of the runs that are done by a record made before records held the files read.
     """
 
     plan: Plan
@@ -68,16 +69,7 @@ class Study:
         results_dir: Path | None = None,
         data_dir: Path | None = None,
     ) -> Study:
-        """Read a study's file and what is there of it; nothing is written.
-
-        Args:
-            file: The YAML file.
-            seeds: So many seeds in place of the file's.
-            only: Pattern with `*` of the cells to run; the others are skipped.
-            retry_failed: Begin runs again that failed before.
-            output_dir: The working folder; runs/<study> if None.
-            results_dir: The folder of the records; results/<study> if None.
-            data_dir: Folder of data files for the tasks that need some.
+        """Read a study's file and what is there of it; nothing is written. The arguments are those of `study`.
 
         Raises:
             UserError: If the file is wrong, or a folder belongs to something else.
@@ -138,14 +130,7 @@ class Study:
         device: Device = "auto",
         watch: Watch | None = None,
     ) -> None:
-        """Carry out what is pending; `states` says afterwards what became of each run.
-
-        Args:
-            engine: `local`: processes of this machine; `ray`: tasks of a Ray cluster.
-            jobs: Runs at a time; one for `local`, and as many as there is room for on Ray if None.
-            address: The Ray cluster.
-            device: Where to train.
-            watch: Is told how it goes on.
+        """Carry out what is pending; `states` says afterwards what became of each run. The arguments are `study`'s.
 
         Raises:
             UserError: If a cell can't run at all, the study is running already, or there is no such cluster.
@@ -233,17 +218,17 @@ def study(
 
     Args:
         file: The YAML file.
-        seeds: So many seeds in place of the file's.
+        seeds: The number of seeds (0, 1, …), in place of the file's.
         only: Pattern with `*` of the cells to run; the others are skipped.
         retry_failed: Begin runs again that failed before.
-        engine: `local` or `ray`.
-        jobs: Runs at a time.
+        engine: `local`: processes of this machine; `ray`: tasks of a Ray cluster.
+        jobs: Runs at a time; one for `local`, and as many as there is room for on Ray if None.
         address: The Ray cluster.
         output_dir: The working folder; runs/<study> if None.
         results_dir: The folder of the records; results/<study> if None.
         data_dir: Folder of data files for the tasks that need some.
         device: Where to train.
-        watch: Is told how it goes on.
+        watch: Receives what happens to the runs.
 
     Returns:
         The study; `states` says what became of each run, and `store` where things lie.
@@ -281,12 +266,7 @@ def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> N
         seen.add(cell.name)
         key = repr(run.task)
         try:
-            if key not in built:
-                built[key] = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-            source = run.source(built[key])
-            source.config()
-            run.method.check_inputs(built[key].inputs)
-            check_parts(run.method, source)
+            built[key] = prepared(run, built.get(key)).task
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 

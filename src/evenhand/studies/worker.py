@@ -10,11 +10,12 @@ import torch
 from filelock import FileLock
 
 from evenhand.evaluation.progress import Progress
+from evenhand.models.inference import Device, torch_device
 from evenhand.runs.configuration import Configuration, files_read
-from evenhand.runs.fit import Device, carry_out, torch_device
+from evenhand.runs.fit import carry_out
+from evenhand.runs.prepared import prepared
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
-from evenhand.tasks import Task
 from evenhand.validation import UserError
 
 
@@ -64,12 +65,9 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
 
 
 def _carry_out(job: Job, progress: Progress | None) -> None:
-    run = job.run
-    task = run.task if isinstance(run.task, Task) else run.task.build(run.data_seed)
-    if job.elsewhere and files_read(run.task, run.model) != run.files:
+    if job.elsewhere and files_read(job.run.task, job.run.model) != job.run.files:
         raise UserError("The files on this machine aren't those that the study was started with.")
-    device = torch_device(job.device)
-    carry_out(run, task, run.source(task), job.folder, device, progress, SharedStages(job.stages))
+    carry_out(prepared(job.run), job.folder, torch_device(job.device), progress, SharedStages(job.stages))
 
 
 def _failure(job: Job, error: str) -> dict[str, object]:

@@ -62,7 +62,7 @@ class Task:
         tests: Test sets by name.
         primary_test: Name of the test set whose metrics head every report.
         notes: What a reader of the result must know about the data, one sentence each.
-        image_side: Models without a processor of their own get pictures of any size scaled to so many pixels a side.
+        image_side: Pixels a side to which pictures of any size are scaled for models without their own processor.
         merged: For a test set that has other classes than the model: test set → the model's class → the test's class
             that it counts as. The predicted class (the model's most probable one) is mapped, not the probabilities.
         beside: Split → what the user's data say of its rows in further columns, which no model reads; None where there
@@ -243,7 +243,7 @@ class TaskSource(ABC):
         given: Mapping[str, Any] | None = None,
         files: Mapping[str, Any] | None = None,
     ) -> Self:
-        """The task that a record tells of, to be built again.
+        """The task that a record describes, to be built again.
 
         Args:
             settings: As `settings()` gave them, perhaps read back from JSON.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import membership
 
-HELD_OUT = 10  # one row of so many, class by class
+HELD_OUT = 10  # one row of ten, class by class
 
 
 def held_out(label_N: NDArray[np.int64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

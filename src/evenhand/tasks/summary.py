@@ -14,7 +14,7 @@ FEW = 20
 """Training samples of a class under which it is warned of."""
 
 UNEVEN = 10.0
-"""The largest class has so many times the samples of the smallest one when it is warned of."""
+"""From this ratio of the largest class to the smallest on, a warning says so."""
 
 _NAMED = 5
 

@@ -86,11 +86,7 @@ class GroupEvaluation(transformers.Trainer):
             self._signature_columns = columns
 
     def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> Any:
         """As transformers', which without labels would hand the model `index` too."""
         inputs = dict(inputs)

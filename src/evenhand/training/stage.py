@@ -55,9 +55,7 @@ def train_stage(
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[nn.Module, int, float], None] | None = None,
 ) -> StageReport:
-    """Train `model` in place.
-
-    The result depends on the arguments alone, not on what ran before in this process.
+    """Train `model` in place; the result depends on the arguments alone, not on what ran before in this process.
 
     Args:
         name: The stage's name, for messages.
@@ -73,8 +71,8 @@ def train_stage(
         signal_probs: EDGE's biased signal, shape (N,).
         companion: The weights that a method's second model starts from; a copy of `model`'s if None.
         on_step: Called after each step with the steps done and all steps.
-        on_epoch: Called after each epoch with the model, the epochs done and the epoch's mean loss. Whatever random
-            numbers it draws, the training goes on as if it hadn't; the weights it must leave alone.
+        on_epoch: Called after each epoch with the model, the epochs done and the epoch's mean loss. It may draw random
+            numbers, but must not change the weights.
 
     Raises:
         StageError: If the weights or the loss are no longer finite.
@@ -96,14 +94,7 @@ def train_stage(
     trainer.remove_callback(PrinterCallback)
     with _quick_attention(model, training, device):
         trainer.train()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    finite = all(bool(torch.isfinite(p).all()) for p in model.parameters())
-    if not finite or not all(math.isfinite(loss) for loss in losses):
-        raise StageError(
-            f"The stage '{name}' diverged: its weights or its loss are no longer finite after "
-            f"{trainer.state.global_step} steps."
-        )
-    return StageReport(trainer.state.global_step, losses, _idle_reason(trainer, sampling, signal_probs))
+    return _report(name, model, trainer, sampling, signal_probs)
 
 
 def _arguments(training: Training, seed: int, device: torch.device, scratch: Path) -> TrainingArguments:
@@ -131,15 +122,27 @@ def _arguments(training: Training, seed: int, device: torch.device, scratch: Pat
     return arguments
 
 
-def _idle_reason(
-    trainer: Trainer, sampling: NDArray[np.float64] | None, signal_probs: NDArray[np.float32] | None
-) -> str | None:
-    """Why the stage was plain ERM, if its batches were uniform and its method weighed nothing."""
+def _report(
+    name: str,
+    model: nn.Module,
+    trainer: Trainer,
+    sampling: NDArray[np.float64] | None,
+    signal_probs: NDArray[np.float32] | None,
+) -> StageReport:
+    """How it went; it was plain ERM if its batches were uniform and its method weighed nothing."""
+    steps = trainer.state.global_step
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    if not all(map(math.isfinite, losses)) or not all(bool(p.isfinite().all()) for p in model.parameters()):
+        raise StageError(
+            f"The stage '{name}' diverged: its weights or its loss are no longer finite after {steps} steps."
+        )
     if sampling is not None and not all_equal(sampling):
-        return None
-    if trainer.objective is not None:
-        return trainer.objective.idle_reason()
-    return trainer.method.idle_reason(signal_probs)
+        idle = None
+    elif trainer.objective is not None:
+        idle = trainer.objective.idle_reason()
+    else:
+        idle = trainer.method.idle_reason(signal_probs)
+    return StageReport(steps, losses, idle)
 
 
 @contextmanager

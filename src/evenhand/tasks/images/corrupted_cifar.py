@@ -147,11 +147,7 @@ class CorruptedCIFAR10(TaskSource):
         return self.task(splits, (DRAWN_ICE,) if textures is None else ())
 
     def _corrupted(
-        self,
-        part: LabelledImages,
-        conflict: float,
-        rng: np.random.Generator,
-        textures: list[NDArray[np.uint8]] | None,
+        self, part: LabelledImages, conflict: float, rng: np.random.Generator, textures: list[NDArray[np.uint8]] | None
     ) -> datasets.Dataset:
         image_NHW3, label_N = part
         attribute_N = spread_attributes(label_N, conflict, rng)

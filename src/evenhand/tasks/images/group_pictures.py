@@ -240,11 +240,7 @@ class CelebA(GroupPictures):
     published = group_sizes(
         labels,
         attributes,
-        {
-            "train": (71629, 66874, 22880, 1387),
-            "validation": (8535, 8276, 2874, 182),
-            "test": (9767, 7535, 2480, 180),
-        },
+        {"train": (71629, 66874, 22880, 1387), "validation": (8535, 8276, 2874, 182), "test": (9767, 7535, 2480, 180)},
     )
 
     def listed(self, root: Path) -> Listed:

@@ -18,14 +18,7 @@ from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.splits import held_out
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_HUB, SNLI_TRAIN, NLILabel
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import (
-    ALIGNMENTS,
-    MINILM,
-    PAIR_ADAPTER_TRAINING,
-    PAIR_TUNING,
-    Classes,
-    pair_split,
-)
+from evenhand.tasks.text.splits import ALIGNMENTS, MINILM, PAIR_ADAPTER_TRAINING, PAIR_TUNING, Classes, pair_split
 from evenhand.training.settings import Training
 from evenhand.validation import Range, UserError
 

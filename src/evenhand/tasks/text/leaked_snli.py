@@ -18,13 +18,7 @@ from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.text.biased_snli import snli_parts
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import (
-    PAIR_ADAPTER_TRAINING,
-    PAIR_TRAINING,
-    Classes,
-    crossed,
-    pair_split,
-)
+from evenhand.tasks.text.splits import PAIR_ADAPTER_TRAINING, PAIR_TRAINING, Classes, crossed, pair_split
 from evenhand.validation import Range
 
 PREFIXES = {

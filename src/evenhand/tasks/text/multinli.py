@@ -21,14 +21,7 @@ from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.splits import held_out, sizes
 from evenhand.tasks.text.nli_files import LABELS, MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import (
-    PAIR_ADAPTER_TRAINING,
-    PAIR_TRAINING,
-    PAIR_TUNING,
-    Classes,
-    crossed,
-    pair_split,
-)
+from evenhand.tasks.text.splits import PAIR_ADAPTER_TRAINING, PAIR_TRAINING, PAIR_TUNING, Classes, crossed, pair_split
 from evenhand.training.settings import Training
 from evenhand.validation import Range, UserError
 

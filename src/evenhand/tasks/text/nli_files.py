@@ -62,10 +62,7 @@ SNLI_TRAIN = _snli("train", "train")
 SNLI_DEV = _snli("dev", "validation")
 SNLI_TEST = _snli("test", "test")
 SNLI_HOLDOUT = _nli(
-    "SNLI's held-out part",
-    None,
-    "leave it out: a tenth of the training part validates then",
-    "train_holdout.tsv",
+    "SNLI's held-out part", None, "leave it out: a tenth of the training part validates then", "train_holdout.tsv"
 )
 SNLI_HARD = _nli(
     "SNLI's hard test pairs",

@@ -55,10 +55,7 @@ _THEY_DID = (
     (("pleased", "please"), ("impressed", "impress")),
     (("annoyed", "annoy"), ("bothered", "bother")),
 )  # past and infinitive
-_WE_DID = (
-    (("enjoyed", "enjoy"), ("loved", "love")),
-    (("regretted", "regret"), ("disliked", "dislike")),
-)
+_WE_DID = ((("enjoyed", "enjoy"), ("loved", "love")), (("regretted", "regret"), ("disliked", "dislike")))
 _PEOPLE = ("we", "our guests", "my parents", "the children", "my friends")
 _OBJECTS = ("us", "our guests", "my parents", "the children", "my friends")
 _DEGREES = ("", "really ", "rather ", "quite ", "truly ")

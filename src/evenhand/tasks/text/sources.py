@@ -57,7 +57,7 @@ class Labelled:
         return dataclasses.replace(self, table=self.table.take(row_N), label_N=self.label_N[row_N])
 
     def first(self, count: int | None) -> Labelled:
-        """At most so many rows from the beginning; None takes all."""
+        """Up to `count` rows from the beginning; None takes all."""
         return self if count is None else self.take(np.arange(len(self))[:count])
 
 

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import Column, class_column, member_column, split_of
 from evenhand.tasks.text.sources import Labelled
-from evenhand.training.settings import FINE_TUNING, Training
+from evenhand.training.settings import FINE_TUNING
 
 ALIGNMENTS = ("aligned", "conflicting", "independent")
 
-MINILM = Training(
-    epochs=2, lr=1e-4, batch_size=32, optimizer="adamw", schedule="linear", max_grad_norm=1.0, max_length=128
-)
+MINILM = replace(FINE_TUNING, epochs=2, lr=1e-4, max_length=128)
 """For MiniLM on sentence pairs: found on biased-snli, not tuned on any other task."""
 
 MINILM_ADAPTERS = replace(MINILM, lr=1e-3, batch_size=64)
@@ -31,16 +29,7 @@ PAIR_TUNING = replace(FINE_TUNING, max_length=128)
 """For a checkpoint on sentence pairs: the defaults of transformers' examples, which Clark et al. (2019) and Utama et
 al. (2020) also take for BERT on MNLI (5e-5, batches of 32, 3 epochs, 128 tokens)."""
 
-PAIR_ADAPTERS = Training(
-    epochs=15,
-    lr=3e-4,
-    batch_size=64,
-    optimizer="adamw",
-    weight_decay=0.1,
-    schedule="linear",
-    max_grad_norm=1.0,
-    max_length=128,
-)
+PAIR_ADAPTERS = replace(FINE_TUNING, epochs=15, lr=3e-4, batch_size=64, weight_decay=0.1, max_length=128)
 """EDGE's released settings for LoRA on roberta-base, on SNLI; schedule and clipping are transformers' defaults."""
 
 PAIR_TRAINING = {"MiniLM": MINILM, "bert-base-uncased": PAIR_TUNING, "roberta-base": PAIR_TUNING}

@@ -26,7 +26,7 @@ MUD_FROM = 4
 WATER = np.array([175, 238, 238]) / 255
 MUD = np.array([63, 42, 20]) / 255
 _RELIEF = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
-_FAR = 20.0  # distances from an edge count up to so many pixels
+_FAR = 20.0  # pixels up to which distances from an edge count
 _WEAK, _STRONG = 50, 150  # thresholds of the edges
 
 

@@ -22,7 +22,7 @@ SNOW = (
 )
 FROST = ((1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))  # weights of image and ice
 GRAY = (0.299, 0.587, 0.114)
-TEXTURES = 5  # so many pictures of ice are drawn from; the authors' sixth is never reached by their code
+TEXTURES = 5  # pictures of ice that are drawn from; the authors' code never reaches their sixth
 _TEXTURE_SIDE = 160
 
 

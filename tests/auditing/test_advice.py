@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 import evenhand as eh
 from audit_data import CLASSES, sentences, text_task
-from evenhand.auditing.command import command
+from evenhand.auditing.advice import command
 from evenhand.auditing.sources import subject_of_data
 from evenhand.cli.parser import main
 from evenhand.runs.configuration import Configuration
