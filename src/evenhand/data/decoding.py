@@ -96,8 +96,8 @@ def decoded_with_scale(stored: Any) -> tuple[Image.Image, Scale | None]:
 @contextmanager
 def opened(stored: Any) -> Iterator[Image.Image]:
     """A picture of which only the head is read so far; errors inside are a `PictureError` that names the file."""
-    entry = {"path": stored} if isinstance(stored, str | os.PathLike) else stored
-    path = entry.get("path") if isinstance(entry, dict) else getattr(entry, "filename", None)
+    entry: Any = {"path": stored} if isinstance(stored, str | os.PathLike) else stored
+    path: Any = entry.get("path") if isinstance(entry, dict) else getattr(entry, "filename", None)
     try:
         if isinstance(entry, Image.Image):
             yield entry
@@ -106,8 +106,7 @@ def opened(stored: Any) -> Iterator[Image.Image]:
         elif not isinstance(entry, dict) or not (entry.get("bytes") or path):
             raise PictureError("", "there is none")
         else:
-            source = io.BytesIO(entry["bytes"]) if entry.get("bytes") else path
-            with Image.open(source, formats=_formats()) as picture:
+            with Image.open(io.BytesIO(entry["bytes"]) if entry.get("bytes") else path, formats=_formats()) as picture:
                 yield picture
     except Exception as error:  # a damaged file can fail anywhere within a decoder
         reason = _reason(error, path if isinstance(entry, dict) and not entry.get("bytes") else None)
@@ -131,8 +130,9 @@ def _reason(error: Exception, path: Any) -> str:
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """Width and height as `decoded` will have them."""
+    width, height = picture.size
     turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return picture.size[::-1] if turned else picture.size
+    return (height, width) if turned else (width, height)
 
 
 def _in_rgb(picture: Image.Image) -> tuple[Image.Image, Scale | None]:
@@ -155,7 +155,8 @@ def _transparent_value(picture: Image.Image) -> Any:
     key = picture.info.get("transparency")
     if key is None or isinstance(key, bytes) or picture.mode not in ("1", "L", "I;16", "RGB"):
         return None
-    stored: Any = picture.tile[0][3] if getattr(picture, "tile", None) else ""
+    tiles: Any = getattr(picture, "tile", None)  # of a file that isn't loaded yet
+    stored: Any = tiles[0][3] if tiles else ""
     if stored == "RGB;16B":  # of which Pillow keeps the upper half
         return tuple(part >> 8 for part in key)
     return key * {"L;2": 85, "L;4": 17}.get(stored, 1) if isinstance(key, int) else key

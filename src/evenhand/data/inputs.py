@@ -27,7 +27,7 @@ Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
 def pixels(size: tuple[int, int], rows: dict[str, Any]) -> dict[str, Tensor]:
     """Images as the small models read them: as they are, or pictures scaled to (height, width)."""
     if "image" in rows:
-        scaled = [decoded(picture).resize(size[::-1], Image.Resampling.BILINEAR) for picture in rows["image"]]
+        scaled = [decoded(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR) for picture in rows["image"]]
         rows = {"pixel_values": np.stack([np.asarray(picture) for picture in scaled]).transpose(0, 3, 1, 2).copy()}
     return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
 

@@ -87,22 +87,24 @@ def as_pictures(part: Part, column: str, table: Path | None, outside: bool) -> d
     kind = stored.type
     is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if table is not None and (_is_text(kind) or (is_struct and kind.get_field_index("path") >= 0)):
-        stored = pa.concat_arrays(stored.chunks) if stored.num_chunks else pa.array([], kind)
-        held = stored.field("bytes") if is_struct else pa.nulls(len(stored), pa.binary())
-        names = (stored.field("path") if is_struct else stored).to_pylist()
-        named = [
-            inside is None and (name is not None or not is_struct) for inside, name in zip(held, names, strict=True)
-        ]
-        if any(named):
-            files = listed_files(
-                table, [name if of_file else None for name, of_file in zip(names, named, strict=True)], outside
-            )
-            paths = [str(path) if of_file else name for path, name, of_file in zip(files, names, named, strict=True)]
-            pictures = datasets.Dataset(
-                pa.table({column: pa.StructArray.from_arrays([held, paths], ["bytes", "path"])})
-            )
-            others = rows.remove_columns(column)
-            rows = datasets.concatenate_datasets([pictures, others], axis=1) if others.column_names else pictures
+        rows = _with_files(rows, column, table, outside, stored)
     elif not (isinstance(feature, datasets.Image) or pa.types.is_binary(kind) or is_struct):
         raise UserError(f"The column '{column}' of {part.where} holds {kind}, but file names or pictures are needed.")
     return rows.cast_column(column, datasets.Image())
+
+
+def _with_files(rows: datasets.Dataset, column: str, table: Path, outside: bool, stored: Any) -> datasets.Dataset:
+    """The rows with names of files, where there is a name and no picture, as paths."""
+    stored = pa.concat_arrays(stored.chunks) if stored.num_chunks else pa.array([], stored.type)
+    is_text = _is_text(stored.type)
+    held = pa.nulls(len(stored), pa.binary()) if is_text else stored.field("bytes")
+    names: list[str | None] = (stored if is_text else stored.field("path")).to_pylist()
+    to_find = [is_text or (empty and bool(name)) for empty, name in zip(held.is_null().to_pylist(), names, strict=True)]
+    if not any(to_find):
+        return rows  # as they lie on the disk
+    wanted = [name if find else None for name, find in zip(names, to_find, strict=True)]
+    files = listed_files(table, wanted, outside)
+    paths = [str(file) if find else name for file, name, find in zip(files, names, to_find, strict=True)]
+    pictures = datasets.Dataset(pa.table({column: pa.StructArray.from_arrays([held, paths], ["bytes", "path"])}))
+    others = rows.remove_columns(column)
+    return datasets.concatenate_datasets([pictures, others], axis=1) if others.column_names else pictures

@@ -246,7 +246,7 @@ def _look_at_all(part: Part, rows: datasets.Dataset, column: str) -> NDArray[np.
             if other[0] == mode and other[1] != white:
                 raise UserError(
                     f"The pictures of {part.where} of mode {mode} go up to {white} (row {row + 1}) and up to "
-                    f"{other[1]} (row {other_row + 1}), so that nothing says what is white: save them with 8 or 16 bits."
+                    f"{other[1]} (row {other_row + 1}), so nothing says what is white: save them with 8 or 16 bits."
                 )
     return np.array([look.colour for look in looks], dtype=np.int64)
 
@@ -298,8 +298,8 @@ def check_colours(
         if enough and len(set(seen)) == 1 and seen[0] >= 0:
             of_split = f" of the {SPLITS[split]} split" if split >= 0 else ""
             raise UserError(
-                f"All {len(seen):,} pictures{of_split} of {where} that were looked at are of the same colour "
-                f"throughout (#{seen[0]:06x}), so they show nothing."
+                f"All {len(seen):,} pictures{of_split} of {where} that were looked at are of one colour throughout, "
+                f"#{seen[0]:06x}, so they show nothing."
             )
     blank, seen = int((kept_N & (colour_N >= 0)).sum()), int((kept_N & (colour_N != NOT_LOOKED_AT)).sum())
     verb = "is" if blank == 1 else "are"
