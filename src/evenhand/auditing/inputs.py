@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evenhand.auditing.association import LEAST_COUNT
 from evenhand.auditing.attributes import Attribute
-from evenhand.data.decoding import PictureError, decoded, opened, undecoded, upright_size
+from evenhand.data.decoding import PictureError, decoded, opened, undecoded
 from evenhand.data.measures import OF_PICTURES, OF_TEXTS, Picture
 from evenhand.data.rows import Rows, arrow_table
 
@@ -158,11 +158,13 @@ def _opened(entry: Any) -> Picture | None:
     """A picture of a file or its bytes, made small; None if it is none."""
     try:
         with opened(entry) as picture:
-            width, height = upright_size(picture)
+            width, height = picture.size
             picture.draft("RGB", (_SMALL, _SMALL))  # JPEGs are read at a fraction of their size
             small = decoded(picture)
     except PictureError:
         return None
+    if (small.width < small.height) != (width < height):  # it was turned upright
+        width, height = height, width
     small.thumbnail((_SMALL, _SMALL))
     return Picture(np.asarray(small).transpose(2, 0, 1), width, height)
 

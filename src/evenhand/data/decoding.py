@@ -48,6 +48,9 @@ class PictureError(UserError):
         self.reason = reason
 
 
+_TOLD = (PictureError, FileNotFoundError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
 @cache
 def _formats() -> list[str]:
     """Those of `FORMATS` that the Pillow at hand can read."""
@@ -111,7 +114,8 @@ def opened(stored: Any) -> Iterator[Image.Image]:
     except Exception as error:  # a damaged file can fail anywhere within a decoder
         reason = _reason(error, path if isinstance(entry, dict) and not entry.get("bytes") else None)
         name = f"The picture '{path}'" if path else "A picture"
-        raise PictureError(f"{name} can't be read: {reason}.", reason) from error
+        why = reason if isinstance(error, _TOLD) else f"it is truncated or damaged ({reason})"
+        raise PictureError(f"{name} can't be read: {why}.", reason) from error
 
 
 def _reason(error: Exception, path: Any) -> str:
@@ -124,15 +128,8 @@ def _reason(error: Exception, path: Any) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"it has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are taken for a picture"
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels, too many for a picture"
     return str(error).split("\n")[0].rstrip(".") or type(error).__name__
-
-
-def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Width and height as `decoded` will have them."""
-    width, height = picture.size
-    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (height, width) if turned else (width, height)
 
 
 def _in_rgb(picture: Image.Image) -> tuple[Image.Image, Scale | None]:
