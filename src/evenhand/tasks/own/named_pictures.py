@@ -46,7 +46,7 @@ def listed_files(table: Path, names: Sequence[str | None], outside: bool) -> lis
             lies = real(path) if path.is_symlink() else real(path.parent)
         except (OSError, ValueError, RuntimeError):  # no file can be called so, or links lead in a circle
             continue
-        if not lies.is_relative_to(root):
+        if names[row] and not lies.is_relative_to(root):
             raise UserError(
                 f"Row {row + 1} of '{table.name}' names the picture '{names[row]}', which lies outside the folder "
                 f"'{base}': move it there, or allow such pictures with --allow-outside."
