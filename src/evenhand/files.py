@@ -12,7 +12,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".png", ".apng", ".bmp", ".dib", ".gif", ".ico", ".webp", ".avif", ".avifs", ".tif", ".tiff", ".qoi"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
 """Endings of files of which a folder may hold very many."""
 
 READ_WHOLE = 2**30

@@ -5,7 +5,6 @@ Legend: N samples, V values, C channels, H height, W width.
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from typing import Any
 import datasets
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from evenhand.auditing.association import LEAST_COUNT
 from evenhand.auditing.attributes import Attribute
+from evenhand.data.decoding import PictureError, decoded, opened, undecoded
 from evenhand.data.measures import OF_PICTURES, OF_TEXTS, Picture
 from evenhand.data.rows import Rows, arrow_table
 
@@ -145,8 +144,7 @@ def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> 
     if rows is not None:
         chosen = chosen.select(rows)
     if column == "image":
-        if isinstance(chosen.features[column], datasets.Image):
-            chosen = chosen.cast_column(column, datasets.Image(decode=False))  # one broken file must not end all
+        chosen = undecoded(chosen)  # one broken file must not end all
         for start in range(0, len(chosen), _READ):
             yield [_opened(entry) for entry in chosen[start : start + _READ][column]]
         return
@@ -158,20 +156,15 @@ def pictures(split: datasets.Dataset, rows: NDArray[np.int64] | None = None) -> 
 
 def _opened(entry: Any) -> Picture | None:
     """A picture of a file or its bytes, made small; None if it is none."""
-    if isinstance(entry, Image.Image):
-        return _small(entry)
-    source = entry if isinstance(entry, dict) else {}
     try:
-        with Image.open(io.BytesIO(source["bytes"]) if source.get("bytes") else source["path"]) as picture:
-            return _small(picture)
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, AttributeError, Image.DecompressionBombError):
+        with opened(entry) as picture:
+            width, height = picture.size
+            picture.draft("RGB", (_SMALL, _SMALL))  # JPEGs are read at a fraction of their size
+            small = decoded(picture)
+    except PictureError:
         return None
-
-
-def _small(picture: Image.Image) -> Picture:
-    width, height = picture.size
-    picture.draft("RGB", (_SMALL, _SMALL))  # JPEGs are read at a fraction of their size
-    small = picture.convert("RGB")
+    if (small.width < small.height) != (width < height):  # it was turned upright
+        width, height = height, width
     small.thumbnail((_SMALL, _SMALL))
     return Picture(np.asarray(small).transpose(2, 0, 1), width, height)
 

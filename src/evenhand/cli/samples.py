@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evenhand.data.columns import membership
+from evenhand.data.decoding import PictureError, decoded, undecoded
 from evenhand.evaluation.measured import picture_of
 from evenhand.tasks.base import Task
 from evenhand.validation import UserError
@@ -26,22 +26,21 @@ def unreadable(split: datasets.Dataset) -> Iterator[str | None]:
     """For each picture of a split None, or what is wrong with it; nothing for other splits."""
     if "image" not in split.column_names:
         return
-    stored = split.select_columns(["image"]).with_format("arrow")
+    stored = undecoded(split.select_columns(["image"]))
     for start in range(0, len(split), _BATCH):
-        for picture in stored[start : start + _BATCH]["image"].to_pylist():
-            source = picture["path"] if picture["bytes"] is None else BytesIO(picture["bytes"])
+        for picture in stored[start : start + _BATCH]["image"]:
             try:
-                with Image.open(source) as opened:
-                    opened.load()
-            except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-                yield f"{picture['path'] or 'a picture of the hub'} ({error})"
+                decoded(picture)
+            except PictureError as error:
+                yield f"{picture['path'] or 'a picture of the hub'} ({error.reason})"
             else:
                 yield None
 
 
 def sample_lines(split: datasets.Dataset, count: int) -> list[str]:
     """The first samples of a split: their label, attribute and alignment, with the text or the picture's size."""
-    return [_sample_line(split, split[i]) for i in range(min(count, len(split)))]
+    rows = undecoded(split)
+    return [_sample_line(split, rows[i]) for i in range(min(count, len(split)))]
 
 
 def write_contact_sheet(task: Task, path: Path) -> None:
@@ -92,13 +91,13 @@ def _named(split: datasets.Dataset, row: dict[str, Any], column: str) -> str:
 
 def _block(title: str, split: datasets.Dataset) -> Image.Image:
     """A title and rows of captioned pictures."""
-    rows = _rows_of_each_group(split)
+    rows, stored = _rows_of_each_group(split), undecoded(split)
     lines = -(-len(rows) // _PER_ROW)
     block = Image.new("RGB", (_PER_ROW * _THUMB, _CAPTION + lines * (_THUMB + _CAPTION)), "white")
     draw, font = ImageDraw.Draw(block), ImageFont.load_default()
     draw.text((4, 8), title, fill="black", font=font)
     for place, index in enumerate(rows):
-        row = split[int(index)]
+        row = stored[int(index)]
         left, top = place % _PER_ROW * _THUMB, _CAPTION + place // _PER_ROW * (_THUMB + _CAPTION)
         picture = picture_of(row)
         scale = (_THUMB - 4) / max(picture.size)

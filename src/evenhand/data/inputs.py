@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evenhand.data.decoding import decoded
+
 Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
 """Turns the columns of a batch of rows into the keyword arguments of the model's forward."""
 
@@ -25,7 +27,7 @@ Preprocess = Callable[[dict[str, Any]], dict[str, Tensor]]
 def pixels(size: tuple[int, int], rows: dict[str, Any]) -> dict[str, Tensor]:
     """Images as the small models read them: as they are, or pictures scaled to (height, width)."""
     if "image" in rows:
-        scaled = [picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR) for picture in rows["image"]]
+        scaled = [decoded(picture).resize((size[1], size[0]), Image.Resampling.BILINEAR) for picture in rows["image"]]
         rows = {"pixel_values": np.stack([np.asarray(picture) for picture in scaled]).transpose(0, 3, 1, 2).copy()}
     return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
 
@@ -33,7 +35,7 @@ def pixels(size: tuple[int, int], rows: dict[str, Any]) -> dict[str, Tensor]:
 def processed_images(processor: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
     """Images as a checkpoint's image processor prepares them."""
     if "image" in rows:
-        return dict(processor([picture.convert("RGB") for picture in rows["image"]], return_tensors="pt"))
+        return dict(processor([decoded(picture) for picture in rows["image"]], return_tensors="pt"))
     # processors take channels last: (B, C, H, W) → B × (H, W, C)
     images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
     return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))

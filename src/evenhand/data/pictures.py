@@ -1,4 +1,7 @@
-"""Picture files in folders: what is there, what is missing, and a first look before anything trains."""
+"""Picture files in folders: what is there, what is missing, and a first look before anything trains.
+
+How a picture is read is `evenhand.data.decoding`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from pathlib import Path, PurePosixPath
 import datasets
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from evenhand.files import PICTURES
+from evenhand.data.decoding import decoded, is_picture
 from evenhand.validation import UserError
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
@@ -50,7 +52,7 @@ def pictures_in(folder: Path, files: str) -> list[str]:
         UserError: If the folder is missing or holds no picture.
     """
     names = entries(folder, files)
-    found = sorted(name for name in names if name.lower().endswith(PICTURES) and not name.startswith("."))
+    found = sorted(filter(is_picture, names))
     if not found:
         raise UserError(f"The folder '{folder}' holds no pictures; {files}")
     return found
@@ -103,17 +105,15 @@ def check_present(root: Path, names: Sequence[str], listed_in: str, files: str) 
 
 
 def check_first_pictures(splits: dict[str, datasets.Dataset]) -> None:
-    """Decode the first picture of each split of files, so that the wrong kind of file is noticed before training."""
+    """Decode the first picture of each split of files, so that the wrong kind of file is noticed before training.
+
+    Raises:
+        UserError: If one is truncated or no picture.
+    """
     for split in splits.values():
-        pictures = split.with_format("arrow")[:1]["image"].to_pylist()
-        for picture in pictures:
+        for picture in split.with_format("arrow")[:1]["image"].to_pylist():
             if picture["path"] is not None:
-                check_picture(picture["path"])
-
-
-def check_picture(path: str) -> None:
-    """Decode a picture wholly, and raise `UserError` if it is truncated or no picture."""
-    read_picture(path)
+                decoded(picture)
 
 
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
@@ -122,11 +122,7 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         UserError: If it is truncated or no picture.
     """
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        raise UserError(f"The picture '{path}' can't be read: it is truncated or damaged ({error}).") from error
+    return np.asarray(decoded(path))
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.inputs import Preprocess, Tokenizing
 from evenhand.losses import IGNORED
 from evenhand.validation import UserError
@@ -58,7 +59,8 @@ class Rows(TorchDataset[Any]):
 
     Row-by-row reading costs more than training a small model on the row. Columns of numbers and of images with a
     fixed shape are read straight from Arrow's memory (a view: nothing is copied until a batch is), the others through
-    `datasets`. A batch is a dict of arrays, so it needs `collate` below or another collator that knows it.
+    `datasets`, pictures through `evenhand.data.decoding`. A batch is a dict of arrays, so it needs `collate` below or
+    another collator that knows it.
 
     Args:
         dataset: The rows.
@@ -74,7 +76,8 @@ class Rows(TorchDataset[Any]):
                 if view is not None:
                     self.views[name] = view
         others = [name for name in columns if name not in self.views]
-        self.others = dataset.select_columns(others) if others else None
+        self.others = undecoded(dataset.select_columns(others)) if others else None
+        self.pictures = [name for name in others if isinstance(dataset.features[name], datasets.Image)]
         self.length = len(dataset)
 
     def __len__(self) -> int:
@@ -84,6 +87,7 @@ class Rows(TorchDataset[Any]):
         batch: dict[str, Any] = {name: view[rows] for name, view in self.views.items()}
         if self.others is not None:
             batch |= dict(self.others[list(rows)])
+            batch |= {name: [decoded(stored) for stored in batch[name]] for name in self.pictures}
         return batch
 
     def __getitem__(self, row: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from evenhand.data.columns import column_values, membership, split_groups
+from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.rows import AnyRows, Collator
 from evenhand.metrics import Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
@@ -114,7 +115,7 @@ def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[
     """
     if task.kind != "image":
         return []
-    test = task.tests[task.primary_test]
+    test = undecoded(task.tests[task.primary_test])
     label_N = np.asarray(test.with_format("numpy")["labels"])
     alignment = membership(test, "alignment")
     chosen: list[int] = []
@@ -146,9 +147,9 @@ def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
 
 
 def picture_of(row: dict[str, Any]) -> Image.Image:
-    """A row's image."""
+    """A row's image; the row is one of `undecoded` rows."""
     if "image" in row:
-        return row["image"].convert("RGB")
+        return decoded(row["image"])
     image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
     return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
 

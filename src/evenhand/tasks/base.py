@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.data.columns import Inputs, column_values
+from evenhand.data.folders import files_below
 from evenhand.files import Files, read_files
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.small_vision import BACKBONES
@@ -217,12 +218,12 @@ class TaskSource(ABC):
         return {split: dict(sizes) for split, sizes in self.published.items()}
 
     def read_paths(self, folder: Path) -> Iterable[Path]:
-        """The files that are read of the folder given as `data_dir`; all below it unless a task knows better.
+        """The files that are read of the folder given as `data_dir`; all visible ones unless a task knows better.
 
         Raises:
             UserError: If one is missing.
         """
-        return (path for path in folder.rglob("*") if path.is_file())
+        return (path for path in files_below(folder) if path.is_file())
 
     def data_files(self) -> dict[str, Files | None]:
         """What the task reads, by the option that says where it lies; {} for a task that reads no files.

@@ -232,7 +232,7 @@ def test_split_folders_count_beside_a_metadata_file(tmp_path: Path) -> None:
     names = [f"{split}/{kind}/{i}.png" for split, n in (("train", 30), ("test", 12)) for kind in "ab" for i in range(n)]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(tmp_path / name)
+        picture(0).save(tmp_path / name)
     metadata(tmp_path, names, light=lambda i: "xy"[i % 2])
     task = OwnData(data=tmp_path, group="light").build(0)
     assert task.label_names == ("a", "b")

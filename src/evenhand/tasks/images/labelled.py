@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.hub import load_from_hub
 from evenhand.validation import UserError
 
@@ -35,7 +36,7 @@ def load_images(what: str, instead: str, name: str, column: str, mode: str) -> d
     )
     return {
         part: (
-            np.stack([np.asarray(image.convert(mode), dtype=np.uint8) for image in loaded[part][column]]),
+            np.stack([np.asarray(decoded(image).convert(mode)) for image in undecoded(loaded[part])[column]]),
             np.asarray(loaded[part]["label"], dtype=np.int64),
         )
         for part in ("train", "test")

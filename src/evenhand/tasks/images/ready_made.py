@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from evenhand.data.decoding import is_picture
 from evenhand.data.pictures import entries, pictures_in
-from evenhand.files import PICTURES
 from evenhand.validation import UserError
 
 _NAME = re.compile(r"(?P<id>.+)_(?P<label>\d+)_(?P<attribute>\d+)\.\w+")
@@ -77,7 +77,7 @@ def named_pictures(folder: Path, num_classes: int, num_attributes: int, files: s
     inner = sorted(name for name in names if name.isdigit() and (folder / name).is_dir())
     if inner:
         found = [f"{name}/{picture}" for name in inner for picture in pictures_in(folder / name, files)]
-        found += sorted(name for name in names if name.lower().endswith(PICTURES))
+        found += sorted(filter(is_picture, names))
     else:
         found = pictures_in(folder, files)
     numbers = []

@@ -43,6 +43,7 @@ class OwnData(TaskSource):
         test_data: File or folder of the test split.
         id: Column of the rows' own names, all different.
         drop_incomplete: Leave out rows without a label (empty, or -1 beside other numbers) or text, and say how many.
+        allow_outside: Read pictures that a table names outside its folder, by `..`, a path from the root, or a link.
         image_side: Models without a processor of their own get pictures scaled to so many pixels a side.
         hub_config: Configuration of the hub's data set.
         revision: Its branch, tag or commit.
@@ -58,6 +59,7 @@ class OwnData(TaskSource):
     test_data: Path | str | None = None
     id: str | None = None
     drop_incomplete: bool = False
+    allow_outside: bool = False
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
@@ -219,7 +221,9 @@ class OwnData(TaskSource):
 
     @property
     def _columns(self) -> Columns:
-        return Columns(tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id)
+        return Columns(
+            tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id, self.allow_outside
+        )
 
     def _places(self) -> list[Place]:
         places = [read_place(str(self.data), self._columns, self.hub_config, self.revision)]

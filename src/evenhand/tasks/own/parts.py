@@ -92,6 +92,7 @@ class Columns:
         group: Columns of groups.
         split: A column that names each row's split.
         id: A column of the rows' own names.
+        outside: Whether pictures may lie outside the folder of the table that names them.
     """
 
     text: tuple[str, ...]
@@ -100,6 +101,7 @@ class Columns:
     group: tuple[str, ...]
     split: str | None
     id: str | None
+    outside: bool = False
 
     def asked(self, label: str | None) -> dict[str, str]:
         """Option → column, of a table whose column of labels is known; None where it has none."""

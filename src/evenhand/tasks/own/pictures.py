@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
+import numpy as np
 import pyarrow as pa
-from PIL import Image
+from numpy.typing import NDArray
 
 from evenhand.data.cached_tables import cache_folder, cached_table, check_columns, column_names, file_digest
 from evenhand.data.columns import picture_column
+from evenhand.data.decoding import PictureError, Scale, decoded_with_scale, is_picture, opened, undecoded
+from evenhand.data.folders import files_below, is_file, passed_over, visible
 from evenhand.data.rows import arrow_table
-from evenhand.files import PICTURES
-from evenhand.tasks.own.columns import split_named
+from evenhand.tasks.own.columns import SPLITS, split_named
+from evenhand.tasks.own.named_pictures import listed_files, texts_digest
 from evenhand.tasks.own.parts import Beside, Columns, Part, Place
 from evenhand.validation import UserError, count
 
@@ -29,70 +31,46 @@ FILE_COLUMN = "file_name"
 """The metadata's column of pictures, unless --image names another; their names are relative to the metadata."""
 
 FULLY_CHECKED = 20_000
-"""So many pictures are decoded before training; of larger sets only the files' heads are read."""
+"""So many pictures are decoded before training; of larger sets a hundredth of so many, and the others' heads."""
+
+MANY_COLOURS, NOT_LOOKED_AT = -1, -2
+"""What stands for the colour of a picture that isn't of one colour."""
 
 FOLDER_LABEL = "label"
 """The column of labels that class folders make."""
 
 _AT_ONCE = 256
+_ENOUGH = 20  # so many pictures of one colour, of those of a large split that were looked at, stand for all
 
 
 def picture_files(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted; what is hidden is left out."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place) / n for n in names if n.lower().endswith(PICTURES) and not n.startswith(".")]
-    return sorted(found)
+    return sorted(path for path in files_below(folder) if is_picture(path.name))
 
 
 def has_pictures(folder: Path) -> bool:
     """Whether there is a picture anywhere below the folder."""
-    return any(name.lower().endswith(PICTURES) for _, _, names in os.walk(folder) for name in names)
+    return any(is_picture(path.name) for path in files_below(folder))
 
 
 def metadata_files(folder: Path) -> list[Path]:
     """All metadata below a folder, sorted."""
-    return sorted(path for name in METADATA for path in folder.rglob(name))
-
-
-def named_pictures(table: Path, column: str) -> list[Path]:
-    """The pictures that a table names and that are there; none where it holds pictures itself."""
-    return [path for name in _names(table, column) if name and (path := table.parent / name).is_file()]
+    return sorted(path for path in files_below(folder) if path.name in METADATA)
 
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 of the pictures' names and sizes and of the metadata."""
     told = [(path, path.stat().st_size) for path in picture_files(folder)]
     told += [(path, file_digest(path)) for path in metadata_files(folder)]
-    return _digest(f"{path.relative_to(folder).as_posix()}\t{what}\n" for path, what in told)
-
-
-def table_pictures_digest(table: Path, column: str) -> str:
-    """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
-    paths = [(name, table.parent / (name or "")) for name in _names(table, column)]
-    return _digest(f"{name}\t{path.stat().st_size if path.is_file() else None}\n" for name, path in paths)
-
-
-def _names(table: Path, column: str) -> list[str | None]:
-    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
-    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
-    return stored.to_pylist() if _is_text(stored.type) else []
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return texts_digest(f"{path.relative_to(folder).as_posix()}\t{what}\n" for path, what in told)
 
 
 def folder_roots(folder: Path) -> list[tuple[str | None, Path]]:
     """The folder itself, or its split folders with the split that each name says."""
-    inner = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and has_pictures(entry)]
+    entries = visible(folder)
+    inner = [entry for entry in entries if entry.is_dir() and has_pictures(entry)]
     splits = [split_named(entry.name) for entry in inner]
-    alone = not any(entry.name.lower().endswith(PICTURES) for entry in folder.iterdir()) and _metadata(folder) is None
+    alone = not any(is_picture(entry.name) for entry in entries) and _metadata(folder) is None
     if alone and "train" in splits:
         if None in splits:
             other = inner[splits.index(None)].name
@@ -115,16 +93,33 @@ def read_folder(folder: Path, columns: Columns) -> Place:
     parts: list[Part] = []
     notes: list[str] = []
     label = FOLDER_LABEL
-    for split, root in folder_roots(folder):
+    read: set[Path] = set()
+    roots = folder_roots(folder)
+    for split, root in roots:
         table = _metadata(root)
         if table is None:
-            parts.append(_class_folders(root, split, columns))
-            continue
-        found, label, unlisted = _with_metadata(root, table, columns, split)
-        if unlisted:
-            notes.append(f"{count(unlisted, 'picture')} of '{root.name}' that {table.name} doesn't list left out.")
+            found, files = [_class_folders(root, split, columns)], picture_files(root)
+            notes += _empty(root)
+        else:
+            found, label, files = _with_metadata(root, table, columns, split)
+            unlisted = {path.resolve() for path in picture_files(root)} - {path.resolve() for path in files}
+            if unlisted:
+                listing = f"{table.name} doesn't list left out."
+                notes.append(f"{count(len(unlisted), 'picture')} of '{root.name}' that {listing}")
+            read.add(table)
         parts.extend(found)
-    return Place(tuple(parts), label, tuple(notes))
+        read.update(files)
+    notes += _empty(folder) if roots[0][1] != folder else []
+    others = (path for path in files_below(folder) if path not in read and not is_picture(path.name))
+    return Place(tuple(parts), label, (*notes, *passed_over(folder, others, "pictures")))
+
+
+def _empty(root: Path) -> list[str]:
+    """A note on the folders of classes or splits that hold no picture, so that they are none."""
+    empty = [f"'{entry.name}'" for entry in visible(root) if entry.is_dir() and not has_pictures(entry)]
+    verb = "holds" if len(empty) == 1 else "hold"
+    noun = "folder" if len(empty) == 1 else "folders"
+    return [f"The {noun} {', '.join(empty)} of '{root.name}' {verb} no picture that can be read."] if empty else []
 
 
 def _metadata(root: Path) -> Path | None:
@@ -151,8 +146,8 @@ def _class_folders(root: Path, split: str | None, columns: Columns) -> Part:
     return Part(f"'{root.name}'", _pictures(root, files, {FOLDER_LABEL: pa.array(labels, pa.string())}), split)
 
 
-def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None) -> tuple[list[Part], str, int]:
-    """The rows that a metadata file lists, their column of labels, and the number of pictures that it doesn't list."""
+def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None) -> tuple[list[Part], str, list[Path]]:
+    """The rows that a metadata file lists, their column of labels, and the files that it lists."""
     found = column_names(table)
     image = columns.image or FILE_COLUMN
     columns = replace(columns, image=image)
@@ -160,7 +155,7 @@ def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None)
     check_columns(f"The file '{table}'", columns.asked(label), found)
     listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}))
     names: list[str | None] = listed.column(image).to_pylist()
-    files = [root / (name or "") for name in names]
+    files = listed_files(table, names, columns.outside)
     others = {name: listed.column(name) for name in listed.rows.column_names if name != image}
     if label is None:
         others[FOLDER_LABEL] = pa.array([Path(name or "").parent.name for name in names], pa.string())
@@ -172,8 +167,7 @@ def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None)
         beside=Beside(table, columns.used(label)),
     )
     parts = [part] if split or columns.split else _by_folder(part, names)
-    unlisted = {path.resolve() for path in picture_files(root)} - {path.resolve() for path in files}
-    return parts, label or FOLDER_LABEL, len(unlisted)
+    return parts, label or FOLDER_LABEL, files
 
 
 def _by_folder(part: Part, names: list[str | None]) -> list[Part]:
@@ -198,60 +192,118 @@ def _pictures(root: Path, files: list[Path], columns: Mapping[str, Any]) -> data
     return datasets.Dataset(table).cast_column("image", datasets.Image())
 
 
-def as_pictures(part: Part, column: str, base: Path | None) -> datasets.Dataset:
-    """The rows with a column of file names, or of pictures as bytes, as pictures; names are relative to `base`.
-
-    Raises:
-        UserError: If the column holds something else.
-    """
-    rows = part.rows
-    feature: Any = rows.features[column]
-    if isinstance(feature, datasets.Image):
-        return rows
-    stored = rows.features.arrow_schema.field(column).type
-    if _is_text(stored) and base is not None:
-        files = picture_column(str(base / (name or "")) for name in part.column(column).to_pylist())[1]
-        pictures = datasets.Dataset(pa.table({column: files}))
-        others = rows.remove_columns(column)
-        rows = datasets.concatenate_datasets([pictures, others], axis=1) if others.column_names else pictures
-    elif not (pa.types.is_binary(stored) or (pa.types.is_struct(stored) and stored.get_field_index("bytes") >= 0)):
-        raise UserError(f"The column '{column}' of {part.where} holds {stored}, but file names or pictures are needed.")
-    return rows.cast_column(column, datasets.Image())
-
-
 # ---- every picture can be read --------------------------------------------------------------------------------------
 
 
-def check_pictures(part: Part, column: str) -> None:
+def check_pictures(part: Part, column: str) -> NDArray[np.int64]:
     """Open every picture, unless that was done before.
+
+    Returns:
+        The colour of each picture that is of one colour throughout, as a number; `MANY_COLOURS` for the others, and
+        `NOT_LOOKED_AT`.
 
     Raises:
         UserError: If a file is missing or can't be decoded; the first one and their number.
     """
-    rows = part.rows.select_columns(column).cast_column(column, datasets.Image(decode=False))
-    whole = len(rows) <= FULLY_CHECKED
+    rows = undecoded(part.rows.select_columns(column))
     digest, missing = _state(rows, column)
     if missing:
         raise UserError(
             f"The picture '{missing[0][1]}', row {missing[0][0] + 1} of {part.where}, is not there "
             f"({len(missing):,} in all)."
         )
-    marker = cache_folder() / f"{digest[:32]}.pictures-checked"
-    if marker.exists():
-        return
-    broken: list[tuple[int, str, str]] = []
+    cached = cache_folder() / f"{digest[:32]}.colours.npy"
+    try:
+        return np.load(cached)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        colour_N = _look_at_all(part, rows, column)
+    partial = cached.with_name(f".{cached.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.save(file, colour_N)
+    partial.replace(cached)
+    return colour_N
+
+
+def _look_at_all(part: Part, rows: datasets.Dataset, column: str) -> NDArray[np.int64]:
+    """Decode all pictures of a small set; of a large one some, and of the others only the heads."""
+    every = 1 if len(rows) <= FULLY_CHECKED else len(rows) // max(1, FULLY_CHECKED // 100)
+    looks: list[_Look] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(rows), _AT_ONCE):
             batch = rows[start : start + _AT_ONCE][column]
-            faults = pool.map(_fault, batch, [whole] * len(batch))
-            broken += [
-                (start + i, (batch[i] or {}).get("path") or "", fault) for i, fault in enumerate(faults) if fault
-            ]
+            looks += pool.map(_look, batch, [(start + i) % every == 0 for i in range(len(batch))])
+    broken = [row for row, look in enumerate(looks) if look.fault]
     if broken:
-        row, path, fault = broken[0]
+        row, path = broken[0], looks[broken[0]].path
         name = f"The picture '{path}', row {row + 1} of {part.where}," if path else f"Row {row + 1} of {part.where}"
-        raise UserError(f"{name} can't be read as a picture: {fault} ({len(broken):,} in all).")
-    marker.touch()
+        raise UserError(f"{name} can't be read as a picture: {looks[row].fault} ({len(broken):,} in all).")
+    scales: dict[Scale, int] = {}
+    for row, look in enumerate(looks):
+        if look.scale is not None:
+            scales.setdefault(look.scale, row)
+    for (mode, white), row in scales.items():
+        for other, other_row in scales.items():
+            if other[0] == mode and other[1] != white:
+                raise UserError(
+                    f"The pictures of {part.where} of mode {mode} go up to {white} (row {row + 1}) and up to "
+                    f"{other[1]} (row {other_row + 1}), so nothing says what is white: save them with 8 or 16 bits."
+                )
+    return np.array([look.colour for look in looks], dtype=np.int64)
+
+
+class _Look(NamedTuple):
+    """What was seen of a picture: why it can't be read (None if it can), its one colour, its scale, its file."""
+
+    fault: str | None
+    colour: int = NOT_LOOKED_AT
+    scale: Scale | None = None
+    path: str = ""
+
+
+def _look(stored: dict[str, Any] | None, whole: bool) -> _Look:
+    path = (stored or {}).get("path") or ""
+    try:
+        if not whole:
+            with opened(stored):
+                return _Look(None)
+        rgb, scale = decoded_with_scale(stored)
+    except PictureError as error:
+        return _Look(error.reason, path=path)
+    ranges: Any = rgb.getextrema()
+    one = all(low == high for low, high in ranges)
+    return _Look(None, int.from_bytes(low for low, _ in ranges) if one else MANY_COLOURS, scale, path)
+
+
+def check_colours(
+    where: str, colour_N: NDArray[np.int64], split_N: NDArray[np.int8], kept_N: NDArray[np.bool_]
+) -> list[str]:
+    """Refuse a split whose pictures are all of one colour, and count those that are.
+
+    Args:
+        where: The part that the pictures are of.
+        colour_N: As `check_pictures` gave them.
+        split_N: Their splits' places in `SPLITS`; −1 where none is said.
+        kept_N: Which rows count.
+
+    Returns:
+        A note where pictures are of one colour throughout.
+
+    Raises:
+        UserError: If all pictures of a split are of the same colour; of a large set, all of those looked at.
+    """
+    for split in np.unique(split_N[kept_N]):
+        rows_N = kept_N & (split_N == split)
+        seen = colour_N[rows_N & (colour_N != NOT_LOOKED_AT)]
+        enough = len(seen) == rows_N.sum() or len(seen) >= _ENOUGH
+        if enough and len(set(seen)) == 1 and seen[0] >= 0:
+            of_split = f" of the {SPLITS[split]} split" if split >= 0 else ""
+            raise UserError(
+                f"All {len(seen):,} pictures{of_split} of {where} that were looked at are of one colour throughout, "
+                f"#{seen[0]:06x}, so they show nothing."
+            )
+    blank, seen = int((kept_N & (colour_N >= 0)).sum()), int((kept_N & (colour_N != NOT_LOOKED_AT)).sum())
+    verb = "is" if blank == 1 else "are"
+    return [f"{blank:,} of the {count(seen, 'picture')} of {where} {verb} of one colour throughout."] if blank else []
 
 
 def _state(rows: datasets.Dataset, column: str) -> tuple[str, list[tuple[int, str]]]:
@@ -265,26 +317,9 @@ def _state(rows: datasets.Dataset, column: str) -> tuple[str, list[tuple[int, st
         return hashlib.sha256(rows._fingerprint.encode()).hexdigest(), []
     names: Iterable[str | None] = (name for chunk in stored.chunks for name in chunk.field("path").to_pylist())
     for row, name in enumerate(names):
-        path = Path(name or "")
-        if not name or not path.is_file():
+        if not name or not is_file(Path(name)):
             missing.append((row, name or ""))
             continue
-        state = path.stat()
-        digest.update(json.dumps([path.name, state.st_size, state.st_mtime_ns]).encode())
+        state = Path(name).stat()
+        digest.update(json.dumps([Path(name).name, state.st_size, state.st_mtime_ns]).encode())
     return digest.hexdigest(), missing
-
-
-def _fault(stored: dict[str, Any] | None, whole: bool) -> str | None:
-    """Why a picture can't be read; None if it can."""
-    if not stored or not (stored["bytes"] or stored["path"]):
-        return "there is none"
-    try:
-        with Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as picture:
-            if whole:
-                picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if stored["path"] and not stored["bytes"] and Path(stored["path"]).stat().st_size == 0:
-            return "it has 0 bytes"
-        reason = str(error).split("\n")[0].rstrip(".")
-        return "no known format" if "cannot identify" in reason else reason
-    return None

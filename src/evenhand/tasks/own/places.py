@@ -19,20 +19,19 @@ from evenhand.data.cached_tables import (
     is_table,
     table_format,
 )
+from evenhand.data.folders import passed_over, visible
 from evenhand.data.hub import load_from_hub
 from evenhand.data.rows import silent_datasets
 from evenhand.files import Files, read_files
 from evenhand.tasks.own.columns import split_named
+from evenhand.tasks.own.named_pictures import as_pictures, named_pictures, table_pictures_digest
 from evenhand.tasks.own.parts import Beside, Columns, Part, Place
 from evenhand.tasks.own.pictures import (
-    as_pictures,
     folder_digest,
     has_pictures,
     metadata_files,
-    named_pictures,
     picture_files,
     read_folder,
-    table_pictures_digest,
 )
 from evenhand.validation import UserError
 
@@ -74,7 +73,9 @@ def place_files(data: str, columns: Columns) -> Files | None:
         return read_files(_tables(path), path)
     if not path.is_file():
         return None
-    return read_files([path, *([] if columns.image is None else named_pictures(path, columns.image))], path.parent)
+    return read_files(
+        [path, *([] if columns.image is None else named_pictures(path, columns.image, columns.outside))], path.parent
+    )
 
 
 def place_digest(data: str, columns: Columns) -> str | None:
@@ -90,7 +91,7 @@ def place_digest(data: str, columns: Columns) -> str | None:
         table_format(path)
         if columns.image is None:
             return file_digest(path)
-        parts = [file_digest(path), table_pictures_digest(path, columns.image)]
+        parts = [file_digest(path), table_pictures_digest(path, columns.image, columns.outside)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -135,24 +136,27 @@ def _table(path: Path, columns: Columns, split: str | None) -> tuple[Part, str]:
         typed=table_format(path) not in ("csv", "tsv"),
         beside=Beside(path, columns.used(label)),
     )
-    return _with_pictures(part, columns, path.parent), label
+    return _with_pictures(part, columns, path), label
 
 
-def _with_pictures(part: Part, columns: Columns, base: Path | None) -> Part:
-    return part if columns.image is None else replace(part, rows=as_pictures(part, columns.image, base))
+def _with_pictures(part: Part, columns: Columns, table: Path | None) -> Part:
+    if columns.image is None:
+        return part
+    return replace(part, rows=as_pictures(part, columns.image, table, columns.outside))
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and is_table(entry))
+    return [entry for entry in visible(folder) if entry.is_file() and is_table(entry)]
 
 
 def _folder_of_tables(folder: Path, columns: Columns) -> Place:
     tables = _tables(folder)
     if not tables:
         raise UserError(f"The folder '{folder}' holds no tables (CSV, TSV, JSONL, Parquet) and no pictures.")
+    others = passed_over(folder, (entry for entry in visible(folder) if entry not in tables), "tables")
     if len(tables) == 1:
         part, label = _table(tables[0], columns, None)
-        return Place((part,), label)
+        return Place((part,), label, tuple(others))
     named: dict[str, Path] = {}
     for table in tables:
         split = split_named(table.name.split(".")[0])
@@ -167,8 +171,8 @@ def _folder_of_tables(folder: Path, columns: Columns) -> Place:
         )
     read = [_table(table, columns, split) for split, table in named.items()]
     left = ", ".join(table.name for table in tables if table not in named.values())
-    notes = (f"The files {left} of '{folder.name}' are of no split and were left out.",) if left else ()
-    return Place(tuple(part for part, _ in read), read[0][1], notes)
+    notes = [f"The files {left} of '{folder.name}' are of no split and were left out."] if left else []
+    return Place(tuple(part for part, _ in read), read[0][1], (*notes, *others))
 
 
 # ---- the hub --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from evenhand.tasks.own.columns import (
     unlabelled,
 )
 from evenhand.tasks.own.parts import Columns, Part, Place
-from evenhand.tasks.own.pictures import check_pictures
+from evenhand.tasks.own.pictures import check_colours, check_pictures
 from evenhand.validation import UserError, count, did_you_mean
 
 SHARES = {"test": 0.2, "validation": 0.1}
@@ -86,7 +86,8 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
         if columns.id is not None:
             check_ids(part, columns.id)
         if not columns.text:
-            check_pictures(part, _image(part, columns))
+            colour_N = check_pictures(part, _image(part, columns))
+            notes += check_colours(part.where, colour_N, _splits(part, columns), ~missing_N)
         found.append(Cells(labels.values, np.where(missing_N | empty_N, -1, labels.code_N), labels.named))
     if not any((cells.code_N >= 0).any() for cells in found):
         raise UserError(f"No row of {parts[0].where} has a label in '{label}'.")

@@ -48,7 +48,7 @@ def jpeg(x_NHW3: NDArray[np.float64], level: int, rng: np.random.Generator) -> N
     def recoded(picture: Image.Image) -> Image.Image:
         file = BytesIO()
         picture.save(file, "JPEG", quality=JPEG[level - 1])
-        return Image.open(file)
+        return Image.open(file, formats=["JPEG"])
 
     return _each(x_NHW3, recoded)
 
