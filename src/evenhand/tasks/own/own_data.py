@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import datasets
 
+from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
@@ -43,6 +44,7 @@ class OwnData(TaskSource):
         test_data: File or folder of the test split.
         id: Column of the rows' own names, all different.
         drop_incomplete: Leave out rows without a label (empty, or -1 beside other numbers) or text, and say how many.
+        encoding: How CSV, TSV and JSONL are encoded, such as cp1252; unless given, UTF-8, UTF-16 or Windows-1252 as found.
         image_side: Models without a processor of their own get pictures scaled to so many pixels a side.
         hub_config: Configuration of the hub's data set.
         revision: Its branch, tag or commit.
@@ -58,6 +60,7 @@ class OwnData(TaskSource):
     test_data: Path | str | None = None
     id: str | None = None
     drop_incomplete: bool = False
+    encoding: str | None = None
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
@@ -100,6 +103,8 @@ class OwnData(TaskSource):
         for field in ("hub_config", "revision"):
             if getattr(self, field) is not None and is_local(str(self.data)):
                 raise UserError(f"The '{field}' parameter of own-data is for the hub, but '{self.data}' is a file.")
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.name, self.encoding))
         for field in ("image", "label", "split", "id"):
             if not isinstance(getattr(self, field), str | None):
                 raise UserError(
@@ -219,7 +224,7 @@ class OwnData(TaskSource):
 
     @property
     def _columns(self) -> Columns:
-        return Columns(tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id)
+        return Columns(tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id, self.encoding)
 
     def _places(self) -> list[Place]:
         places = [read_place(str(self.data), self._columns, self.hub_config, self.revision)]
@@ -231,6 +236,10 @@ class OwnData(TaskSource):
             place = read_place(str(path), replace(columns, label=places[0].label), None, None)
             places.append(replace(place, parts=tuple(replace(part, split=split) for part in place.parts)))
             _check_given_once(places[0], self.split, field, split)
+        if self.encoding is not None and all(part.encoding is None for place in places for part in place.parts):
+            raise UserError(
+                "The 'encoding' parameter of own-data is for tables of text (CSV, TSV, JSONL), and the data have none."
+            )
         return places
 
     def _labelled(self, places: list[Place], names: Sequence[str] | None = None) -> Labelled:

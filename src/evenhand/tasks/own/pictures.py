@@ -16,7 +16,14 @@ import datasets
 import pyarrow as pa
 from PIL import Image
 
-from evenhand.data.cached_tables import cache_folder, cached_table, check_columns, column_names, file_digest
+from evenhand.data.cached_tables import (
+    cache_folder,
+    cached_table,
+    check_columns,
+    column_names,
+    file_digest,
+    text_encoding,
+)
 from evenhand.data.columns import picture_column
 from evenhand.data.rows import arrow_table
 from evenhand.files import PICTURES
@@ -56,9 +63,9 @@ def metadata_files(folder: Path) -> list[Path]:
     return sorted(path for name in METADATA for path in folder.rglob(name))
 
 
-def named_pictures(table: Path, column: str) -> list[Path]:
+def named_pictures(table: Path, column: str, encoding: str | None) -> list[Path]:
     """The pictures that a table names and that are there; none where it holds pictures itself."""
-    return [path for name in _names(table, column) if name and (path := table.parent / name).is_file()]
+    return [path for name in _names(table, column, encoding) if name and (path := table.parent / name).is_file()]
 
 
 def folder_digest(folder: Path) -> str:
@@ -68,15 +75,15 @@ def folder_digest(folder: Path) -> str:
     return _digest(f"{path.relative_to(folder).as_posix()}\t{what}\n" for path, what in told)
 
 
-def table_pictures_digest(table: Path, column: str) -> str:
+def table_pictures_digest(table: Path, column: str, encoding: str | None) -> str:
     """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
-    paths = [(name, table.parent / (name or "")) for name in _names(table, column)]
+    paths = [(name, table.parent / (name or "")) for name in _names(table, column, encoding)]
     return _digest(f"{name}\t{path.stat().st_size if path.is_file() else None}\n" for name, path in paths)
 
 
-def _names(table: Path, column: str) -> list[str | None]:
-    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
-    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
+def _names(table: Path, column: str, encoding: str | None) -> list[str | None]:
+    check_columns(f"The file '{table}'", {"image": column}, column_names(table, encoding))
+    stored: Any = arrow_table(cached_table(table, {column: "other"}, encoding)).column(column)
     return stored.to_pylist() if _is_text(stored.type) else []
 
 
@@ -153,12 +160,12 @@ def _class_folders(root: Path, split: str | None, columns: Columns) -> Part:
 
 def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None) -> tuple[list[Part], str, int]:
     """The rows that a metadata file lists, their column of labels, and the number of pictures that it doesn't list."""
-    found = column_names(table)
+    found = column_names(table, columns.encoding)
     image = columns.image or FILE_COLUMN
     columns = replace(columns, image=image)
     label = columns.label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
     check_columns(f"The file '{table}'", columns.asked(label), found)
-    listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}))
+    listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}, columns.encoding))
     names: list[str | None] = listed.column(image).to_pylist()
     files = [root / (name or "") for name in names]
     others = {name: listed.column(name) for name in listed.rows.column_names if name != image}
@@ -169,7 +176,8 @@ def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None)
         rows=_pictures(root, files, others),
         split=split,
         typed=label is None or table.suffix not in (".csv", ".tsv"),
-        beside=Beside(table, columns.used(label)),
+        encoding=text_encoding(table, columns.encoding),
+        beside=Beside(table, columns.used(label), encoding=columns.encoding),
     )
     parts = [part] if split or columns.split else _by_folder(part, names)
     unlisted = {path.resolve() for path in picture_files(root)} - {path.resolve() for path in files}
