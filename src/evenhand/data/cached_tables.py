@@ -231,7 +231,9 @@ def _features(path: Path, schema: pa.Schema) -> datasets.Features:
         try:
             datasets.Features.from_arrow_schema(pa.schema([field]))
         except ValueError as error:
-            raise UserError(f"The column '{field.name}' of '{path}' holds {field.type}, which can't be read.") from error
+            raise UserError(
+                f"The column '{field.name}' of '{path}' holds {field.type}, which can't be read."
+            ) from error
     try:
         return datasets.Features.from_arrow_schema(schema)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

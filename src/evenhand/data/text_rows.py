@@ -173,7 +173,9 @@ def _next_piece(rows: Iterator[Row], path: Path) -> list[pa.Array]:
     except UnicodeEncodeError as error:  # "\ud83d" alone, in JSON
         line = next(line for line, of_row in piece if error.object in of_row)
         half = ascii(error.object[error.start])
-        raise UserError(f"Line {line} of the file '{path}' holds half a character ({half}), which is not text.") from error
+        raise UserError(
+            f"Line {line} of the file '{path}' holds half a character ({half}), which is not text."
+        ) from error
 
 
 def _reason(error: Exception) -> str:

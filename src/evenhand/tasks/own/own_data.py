@@ -44,7 +44,7 @@ class OwnData(TaskSource):
         test_data: File or folder of the test split.
         id: Column of the rows' own names, all different.
         drop_incomplete: Leave out rows without a label (empty, or -1 beside other numbers) or text, and say how many.
-        encoding: How CSV, TSV and JSONL are encoded, such as cp1252; unless given, UTF-8, UTF-16 or Windows-1252 as found.
+        encoding: How tables of text are encoded, such as cp1252; UTF-8, UTF-16 or Windows-1252, as is found, if None.
         image_side: Models without a processor of their own get pictures scaled to so many pixels a side.
         hub_config: Configuration of the hub's data set.
         revision: Its branch, tag or commit.

@@ -76,7 +76,9 @@ def place_files(data: str, columns: Columns) -> Files | None:
         return read_files(_tables(path), path)
     if not path.is_file():
         return None
-    return read_files([path, *([] if columns.image is None else named_pictures(path, columns.image, columns.encoding))], path.parent)
+    return read_files(
+        [path, *([] if columns.image is None else named_pictures(path, columns.image, columns.encoding))], path.parent
+    )
 
 
 def place_digest(data: str, columns: Columns) -> str | None:
