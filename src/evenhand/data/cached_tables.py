@@ -244,8 +244,9 @@ def _plain_field(path: Path, field: pa.Field, role: Role) -> pa.Field:
     held: Any = field.type
     if pa.types.is_dictionary(held):
         held = held.value_type
-    if role == "text":
-        if not (pa.types.is_string(held) or pa.types.is_large_string(held) or pa.types.is_string_view(held)):
-            raise UserError(f"The column '{field.name}' of '{path}' holds {held}, no text.")
+    is_view = pa.types.is_string_view(held)
+    if role == "text" and not (is_view or pa.types.is_string(held) or pa.types.is_large_string(held)):
+        raise UserError(f"The column '{field.name}' of '{path}' holds {held}, no text.")
+    if role == "text" or is_view:  # of views nothing is counted or taken
         held = pa.string()
-    return pa.field(field.name, held)
+    return pa.field(field.name, pa.float32() if pa.types.is_float16(held) else held)

@@ -51,6 +51,11 @@ def open_text(path: Path, encoding: str, newline: str) -> IO[str]:
     return file
 
 
+def encoding_name(encoding: str) -> str:
+    """An encoding as messages name it."""
+    return "Windows-1252 (cp1252)" if encoding == WESTERN else encoding.upper() if encoding[:4] == "utf-" else encoding
+
+
 def check_encoding(owner: str, name: object) -> str:
     """The encoding's usual name.
 
@@ -123,11 +128,10 @@ def _is_western(file: IO[bytes]) -> bool:
 
 def misread(path: Path, encoding: str, own: bool) -> str:
     """One sentence that says where a file isn't written in an encoding; `own` is whether --encoding names another."""
-    name = "UTF-8" if encoding == UTF8 else encoding
     wanted = "save the file as UTF-8" if encoding == UTF8 else ""
     wanted = " or ".join(filter(None, [wanted, "name its encoding with --encoding" if own else ""]))
     line, what = _first_misread(path, encoding)
-    return f"Line {line} of the file '{path}' is not {name} text{what}: {wanted}."
+    return f"Line {line} of the file '{path}' is not {encoding_name(encoding)} text{what}: {wanted}."
 
 
 def _first_misread(path: Path, encoding: str) -> tuple[int, str]:

@@ -118,6 +118,9 @@ def told(path: Path, encoding: str | None = None, cache: Path | None = None) -> 
     """
     try:
         yield
+    except UnicodeEncodeError as error:  # "\ud83d" alone, in the name of a JSON column
+        half = ascii(error.object[error.start])
+        raise UserError(f"The file '{path}' holds half a character ({half}), which is not text.") from error
     except UnicodeError as error:
         raise UserError(misread(path, encoding or UTF8, encoding is not None)) from error
     except EOFError as error:  # of gzip

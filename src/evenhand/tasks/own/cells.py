@@ -109,7 +109,7 @@ def _named(part: Part, column: str, names: list[str], code_N: NDArray[np.int64])
         row = int(np.argmax(code_N >= len(names)))
         raise UserError(
             f"Row {row + 1} of {part.where} has the class number {code_N[row]} in '{column}', but only "
-            f"{count(len(names), 'class')} are named there."
+            f"{len(names)} classes are named there."
         )
     return Cells(names, np.maximum(code_N, -1), named=True)
 

@@ -9,11 +9,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.tasks.own.cells import Cells, cells, compute, is_number, is_whole, joined, sorted_names
-from evenhand.tasks.own.parts import Part
+from evenhand.tasks.own.parts import Part, is_nested
 from evenhand.validation import UserError, count
 
 MOST_CLASSES = 1_000
@@ -128,7 +127,7 @@ def empty_texts(part: Part, columns: Sequence[str], drop: bool) -> NDArray[np.bo
 def check_ids(part: Part, column: str) -> None:
     """Every row has an id of its own."""
     array = part.column(column)
-    if pa.types.is_nested(array.type) or pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+    if is_nested(array.type):
         raise UserError(f"The column '{column}' of {part.where} holds {array.type}, which can't name rows.")
     counted = compute.value_counts(array)
     counts = counted.field("counts").to_numpy(zero_copy_only=False)

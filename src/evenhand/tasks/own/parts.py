@@ -46,7 +46,7 @@ class Beside:
         else:
             names, schema = self.source.column_names, self.source.features.arrow_schema
         names = [name for name in names if name not in self.used and names.count(name) == 1]
-        nested = [name for name in names if schema is not None and _is_nested(schema.field(name).type)]
+        nested = [name for name in names if schema is not None and is_nested(schema.field(name).type)]
         names = [name for name in names if name not in nested]
         if not names:
             return None, nested
@@ -172,6 +172,7 @@ def _column(name: str, tables: Sequence[tuple[int, datasets.Dataset | None]]) ->
     return pa.chunked_array([chunk for column in found for chunk in column.cast(kind).chunks], kind)
 
 
-def _is_nested(kind: pa.DataType) -> bool:
-    """Whether a column holds lists, objects, pictures or bytes."""
-    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether a column holds lists, objects, pictures, bytes or what a library made its own type for."""
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return pa.types.is_nested(kind) or is_bytes or isinstance(kind, pa.BaseExtensionType)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.data.columns import Column, class_column, dataset_of
-from evenhand.data.encodings import UTF8
+from evenhand.data.encodings import UTF8, encoding_name
 from evenhand.tasks.own.cells import Cells, cells, spelling_notes
 from evenhand.tasks.own.columns import (
     SPLITS,
@@ -137,10 +137,15 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
 
 
 def _encoding_notes(parts: Sequence[Part], given: str | None) -> list[str]:
-    """How files are encoded that aren't plain UTF-8, or that the user said it of."""
-    why = "found, since it is not UTF-8; --encoding names another" if given is None else "given"
-    read = {part.where: part.encoding for part in parts if part.encoding not in (None, UTF8 if given is None else None)}
-    return [f"{where} is read as {encoding} ({why})." for where, encoding in read.items()]
+    """How files are encoded that aren't plain UTF-8, or whose encoding the user named."""
+    read = {part.where: part.encoding for part in parts if part.encoding is not None}
+    if given is not None:
+        return [f"{where} was read as {encoding_name(given)}, as --encoding says." for where in read]
+    return [
+        f"{where} is not UTF-8 and was read as {encoding_name(encoding)}; --encoding names another."
+        for where, encoding in read.items()
+        if encoding != UTF8
+    ]
 
 
 def _check_known(parts: Sequence[Part], label: str, found: Sequence[Cells], names: Sequence[str]) -> None:
