@@ -312,3 +312,15 @@ def test_new_data_are_checked_against_a_models_classes(tmp_path: Path) -> None:
     with pytest.raises(eh.UserError, match=r"^The column 'label' of 'a\.csv' holds −1 beside other numbers \(40 rows"):
         one(["-1"], ["0", "1"])
     assert one(["-1", "1"], ["0", "1"], drop_incomplete=True) == [1] * 20
+
+
+def test_new_data_have_notes_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = in_csv(tmp_path / "a.csv", ["0", "1", "0.0", ""])
+    path.write_bytes(path.read_bytes().replace(b"text 1,", b"text 0,").replace(b"text", "t\u00e9xt".encode("cp1252")))
+    eh.OwnData(data=path, text="t\u00e9xt", drop_incomplete=True).one_split(["0", "1"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "'a.csv' is not UTF-8 and was read as Windows-1252 (cp1252); --encoding names another.",
+        "10 rows of 'a.csv' without a label left out.",
+        "In 'label', these count as one: '0' (10 rows), '0.0' (10 rows).",
+        "1 row repeats the text of an earlier one: 0 with the same label and 1 with another one.",
+    ]

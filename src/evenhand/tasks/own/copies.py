@@ -57,7 +57,7 @@ def _pictures(column: Any) -> Iterator[bytes]:
 def copy_notes(
     number_N: NDArray[np.int64], label_N: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]], what: str
 ) -> list[str]:
-    """How many rows repeat another row's content, and how many of validation and test are among the training rows.
+    """How many rows repeat another row's content, and how many of the other splits are among the training rows.
 
     Args:
         number_N: The content of each row by its number.
@@ -70,11 +70,12 @@ def copy_notes(
     labelled = len(np.unique(number_N[rows] * (label_N.max() + 1) + label_N[rows]))
     notes = []
     if different < len(rows):
+        again = len(rows) - different
         notes.append(
-            f"{count(len(rows) - different, 'row')} repeat the {what} of an earlier one: {len(rows) - labelled:,} with "
+            f"{count(again, 'row')} {'repeats' if again == 1 else 'repeat'} the {what} of an earlier one: {len(rows) - labelled:,} with "
             f"the same label and {labelled - different:,} with another one."
         )
-    for name in ("validation", "test"):
+    for name in [name for name in splits if name != "train"]:
         again = int(np.isin(number_N[splits[name]], number_N[splits["train"]]).sum())
         if again:
             notes.append(

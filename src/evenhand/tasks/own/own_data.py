@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -13,6 +14,7 @@ import datasets
 from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
@@ -21,6 +23,8 @@ from evenhand.tasks.summary import data_summary
 from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_integer
+
+logger = logging.getLogger(__name__)
 
 _PATHS = ("data", "validation_data", "test_data")
 
@@ -162,12 +166,14 @@ class OwnData(TaskSource):
         return replace(task, notes=(*task.notes, *data_summary(task).warnings))
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
-        """All of `data` as one split, to measure a trained model on.
+        """All of `data` as one split, to measure a trained model on; what its reader must know is logged.
 
         Args:
             label_names: The model's classes; labels that are none of them are refused. None: those of the data.
         """
         data = self._labelled(self._places()[:1], label_names)
+        for note in (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)):
+            logger.warning(note)
         return task_rows(data, {"all": data.kept})["all"]
 
     def data_files(self) -> dict[str, Files | None]:
