@@ -92,6 +92,11 @@ def read_files(paths: Iterable[Path], root: Path | None = None) -> Files:
     return Files(tuple(sorted(files, key=lambda file: file.name)))
 
 
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's content, looked at once while the file stays as it is."""
+    return _content(str(path), *_version(path.stat()))[1]
+
+
 def plain_name(name: str) -> str:
     """A file's name without the ending of a compressed one."""
     return name[: -len(".gz")] if name.lower().endswith(".gz") else name

@@ -134,10 +134,10 @@ def test_the_first_known_name_of_a_column_is_taken_and_an_optional_cell_may_be_m
         (
             "a.jsonl",
             '{"text": "\\ud83d", "label": "b"}\n',
-            "The file '{path}' holds half a character ('\\ud83d'), ",
+            "Line 1 of the file '{path}' holds half a character ('\\ud83d'), ",
         ),
         ("a.jsonl", '{"text": ' + "[" * 100_000, "Line 1 of the file '{path}' is not valid JSON (maximum recursion"),
-        ("a.csv", "text,label\na,b\nx\ry,b\n", "Line 3 of the file '{path}' is not valid CSV (new-line character seen"),
+        ("a.csv", "text,label\na,b\nx\ry,b\n", "Line 3 of the file '{path}' has 1 field, but the first line names 2"),
         (
             "a.csv",
             'label,text\nb,"open\nb,next\n',

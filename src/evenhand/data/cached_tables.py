@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import config
 
+from evenhand.data.encodings import encoding_of
 from evenhand.data.text_rows import (
     Columns,
     Kind,
@@ -43,7 +44,8 @@ READABLE = {
 }
 """Endings of tables; the texts among them may be compressed (.gz)."""
 
-_VERSION = 1  # of the cached files; raised when one table would be read otherwise
+_VERSION = 2  # of the cached files; raised when one table would be read otherwise
+_LISTED, _LONGEST_NAME = 20, 60  # columns in a sentence, and characters of each
 _BATCH = 5_000  # rows of a Parquet file
 _PICTURES = 100  # rows of those that hold pictures
 _PACKED = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
@@ -87,20 +89,29 @@ def is_table(path: Path) -> bool:
     return Path(path.name.lower().removesuffix(".gz")).suffix in READABLE
 
 
-def column_names(path: Path, all_lines: bool = False) -> list[str]:
+def text_encoding(path: Path, given: str | None = None) -> str | None:
+    """How a table's text is encoded, as given or as found; None for one that isn't text."""
+    if table_format(path) == "parquet":
+        return None
+    with told(path):
+        return given or encoding_of(path)
+
+
+def column_names(path: Path, given: str | None = None, all_lines: bool = False) -> list[str]:
     """The table's columns: of its first line, or of its schema.
 
     Args:
         path: The table.
+        given: How its text is encoded; as is found if None.
         all_lines: Whether all lines of JSONL are looked at: later ones may have columns that the first lacks.
     """
-    kind = table_format(path)
-    with told(path):
-        if kind == "parquet":
+    kind, encoding = table_format(path), text_encoding(path, given)
+    with told(path, encoding):
+        if encoding is None:
             return pq.read_schema(path).names
         if kind == "jsonl" and all_lines:
-            return list(dict.fromkeys(name for _, found in json_objects(path) for name in found))
-        return read_header(path, cast(Kind, kind))
+            return list(dict.fromkeys(name for _, found in json_objects(path, encoding) for name in found))
+        return read_header(path, cast(Kind, kind), encoding)
 
 
 def check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> None:
@@ -115,29 +126,37 @@ def check_columns(where: str, wanted: Mapping[str, str], found: list[str]) -> No
         if name not in found:
             raise UserError(
                 f"{where} has no column '{name}', given as --{option}{did_you_mean(name, found)}; its columns are "
-                f"{', '.join(found) or 'none'}."
+                f"{named_columns(found)}."
             )
         if found.count(name) > 1:
             raise UserError(f"{where} has {found.count(name)} columns '{name}', given as --{option}: rename one.")
 
 
-def cached_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
+def named_columns(found: list[str]) -> str:
+    """Columns as a sentence lists them, which may be many and long where a file is read wrongly."""
+    more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+    return (", ".join(name[:_LONGEST_NAME] for name in found[:_LISTED]) or "none") + more
+
+
+def cached_table(path: Path, wanted: Mapping[str, Role], given: str | None = None) -> datasets.Dataset:
     """The columns asked for, read from the memory map of a cached Arrow file.
 
     Args:
         path: The table.
         wanted: Column → what it is for.
+        given: How its text is encoded; as is found if None.
 
     Raises:
         UserError: One sentence for a file that can't be read, with the line where there is one.
     """
-    kind = table_format(path)
-    asked = json.dumps([_VERSION, kind, file_digest(path), dict(wanted)])
+    kind, encoding = table_format(path), text_encoding(path, given)
+    asked = json.dumps([_VERSION, kind, encoding, file_digest(path), dict(wanted)])
     folder = cache_folder()
     cached = folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
     if not cached.exists():
-        with told(path, folder):
-            _copy(_parquet(path, wanted) if kind == "parquet" else _texts(path, cast(Kind, kind), wanted), cached, path)
+        with told(path, encoding, folder):
+            read = _parquet(path, wanted) if encoding is None else _texts(path, cast(Kind, kind), wanted, encoding)
+            _copy(read, cached, path)
     return datasets.Dataset.from_file(str(cached))
 
 
@@ -186,9 +205,9 @@ def _copy(batches: Iterator[pa.RecordBatch], final: Path, source: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _texts(path: Path, kind: Kind, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:
+def _texts(path: Path, kind: Kind, wanted: Mapping[str, Role], encoding: str) -> Iterator[pa.RecordBatch]:
     columns = Columns({}, {name: (name,) for name in wanted}, wanted)
-    for _, *arrays in text_arrays(read_rows(path, kind, columns)):
+    for _, *arrays in text_arrays(read_rows(path, kind, columns, encoding=encoding), path):
         yield pa.RecordBatch.from_arrays(arrays, names=list(wanted))
 
 
@@ -197,20 +216,37 @@ def _parquet(path: Path, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]
         schema = file.schema_arrow
         fields = [_plain_field(path, schema.field(name), role) for name, role in wanted.items()]
         # names of classes stand in the metadata that `datasets` writes
-        features = datasets.Features.from_arrow_schema(pa.schema(fields, metadata=schema.metadata))
+        features = _features(path, pa.schema(fields, metadata=schema.metadata))
         out = features.arrow_schema
         pictures = any(pa.types.is_binary(field.type) or pa.types.is_struct(field.type) for field in out)
         for batch in file.iter_batches(batch_size=_PICTURES if pictures else _BATCH, columns=list(wanted)):
             arrays = [batch.column(field.name).cast(field.type) for field in out]
+            for array in arrays:
+                array.validate(full=True)  # nothing else looks whether bytes are text
             yield pa.RecordBatch.from_arrays(arrays, schema=out)
+
+
+def _features(path: Path, schema: pa.Schema) -> datasets.Features:
+    for field in schema:
+        try:
+            datasets.Features.from_arrow_schema(pa.schema([field]))
+        except ValueError as error:
+            raise UserError(
+                f"The column '{field.name}' of '{path}' holds {field.type}, which can't be read."
+            ) from error
+    try:
+        return datasets.Features.from_arrow_schema(schema)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"What '{path}' says of its columns for `datasets` is damaged ({error}).") from error
 
 
 def _plain_field(path: Path, field: pa.Field, role: Role) -> pa.Field:
     held: Any = field.type
     if pa.types.is_dictionary(held):
         held = held.value_type
-    if role == "text":
-        if not (pa.types.is_string(held) or pa.types.is_large_string(held) or pa.types.is_string_view(held)):
-            raise UserError(f"The column '{field.name}' of '{path}' holds {held}, no text.")
+    is_view = pa.types.is_string_view(held)
+    if role == "text" and not (is_view or pa.types.is_string(held) or pa.types.is_large_string(held)):
+        raise UserError(f"The column '{field.name}' of '{path}' holds {held}, no text.")
+    if role == "text" or is_view:  # of views nothing is counted or taken
         held = pa.string()
-    return pa.field(field.name, held)
+    return pa.field(field.name, pa.float32() if pa.types.is_float16(held) else held)

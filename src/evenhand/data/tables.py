@@ -146,7 +146,7 @@ def read_table(path: Path, columns: Columns, skip_broken: bool = False, kind: Ki
     with told(path):
         check_text_file(path)
         rows = read_rows(path, kind, columns, broken if skip_broken else None)
-        pieces = [pa.Table.from_arrays(arrays, names=names) for arrays in text_arrays(rows)]
+        pieces = [pa.Table.from_arrays(arrays, names=names) for arrays in text_arrays(rows, path)]
     if not pieces:
         raise UserError(f"The file '{path}' has no rows.")
     cells = pa.concat_tables(pieces)

@@ -10,16 +10,18 @@ import csv
 import errno
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 
+from evenhand.data.encodings import UTF8, is_packed, misread, open_text
 from evenhand.validation import UserError, count, did_you_mean
 
 Role = Literal["text", "label", "other", "beside"]
@@ -101,20 +103,26 @@ def check_text_file(path: Path, parquet: bool = False) -> None:
     if not start:
         raise UserError(f"The file '{path}' is empty (0 bytes).")
     for magic, what in _OTHER_KINDS.items():
-        if start.startswith(magic) and not parquet and not (magic == b"\x1f\x8b" and _is_packed(path)):
+        if start.startswith(magic) and not parquet and not (magic == b"\x1f\x8b" and is_packed(path)):
             raise UserError(f"The file '{path}' is {what}.")
 
 
 @contextmanager
-def told(path: Path, cache: Path | None = None) -> Iterator[None]:
-    """What readers of a file raise, in one sentence that names it; `cache` is where a copy of it is written."""
+def told(path: Path, encoding: str | None = None, cache: Path | None = None) -> Iterator[None]:
+    """What readers of a file raise, in one sentence that names it.
+
+    Args:
+        path: The file.
+        encoding: How a file of the user's own is written.
+        cache: Where a copy of the file is written.
+    """
     try:
         yield
-    except UnicodeDecodeError as error:
-        raise UserError(_not_utf8(path)) from error
-    except UnicodeEncodeError as error:  # "\ud83d" alone, in JSON
+    except UnicodeEncodeError as error:  # "\ud83d" alone, in the name of a JSON column
         half = ascii(error.object[error.start])
         raise UserError(f"The file '{path}' holds half a character ({half}), which is not text.") from error
+    except UnicodeError as error:
+        raise UserError(misread(path, encoding or UTF8, encoding is not None)) from error
     except EOFError as error:  # of gzip
         raise UserError(f"The file '{path}' is truncated: its end is missing.") from error
     except (gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, pa.ArrowException) as error:
@@ -125,12 +133,15 @@ def told(path: Path, cache: Path | None = None) -> Iterator[None]:
         raise UserError(f"The file '{path}' could not be read ({error.strerror or _reason(error)}).") from error
 
 
-def read_header(path: Path, kind: Kind) -> list[str]:
+def read_header(path: Path, kind: Kind, encoding: str = UTF8) -> list[str]:
     """The names in a file's first line: of its columns, or of its first object's keys."""
-    return next((list(found) for _, found in (json_objects(path) if kind == "jsonl" else _records(path, kind))), [])
+    records = json_objects(path, encoding) if kind == "jsonl" else _records(path, kind, encoding)
+    return next((list(found) for _, found in records), [])
 
 
-def read_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None = None) -> Iterator[Row]:
+def read_rows(
+    path: Path, kind: Kind, columns: Columns, broken: list[int] | None = None, encoding: str = UTF8
+) -> Iterator[Row]:
     """The rows, with the cells of `columns` in their order; None for a cell that a row doesn't have.
 
     Args:
@@ -138,53 +149,40 @@ def read_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None
         kind: How it is written.
         columns: What to read.
         broken: Takes the lines with too few or too many fields, which are left out then.
+        encoding: How its text is encoded.
 
     Raises:
         UserError: If a required column is missing, or a row is broken and `broken` is None.
     """
-    return _json_rows(path, columns) if kind == "jsonl" else _split_rows(path, kind, columns, broken)
+    if kind == "jsonl":
+        return _json_rows(path, columns, encoding)
+    return _split_rows(path, _records(path, kind, encoding), kind, columns, broken)
 
 
-def text_arrays(rows: Iterator[Row]) -> Iterator[list[pa.Array]]:
-    """The rows in Arrow, in pieces, so that a large file is never a Python object for every cell: lines, then texts."""
-    while arrays := _next_piece(rows):
+def text_arrays(rows: Iterator[Row], path: Path) -> Iterator[list[pa.Array]]:
+    """A file's rows in Arrow, in pieces, so that not every cell of it is a Python object at once: lines, then texts."""
+    while arrays := _next_piece(rows, path):
         yield arrays
 
 
-def _next_piece(rows: Iterator[Row]) -> list[pa.Array]:
+def _next_piece(rows: Iterator[Row], path: Path) -> list[pa.Array]:
     with _long_fields():
         piece = list(islice(rows, _PIECE))
     if not piece:
         return []
     lines, cells = zip(*piece, strict=True)
-    return [pa.array(lines, pa.int64()), *(pa.array(column, pa.string()) for column in zip(*cells, strict=True))]
-
-
-def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() == ".gz"
-
-
-def _open(path: Path, **options: Any) -> Any:
-    """The file, unpacked; its lines end at line feeds alone."""
-    opener: Any = gzip.open if _is_packed(path) else Path.open
-    return opener(path, **(options or {"mode": "rt", "encoding": "utf-8-sig", "newline": "\n"}))
+    try:
+        return [pa.array(lines, pa.int64()), *(pa.array(column, pa.string()) for column in zip(*cells, strict=True))]
+    except UnicodeEncodeError as error:  # "\ud83d" alone, in JSON
+        line = next(line for line, of_row in piece if error.object in of_row)
+        half = ascii(error.object[error.start])
+        raise UserError(
+            f"Line {line} of the file '{path}' holds half a character ({half}), which is not text."
+        ) from error
 
 
 def _reason(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
-
-
-def _not_utf8(path: Path) -> str:
-    with cast(IO[bytes], _open(path, mode="rb")) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                what = f"byte {error.start + 1} of the line is {line[error.start]:#04x}"
-                if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                    what = "it looks like UTF-16"
-                return f"Line {number} of the file '{path}' is not UTF-8 text ({what}): save the file as UTF-8."
-    return f"The file '{path}' is not UTF-8 text: save it as UTF-8."  # it changed meanwhile
 
 
 # ---- CSV, TSV, words ------------------------------------------------------------------------------------------------
@@ -200,16 +198,32 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _records(path: Path, kind: Kind) -> Iterator[tuple[int, list[Any]]]:
+def _records(path: Path, kind: Kind, encoding: str) -> Iterator[tuple[int, list[Any]]]:
     """(line on which it begins, fields) of every row, the header first; blank lines are none."""
-    with _open(path) as file:
+    with open_text(path, encoding, "\n" if kind == "words" else "") as file:
         if kind == "csv":
             yield from _quoted(path, file)
             return
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(file, 1) if kind == "words" else _tabbed(file):
             fields = line.split() if kind == "words" else line.rstrip("\r\n").split("\t")
             if fields and fields != [""]:
                 yield number, fields
+
+
+def _tabbed(file: IO[str]) -> Iterator[tuple[int, str]]:
+    """(line on which it begins, text) of every row between tabs.
+
+    A carriage return alone ends a row where the first one ends so, or where whole rows stand before and after it; else
+    it is a sign of a cell.
+    """
+    held = file.readline()
+    begins, tabs, is_bare = 1, held.count("\t"), held.endswith("\r")
+    for number, line in enumerate(file, 2):
+        if is_bare or not held.endswith("\r") or min(held.count("\t"), line.count("\t")) >= tabs:
+            yield begins, held
+            begins, held = number, ""
+        held += line
+    yield begins, held
 
 
 def _quoted(path: Path, file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
@@ -230,8 +244,9 @@ def _quoted(path: Path, file: IO[str]) -> Iterator[tuple[int, list[Any]]]:
         raise UserError(f"Line {begins} of the file '{path}' is not valid CSV ({reason}).") from error
 
 
-def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | None) -> Iterator[Row]:
-    records = _records(path, kind)
+def _split_rows(
+    path: Path, records: Iterator[tuple[int, list[Any]]], kind: Kind, columns: Columns, broken: list[int] | None
+) -> Iterator[Row]:
     line, header = next(records, (1, []))
     if kind == "words" and len(header) == 1:  # the number of rows; then names, without one for the first column
         header = [columns.names[0], *next(records, (2, []))[1]]
@@ -261,15 +276,15 @@ def _split_rows(path: Path, kind: Kind, columns: Columns, broken: list[int] | No
 # ---- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_objects(path: Path, encoding: str = UTF8) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, object) of every line that isn't blank."""
-    with _open(path) as file:
+    with open_text(path, encoding, "") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             found: Any = None
             try:
-                found = json.loads(line)
+                found = json.loads(line, object_pairs_hook=_once)
             except (ValueError, RecursionError) as error:
                 if number > 1 or not line.lstrip().startswith("["):  # else a list over several lines
                     reason = str(error).split(":")[0].lower()
@@ -280,6 +295,13 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"Got {line.strip()[:40]!r}."
                 )
             yield number, found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 @dataclass
@@ -296,6 +318,8 @@ class _JsonColumn:
         place = f"Line {line} of the file '{path}'"
         if self.role == "beside":
             return value if value is None or isinstance(value, str) else json.dumps(value)[:_LONGEST_LIST]
+        if isinstance(value, float) and math.isnan(value):
+            value = None  # how Python writes a missing number
         if value is None and not self.required:
             return None
         if value is None or isinstance(value, list | dict) or (self.role == "text" and not isinstance(value, str)):
@@ -310,16 +334,17 @@ class _JsonColumn:
                     "of one kind."
                 )
             if isinstance(value, float) and not value.is_integer():
-                raise UserError(f"{place} holds the fraction {value:g} in '{self.name}', which is no class.")
+                what = f"the fraction {value:g}" if math.isfinite(value) else json.dumps(value)
+                raise UserError(f"{place} holds {what} in '{self.name}', which is no class.")
         if isinstance(value, float):
             return str(int(value)) if value.is_integer() else repr(value)
         return value if isinstance(value, str) else json.dumps(value)  # true, false, integers
 
 
-def _json_rows(path: Path, columns: Columns) -> Iterator[Row]:
+def _json_rows(path: Path, columns: Columns, encoding: str) -> Iterator[Row]:
     keys: Any = None
     made = [_JsonColumn(name, columns.roles.get(name, "other"), name in columns.required) for name in columns.names]
-    for line, found in json_objects(path):
+    for line, found in json_objects(path, encoding):
         if found.keys() != keys:
             keys, theirs = found.keys(), columns.found_in(found, f"line {line} of the file '{path}'")
             for ours, column in zip(columns.names, made, strict=True):

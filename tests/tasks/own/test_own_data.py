@@ -41,7 +41,7 @@ def table(n: int = 60, seed: int = 0) -> list[dict[str, str]]:
     rng = random.Random(seed)
     return [
         {
-            "sentence": rng.choice(["NA", "null", 'he said "hi", then left', "two\nlines", "007", "ünïcödé"]),
+            "sentence": rng.choice(["NA", "null", 'he said "hi", then left', "two\nlines", "007", "ünïcödé"]) + f" {i}",
             "label": ("good", "bad", "ugly")[i % 3],
             "place": ("land", "water")[i % 2],
             "split": ("train", "train", "train", "dev", "test")[(i // 6) % 5],
@@ -155,7 +155,7 @@ def test_pairs_and_columns_with_our_own_names(tmp_path: Path) -> None:
 
 def test_classes_are_in_order_and_keep_their_names(tmp_path: Path) -> None:
     def names(values: list[Any], name: str = "my.jsonl") -> tuple[str, ...]:
-        rows = [{"sentence": "t", "label": values[i % len(values)]} for i in range(60)]
+        rows = [{"sentence": f"t {i}", "label": values[i % len(values)]} for i in range(60)]
         return OwnData(data=write(tmp_path / name, rows), text="sentence").build(0).label_names
 
     assert names([10, 9, 100]) == ("9", "10", "100")
@@ -168,7 +168,9 @@ def test_classes_are_in_order_and_keep_their_names(tmp_path: Path) -> None:
 
 def test_names_of_classes_in_parquet_are_kept_in_their_order(tmp_path: Path) -> None:
     features = datasets.Features({"t": datasets.Value("string"), "label": datasets.ClassLabel(names=["pos", "neg"])})
-    dataset = datasets.Dataset.from_dict({"t": ["x"] * 30, "label": [i % 2 for i in range(30)]}, features=features)
+    dataset = datasets.Dataset.from_dict(
+        {"t": [f"x {i}" for i in range(30)], "label": [i % 2 for i in range(30)]}, features=features
+    )
     pq.write_table(dataset.with_format("arrow")[:].cast(features.arrow_schema), tmp_path / "my.parquet")
     assert OwnData(data=tmp_path / "my.parquet", text="t").build(0).label_names == ("pos", "neg")
 
@@ -262,14 +264,11 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         ("my.csv", b"PK\x03\x04", "The file '{path}' is a ZIP archive: unpack it first."),
         (
             "my.csv",
-            b"sentence,label\nx,a\ncaf\xe9,b\n",
-            "Line 3 of the file '{path}' is not UTF-8 text (byte 4 of the line is 0xe9): save the file as UTF-8.",
+            b"sentence,label\nx,a\nna\xc3\xafve caf\xc3\xa9\xc3,b\n",
+            "Line 3 of the file '{path}' is not UTF-8 text (byte 13 of the line is 0xc3): save the file as UTF-8 or "
+            "name its encoding with --encoding.",
         ),
-        (
-            "my.csv",
-            "sentence,label\n".encode("utf-16"),
-            "Line 1 of the file '{path}' is not UTF-8 text (it looks like UTF-16): save the file as UTF-8.",
-        ),
+        ("my.csv", "sentence,label\n".encode("utf-16"), "The file '{path}' has no rows."),
         (
             "my.csv",
             b"sentence,label\nx,a\ny\n",
@@ -484,10 +483,14 @@ def test_too_many_groups(tmp_path: Path) -> None:
 
 def test_the_summary_counts_and_warns(tmp_path: Path) -> None:
     rows = [
-        {"sentence": "t", "label": "rare" if i % 25 == 0 else "common", "place": "a", "split": "train"}
+        {"sentence": f"t {i}", "label": "rare" if i % 25 == 0 else "common", "place": "a", "split": "train"}
         for i in range(100)
     ]
-    rows += [{**row, "split": split} for row in rows[:50] for split in ("dev", "test")]
+    rows += [
+        {**row, "sentence": f"{split} {i}", "split": split}
+        for i, row in enumerate(rows[:50])
+        for split in ("dev", "test")
+    ]
     rows[-1]["place"] = "b"
     task = OwnData(data=write(tmp_path / "my.csv", rows), text="sentence", split="split", group="place").build(0)
     summary = data_summary(task)
@@ -696,7 +699,9 @@ def test_columns_that_only_some_lines_or_files_have(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     for name, column in (("train", "shop"), ("test", "other")):
-        rows = pd.DataFrame({"text": ["one", "two", "six"] * 9, "label": ["a", "b", "c"] * 9, column: range(27)})
+        rows = pd.DataFrame(
+            {"text": [f"{name} {i}" for i in range(27)], "label": ["a", "b", "c"] * 9, column: range(27)}
+        )
         rows.to_csv(folder / f"{name}.csv", index=False)
     split = OwnData(data=folder, text="text").build(0)
     assert split.beside is not None

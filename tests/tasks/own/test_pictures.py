@@ -81,7 +81,14 @@ def test_split_folders(tmp_path: Path) -> None:
         folder_of(tmp_path / split, n)
     task = OwnData(data=tmp_path).build(0)
     assert [len(task.splits[name]) for name in ("train", "validation", "test")] == [20, 6, 10]
-    assert task.notes == ("Classes with fewer than 20 training samples: 'cat' (10); 'dog' (10).",)
+    assert task.notes == (
+        "16 rows repeat the picture of an earlier one: 16 with the same label and 0 with another one.",
+        "The validation split has 6 rows whose picture is among the training rows too, so its numbers partly tell what "
+        "was remembered.",
+        "The test split has 10 rows whose picture is among the training rows too, so its numbers partly tell what was "
+        "remembered.",
+        "Classes with fewer than 20 training samples: 'cat' (10); 'dog' (10).",
+    )
 
 
 def test_groups_from_metadata_and_labels_from_folders_or_a_column(tmp_path: Path) -> None:
@@ -230,9 +237,9 @@ def test_a_small_model_trains_from_a_folder(tmp_path: Path) -> None:
 
 def test_split_folders_count_beside_a_metadata_file(tmp_path: Path) -> None:
     names = [f"{split}/{kind}/{i}.png" for split, n in (("train", 30), ("test", 12)) for kind in "ab" for i in range(n)]
-    for name in names:
+    for seed, name in enumerate(names):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(0).save(tmp_path / name)
+        picture(seed).save(tmp_path / name)
     metadata(tmp_path, names, light=lambda i: "xy"[i % 2])
     task = OwnData(data=tmp_path, group="light").build(0)
     assert task.label_names == ("a", "b")

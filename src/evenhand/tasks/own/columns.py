@@ -5,86 +5,19 @@ Legend: N rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from evenhand.tasks.own.parts import Part
+from evenhand.tasks.own.cells import Cells, cells, compute, is_number, is_whole, joined, sorted_names
+from evenhand.tasks.own.parts import Part, is_nested
 from evenhand.validation import UserError, count
 
 MOST_CLASSES = 1_000
 MOST_GROUP_VALUES = 100
 _FEW_ROWS = 20  # of so few, each may well have a label of its own
-
-compute: Any = pc  # its functions are made at run time
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A column as places in the list of its values, shape (N,); −1 where a cell is empty."""
-
-    values: list[str]
-    code_N: NDArray[np.int64]
-    named: bool = False
-
-    def among(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """The same cells as places in another list; −1 where it has no such name."""
-        places = {name: i for i, name in enumerate(names)}
-        table = np.array([*(places.get(value, -1) for value in self.values), -1], dtype=np.int64)
-        return table[self.code_N]
-
-    def row_of(self, value: str) -> int:
-        """The first row with a value, counted from 1."""
-        return int(np.argmax(self.code_N == self.values.index(value))) + 1
-
-
-def cells(part: Part, column: str) -> Cells:
-    """Read a column of texts, whole numbers or booleans; space around texts doesn't count.
-
-    Raises:
-        UserError: If it holds something else.
-    """
-    feature: Any = part.rows.features[column]
-    array = part.column(column)
-    array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    if isinstance(feature, datasets.ClassLabel):
-        return Cells(list(feature.names), compute.fill_null(array, -1).to_numpy().astype(np.int64), named=True)
-    if pa.types.is_floating(array.type):
-        array = _whole_numbers(part, column, array)
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        array = compute.utf8_trim_whitespace(array)
-    elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        raise UserError(
-            f"The column '{column}' of {part.where} holds {kind}, but texts, whole numbers or booleans are needed "
-            "there."
-        )
-    else:
-        array = array.cast(pa.string())
-    encoded = compute.dictionary_encode(array)
-    values = [str(value) for value in encoded.dictionary.to_pylist()]
-    code_N = compute.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-    if "" in values:
-        code_N = np.where(code_N == values.index(""), -1, code_N)
-    return Cells(values, code_N)
-
-
-def _whole_numbers(part: Part, column: str, array: Any) -> Any:
-    array = compute.if_else(compute.is_nan(array), None, array)  # how pandas writes a missing number
-    broken = compute.fill_null(compute.not_equal(compute.round(array), array), False)
-    row = compute.index(broken, True).as_py()
-    if row >= 0:
-        raise UserError(
-            f"Row {row + 1} of {part.where} holds the fraction {array[row].as_py():g} in '{column}', which is no class."
-        )
-    return array.cast(pa.int64())
-
 
 # ---- labels ---------------------------------------------------------------------------------------------------------
 
@@ -97,14 +30,9 @@ def class_names(parts: Sequence[Part], column: str, found: Sequence[Cells]) -> l
     """
     if all(cells.named for cells in found) and len({tuple(cells.values) for cells in found}) == 1:
         return found[0].values
-    used: dict[str, int] = {}
-    for part, column_cells in zip(parts, found, strict=True):
-        if not part.typed:
-            _check_one_kind(part, column, column_cells)
-        for code, number in zip(*np.unique(column_cells.code_N, return_counts=True), strict=True):
-            if code >= 0:
-                name = column_cells.values[code]
-                used[name] = used.get(name, 0) + int(number)
+    for part, of_part in zip(parts, found, strict=True):
+        _check_kind(part, column, of_part)
+    used = joined(found)
     where = parts[0].where
     rows = sum(used.values())
     if len(used) > MOST_CLASSES or (rows > _FEW_ROWS and len(used) > rows / 2):
@@ -119,46 +47,41 @@ def class_names(parts: Sequence[Part], column: str, found: Sequence[Cells]) -> l
     return sorted_names(used)
 
 
-def sorted_names(names: Any) -> list[str]:
-    """Whole numbers by size, texts by their letters."""
-    found = list(names)
-    return sorted(found, key=int) if all(map(_is_whole, found)) else sorted(found)
-
-
-def _is_whole(text: str) -> bool:
-    """Whether it is a whole number as one writes it: 007 is a text."""
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and (digits == "0" or digits[0] != "0")
-
-
-def _check_one_kind(part: Part, column: str, found: Cells) -> None:
-    used = [found.values[i] for i in np.unique(found.code_N) if i >= 0]
-    numbers = [value for value in used if _is_whole(value)]
-    words = [value for value in used if not _is_number(value)]
-    if numbers and words:
+def _check_kind(part: Part, column: str, found: Cells) -> None:
+    used = list(found.used)
+    numbers = [value for value in used if is_whole(value)]
+    words = [value for value in used if not is_number(value)]
+    if numbers and words and not part.typed:
         raise UserError(
             f"The column '{column}' of {part.where} mixes numbers ('{numbers[0]}', row {found.row_of(numbers[0])}) and "
             f"words ('{words[0]}', row {found.row_of(words[0])}): labels must be of one kind."
         )
+    broken = [value for value in used if found.numeric and not is_whole(value)]
+    if not part.typed and not words:
+        broken = [value for value in used if is_number(value) and not float(value).is_integer()]
+    if broken:
+        row = min(map(found.row_of, broken))
+        value = found.values[found.code_N[row - 1]]
+        what = f"the fraction {float(value):g}" if is_number(value) else value
+        raise UserError(f"Row {row} of {part.where} holds {what} in '{column}', which is no class.")
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def unlabelled(part: Part, column: str, found: Cells, drop: bool) -> NDArray[np.bool_]:
+def unlabelled(part: Part, column: str, found: Cells, drop: bool, known: Collection[str]) -> NDArray[np.bool_]:
     """Which rows have no label, shape (N,): an empty one, or −1 beside other numbers.
+
+    Args:
+        part: The rows.
+        column: Their column of labels.
+        found: What it holds.
+        drop: Whether such rows are to be left out.
+        known: All labels of the data, and the classes of a model.
 
     Raises:
         UserError: If there are some in the user's own table and they aren't to be dropped.
     """
     missing_N = found.code_N < 0
-    others = [found.values[i] for i in np.unique(found.code_N) if i >= 0 and found.values[i] != "-1"]
-    has_minus = not found.named and "-1" in found.values and all(map(_is_whole, others))
+    others = [value for value in known if value != "-1"]
+    has_minus = not found.named and "-1" in found.values and all(map(is_whole, others))
     has_minus = has_minus and (bool(others) or part.is_hub)
     minus_N = found.code_N == found.values.index("-1") if has_minus else np.zeros(len(missing_N), dtype=bool)
     if drop or part.is_hub:
@@ -204,6 +127,8 @@ def empty_texts(part: Part, columns: Sequence[str], drop: bool) -> NDArray[np.bo
 def check_ids(part: Part, column: str) -> None:
     """Every row has an id of its own."""
     array = part.column(column)
+    if is_nested(array.type):
+        raise UserError(f"The column '{column}' of {part.where} holds {array.type}, which can't name rows.")
     counted = compute.value_counts(array)
     counts = counted.field("counts").to_numpy(zero_copy_only=False)
     if len(counts) and counts.max() > 1:
@@ -260,7 +185,7 @@ def group_names(parts: Sequence[Part], column: str, found: Sequence[Cells]) -> l
     Raises:
         UserError: If there are too many.
     """
-    used = {cells.values[i] for cells in found for i in np.unique(cells.code_N) if i >= 0}
+    used = joined(found)
     if len(used) > MOST_GROUP_VALUES:
         raise UserError(
             f"The column '{column}' of {parts[0].where} has {len(used):,} different values, which are too many groups "

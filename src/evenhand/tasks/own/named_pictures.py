@@ -14,19 +14,22 @@ import pyarrow as pa
 from evenhand.data.cached_tables import cached_table, check_columns, column_names
 from evenhand.data.folders import is_file
 from evenhand.data.rows import arrow_table
-from evenhand.tasks.own.parts import Part
+from evenhand.tasks.own.parts import Columns, Part
 from evenhand.validation import UserError
 
 
-def named_pictures(table: Path, column: str, outside: bool) -> list[Path]:
+def named_pictures(table: Path, column: str, columns: Columns) -> list[Path]:
     """The pictures that a table names and that are there; none where it holds pictures itself."""
-    return [path for path in listed_files(table, _names(table, column), outside) if is_file(path)]
+    return [
+        path for path in listed_files(table, _names(table, column, columns.encoding), columns.outside) if is_file(path)
+    ]
 
 
-def table_pictures_digest(table: Path, column: str, outside: bool) -> str:
+def table_pictures_digest(table: Path, column: str, columns: Columns) -> str:
     """SHA-256 of the names and sizes of the pictures that a table names; of a table that holds them itself, none."""
-    names = _names(table, column)
-    sizes = (path.stat().st_size if is_file(path) else None for path in listed_files(table, names, outside))
+    names = _names(table, column, columns.encoding)
+    files = listed_files(table, names, columns.outside)
+    sizes = (path.stat().st_size if is_file(path) else None for path in files)
     return texts_digest(f"{name}\t{size}\n" for name, size in zip(names, sizes, strict=True))
 
 
@@ -54,9 +57,9 @@ def listed_files(table: Path, names: Sequence[str | None], outside: bool) -> lis
     return files
 
 
-def _names(table: Path, column: str) -> list[str | None]:
-    check_columns(f"The file '{table}'", {"image": column}, column_names(table))
-    stored: Any = arrow_table(cached_table(table, {column: "other"})).column(column)
+def _names(table: Path, column: str, encoding: str | None) -> list[str | None]:
+    check_columns(f"The file '{table}'", {"image": column}, column_names(table, encoding))
+    stored: Any = arrow_table(cached_table(table, {column: "other"}, encoding)).column(column)
     return stored.to_pylist() if _is_text(stored.type) else []
 
 

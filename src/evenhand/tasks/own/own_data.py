@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -10,8 +11,10 @@ from typing import Any, ClassVar, Self
 
 import datasets
 
+from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
 from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
@@ -20,6 +23,8 @@ from evenhand.tasks.summary import data_summary
 from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_integer
+
+logger = logging.getLogger(__name__)
 
 _PATHS = ("data", "validation_data", "test_data")
 
@@ -44,6 +49,7 @@ class OwnData(TaskSource):
         id: Column of the rows' own names, all different.
         drop_incomplete: Leave out rows without a label (empty, or -1 beside other numbers) or text, and say how many.
         allow_outside: Read pictures that a table names outside its folder, by `..`, a path from the root, or a link.
+        encoding: How tables of text are encoded, such as cp1252; UTF-8, UTF-16 or Windows-1252, as is found, if None.
         image_side: Models without a processor of their own get pictures scaled to so many pixels a side.
         hub_config: Configuration of the hub's data set.
         revision: Its branch, tag or commit.
@@ -60,6 +66,7 @@ class OwnData(TaskSource):
     id: str | None = None
     drop_incomplete: bool = False
     allow_outside: bool = False
+    encoding: str | None = None
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
@@ -102,6 +109,8 @@ class OwnData(TaskSource):
         for field in ("hub_config", "revision"):
             if getattr(self, field) is not None and is_local(str(self.data)):
                 raise UserError(f"The '{field}' parameter of own-data is for the hub, but '{self.data}' is a file.")
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", check_encoding(self.name, self.encoding))
         for field in ("image", "label", "split", "id"):
             if not isinstance(getattr(self, field), str | None):
                 raise UserError(
@@ -159,12 +168,14 @@ class OwnData(TaskSource):
         return replace(task, notes=(*task.notes, *data_summary(task).warnings))
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
-        """All of `data` as one split, to measure a trained model on.
+        """All of `data` as one split, to measure a trained model on; what its reader must know is logged.
 
         Args:
             label_names: The model's classes; labels that are none of them are refused. None: those of the data.
         """
         data = self._labelled(self._places()[:1], label_names)
+        for note in (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)):
+            logger.warning(note)
         return task_rows(data, {"all": data.kept})["all"]
 
     def data_files(self) -> dict[str, Files | None]:
@@ -222,7 +233,14 @@ class OwnData(TaskSource):
     @property
     def _columns(self) -> Columns:
         return Columns(
-            tuple(self.text), self.image, self.label, tuple(self.group), self.split, self.id, self.allow_outside
+            tuple(self.text),
+            self.image,
+            self.label,
+            tuple(self.group),
+            self.split,
+            self.id,
+            self.allow_outside,
+            self.encoding,
         )
 
     def _places(self) -> list[Place]:
@@ -235,6 +253,10 @@ class OwnData(TaskSource):
             place = read_place(str(path), replace(columns, label=places[0].label), None, None)
             places.append(replace(place, parts=tuple(replace(part, split=split) for part in place.parts)))
             _check_given_once(places[0], self.split, field, split)
+        if self.encoding is not None and all(part.encoding is None for place in places for part in place.parts):
+            raise UserError(
+                "The 'encoding' parameter of own-data is for tables of text (CSV, TSV, JSONL), and the data have none."
+            )
         return places
 
     def _labelled(self, places: list[Place], names: Sequence[str] | None = None) -> Labelled:

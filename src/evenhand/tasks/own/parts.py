@@ -28,28 +28,30 @@ class Beside:
         source: A table, or the rows of a data set of the hub with all columns.
         used: The columns that are read as inputs, labels, names of rows or splits.
         chosen: The source's rows that a part has; None for all.
+        encoding: How the table's text is encoded, where that was given.
     """
 
     source: Path | datasets.Dataset
     used: tuple[str, ...]
     chosen: tuple[int, ...] | None = None
+    encoding: str | None = None
 
     def read(self) -> tuple[datasets.Dataset | None, list[str]]:
         """Rows with the columns of one value a row, None where there is no such column; and the names of the others."""
         schema: Any = None
         if isinstance(self.source, Path):
-            names = column_names(self.source, all_lines=True)
+            names = column_names(self.source, self.encoding, all_lines=True)
             if table_format(self.source) == "parquet":
                 schema = pq.read_schema(self.source)
         else:
             names, schema = self.source.column_names, self.source.features.arrow_schema
-        names = [name for name in dict.fromkeys(names) if name not in self.used]
-        nested = [name for name in names if schema is not None and _is_nested(schema.field(name).type)]
+        names = [name for name in names if name not in self.used and names.count(name) == 1]
+        nested = [name for name in names if schema is not None and is_nested(schema.field(name).type)]
         names = [name for name in names if name not in nested]
         if not names:
             return None, nested
         rows = (
-            cached_table(self.source, dict.fromkeys(names, "beside"))
+            cached_table(self.source, dict.fromkeys(names, "beside"), self.encoding)
             if isinstance(self.source, Path)
             else self.source.select_columns(names)
         )
@@ -65,6 +67,7 @@ class Part:
         rows: The columns that were asked for.
         split: The split that the place's own name says, if it does.
         typed: Whether the place tells texts from numbers (CSV doesn't).
+        encoding: How its text is encoded; None where it is of no text file.
         is_hub: Whether it is of the hub, where −1 stands for a missing label.
         beside: The columns that weren't asked for; None where there are none.
     """
@@ -73,6 +76,7 @@ class Part:
     rows: datasets.Dataset
     split: str | None = None
     typed: bool = True
+    encoding: str | None = None
     is_hub: bool = False
     beside: Beside | None = None
 
@@ -93,6 +97,7 @@ class Columns:
         split: A column that names each row's split.
         id: A column of the rows' own names.
         outside: Whether pictures may lie outside the folder of the table that names them.
+        encoding: How the text of tables is encoded, where that is given.
     """
 
     text: tuple[str, ...]
@@ -102,6 +107,7 @@ class Columns:
     split: str | None
     id: str | None
     outside: bool = False
+    encoding: str | None = None
 
     def asked(self, label: str | None) -> dict[str, str]:
         """Option → column, of a table whose column of labels is known; None where it has none."""
@@ -168,6 +174,7 @@ def _column(name: str, tables: Sequence[tuple[int, datasets.Dataset | None]]) ->
     return pa.chunked_array([chunk for column in found for chunk in column.cast(kind).chunks], kind)
 
 
-def _is_nested(kind: pa.DataType) -> bool:
-    """Whether a column holds lists, objects, pictures or bytes."""
-    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def is_nested(kind: pa.DataType) -> bool:
+    """Whether a column holds lists, objects, pictures, bytes or what a library made its own type for."""
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return pa.types.is_nested(kind) or is_bytes or isinstance(kind, pa.BaseExtensionType)

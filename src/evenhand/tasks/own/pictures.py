@@ -16,7 +16,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from evenhand.data.cached_tables import cache_folder, cached_table, check_columns, column_names, file_digest
+from evenhand.data.cached_tables import (
+    cache_folder,
+    cached_table,
+    check_columns,
+    column_names,
+    file_digest,
+    text_encoding,
+)
 from evenhand.data.columns import picture_column
 from evenhand.data.decoding import PictureError, Scale, decoded_with_scale, is_picture, opened, undecoded
 from evenhand.data.folders import files_below, is_file, passed_over, visible
@@ -148,12 +155,12 @@ def _class_folders(root: Path, split: str | None, columns: Columns) -> Part:
 
 def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None) -> tuple[list[Part], str, list[Path]]:
     """The rows that a metadata file lists, their column of labels, and the files that it lists."""
-    found = column_names(table)
+    found = column_names(table, columns.encoding)
     image = columns.image or FILE_COLUMN
     columns = replace(columns, image=image)
     label = columns.label or (FOLDER_LABEL if FOLDER_LABEL in found else None)
     check_columns(f"The file '{table}'", columns.asked(label), found)
-    listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}))
+    listed = Part(f"'{table.name}'", cached_table(table, {**columns.roles(label), image: "text"}, columns.encoding))
     names: list[str | None] = listed.column(image).to_pylist()
     files = listed_files(table, names, columns.outside)
     others = {name: listed.column(name) for name in listed.rows.column_names if name != image}
@@ -164,7 +171,8 @@ def _with_metadata(root: Path, table: Path, columns: Columns, split: str | None)
         rows=_pictures(root, files, others),
         split=split,
         typed=label is None or table.suffix not in (".csv", ".tsv"),
-        beside=Beside(table, columns.used(label)),
+        encoding=text_encoding(table, columns.encoding),
+        beside=Beside(table, columns.used(label), encoding=columns.encoding),
     )
     parts = [part] if split or columns.split else _by_folder(part, names)
     return parts, label or FOLDER_LABEL, files

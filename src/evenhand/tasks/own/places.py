@@ -17,7 +17,9 @@ from evenhand.data.cached_tables import (
     column_names,
     file_digest,
     is_table,
+    named_columns,
     table_format,
+    text_encoding,
 )
 from evenhand.data.folders import passed_over, visible
 from evenhand.data.hub import load_from_hub
@@ -49,7 +51,7 @@ def read_place(data: str, columns: Columns, hub_config: str | None, revision: st
         return read_folder(path, columns)
     if not columns.text and columns.image is None:
         where = {"tables": f"The folder '{path}'", "table": f"The file '{path}'", "hub": f"The data '{data}'"}[kind]
-        listed = f" (its columns are {', '.join(column_names(path))})" if kind == "table" else ""
+        listed = f" (its columns are {named_columns(column_names(path, columns.encoding))})" if kind == "table" else ""
         raise UserError(f"{where} needs the name of the column of texts, --text, or of pictures, --image{listed}.")
     if kind == "tables":
         return _folder_of_tables(path, columns)
@@ -74,7 +76,7 @@ def place_files(data: str, columns: Columns) -> Files | None:
     if not path.is_file():
         return None
     return read_files(
-        [path, *([] if columns.image is None else named_pictures(path, columns.image, columns.outside))], path.parent
+        [path, *([] if columns.image is None else named_pictures(path, columns.image, columns))], path.parent
     )
 
 
@@ -91,7 +93,7 @@ def place_digest(data: str, columns: Columns) -> str | None:
         table_format(path)
         if columns.image is None:
             return file_digest(path)
-        parts = [file_digest(path), table_pictures_digest(path, columns.image, columns.outside)]
+        parts = [file_digest(path), table_pictures_digest(path, columns.image, columns)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -119,22 +121,24 @@ def _label_of(columns: Columns, where: str, found: list[str]) -> str:
     if label is None:
         raise UserError(
             f"{where} has no column 'label': name the column of labels with --label; its columns are "
-            f"{', '.join(found)}."
+            f"{named_columns(found)}."
         )
     return label
 
 
 def _table(path: Path, columns: Columns, split: str | None) -> tuple[Part, str]:
-    where = f"The file '{path}'"
-    found = column_names(path)
+    given = columns.encoding
+    where = f"The file '{path}'" + ("" if given is None else f", read as {given} by --encoding,")
+    found = column_names(path, given)
     label = _label_of(columns, where, found)
     check_columns(where, columns.asked(label), found)
     part = Part(
         where=f"'{path.name}'",
-        rows=cached_table(path, columns.roles(label)),
+        rows=cached_table(path, columns.roles(label), given),
         split=split,
         typed=table_format(path) not in ("csv", "tsv"),
-        beside=Beside(path, columns.used(label)),
+        encoding=text_encoding(path, given),
+        beside=Beside(path, columns.used(label), encoding=given),
     )
     return _with_pictures(part, columns, path), label
 

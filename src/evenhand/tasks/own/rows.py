@@ -6,7 +6,7 @@ Legend: N rows of all parts, one part after the other, K columns of groups.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -15,10 +15,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.data.columns import Column, class_column, dataset_of
+from evenhand.data.encodings import UTF8, encoding_name
+from evenhand.tasks.own.cells import Cells, cells, spelling_notes
 from evenhand.tasks.own.columns import (
     SPLITS,
-    Cells,
-    cells,
     check_ids,
     class_names,
     empty_texts,
@@ -26,12 +26,16 @@ from evenhand.tasks.own.columns import (
     splits_of,
     unlabelled,
 )
+from evenhand.tasks.own.copies import content_numbers, copy_notes
 from evenhand.tasks.own.parts import Columns, Part, Place
 from evenhand.tasks.own.pictures import check_colours, check_pictures
-from evenhand.validation import UserError, count, did_you_mean
+from evenhand.validation import UserError, count, did_you_mean, named
 
 SHARES = {"test": 0.2, "validation": 0.1}
 """What is taken from the training rows where a split isn't given."""
+
+_SHOWN = 10
+_CONTENTS = {"text_pair": "pair", "text": "text", "image": "picture"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Labelled:
         label_N: Class of each row, −1 for rows that are left out.
         groups: Column → (its values, each row's place among them or −1).
         split_N: The split that a file or column says, as its place in `SPLITS`; −1 where none does.
+        content_N: The number of each row's content, equal for copies.
+        parts: Where the rows come from, one part after the other.
+        is_named: Whether the data themselves name the classes.
         notes: What a reader of the result must know.
     """
 
@@ -52,12 +59,28 @@ class Labelled:
     label_N: NDArray[np.int64]
     groups: dict[str, tuple[list[str], NDArray[np.int64]]]
     split_N: NDArray[np.int8]
+    content_N: NDArray[np.int64]
+    parts: tuple[Part, ...]
+    is_named: bool
     notes: tuple[str, ...]
 
     @property
     def kept(self) -> NDArray[np.int64]:
         """The rows that count."""
         return np.flatnonzero(self.label_N >= 0)
+
+    @property
+    def what(self) -> str:
+        """What a row's content is."""
+        return next(w for c, w in _CONTENTS.items() if c in self.inputs.column_names)
+
+    def place(self, row: int) -> str:
+        """Where a row is, as the beginning of a sentence."""
+        for part in self.parts:
+            if row < len(part.rows):
+                return f"Row {row + 1} of {part.where}"
+            row -= len(part.rows)
+        raise IndexError(row)
 
 
 def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Sequence[str] | None = None) -> Labelled:
@@ -74,11 +97,12 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
     """
     parts = [part for place in places for part in place.parts]
     label = places[0].label
+    read = [cells(part, label) for part in parts]
+    known = {*(names or ()), *(value for of_part in read for value in of_part.used)}
     found: list[Cells] = []
-    notes = [note for place in places for note in place.notes]
-    for part in parts:
-        labels = cells(part, label)
-        missing_N = unlabelled(part, label, labels, drop)
+    notes = [note for place in places for note in place.notes] + _encoding_notes(parts, columns.encoding)
+    for part, labels in zip(parts, read, strict=True):
+        missing_N = unlabelled(part, label, labels, drop, known)
         empty_N = empty_texts(part, columns.text, drop) & ~missing_N
         for number, what in ((missing_N.sum(), "label"), (empty_N.sum(), "text")):
             if number:
@@ -88,34 +112,52 @@ def labelled(places: Sequence[Place], columns: Columns, drop: bool, names: Seque
         if not columns.text:
             colour_N = check_pictures(part, _image(part, columns))
             notes += check_colours(part.where, colour_N, _splits(part, columns), ~missing_N)
-        found.append(Cells(labels.values, np.where(missing_N | empty_N, -1, labels.code_N), labels.named))
+        found.append(replace(labels, code_N=np.where(missing_N | empty_N, -1, labels.code_N)))
     if not any((cells.code_N >= 0).any() for cells in found):
         raise UserError(f"No row of {parts[0].where} has a label in '{label}'.")
     if names is None:
         names = class_names(parts, label, found)
     else:
         _check_known(parts, label, found, names)
-    return Labelled(
-        inputs=datasets.concatenate_datasets(
-            [_inputs(part, columns, file) for part, file in zip(parts, _files(parts), strict=True)]
-        ),
-        names=list(names),
-        label_N=np.concatenate([cells.among(names) for cells in found]),
-        groups={column: _group(parts, column) for column in columns.group},
-        split_N=np.concatenate([_splits(part, columns) for part in parts]),
-        notes=tuple(notes),
+    of_group = {column: [cells(part, column) for part in parts] for column in columns.group}
+    inputs = datasets.concatenate_datasets(
+        [_inputs(part, columns, file) for part, file in zip(parts, _files(parts), strict=True)]
     )
+    label_N = np.concatenate([cells.among(names) for cells in found])
+    return Labelled(
+        inputs=inputs,
+        names=list(names),
+        label_N=label_N,
+        groups={column: _group(parts, column, read) for column, read in of_group.items()},
+        split_N=np.concatenate([_splits(part, columns) for part in parts]),
+        content_N=content_numbers(inputs, np.flatnonzero(label_N >= 0)),
+        parts=tuple(parts),
+        is_named=all(cells.named for cells in found),
+        notes=(*notes, *(n for c, read in {label: found, **of_group}.items() for n in spelling_notes(c, read))),
+    )
+
+
+def _encoding_notes(parts: Sequence[Part], given: str | None) -> list[str]:
+    """How files are encoded that aren't plain UTF-8, or whose encoding the user named."""
+    read = {part.where: part.encoding for part in parts if part.encoding is not None}
+    if given is not None:
+        return [f"{where} was read as {encoding_name(given)}, as --encoding says." for where in read]
+    return [
+        f"{where} is not UTF-8 and was read as {encoding_name(encoding)}; --encoding names another."
+        for where, encoding in read.items()
+        if encoding != UTF8
+    ]
 
 
 def _check_known(parts: Sequence[Part], label: str, found: Sequence[Cells], names: Sequence[str]) -> None:
     for part, labels in zip(parts, found, strict=True):
-        for code in np.unique(labels.code_N):
-            if code >= 0 and labels.values[code] not in names:
-                value = labels.values[code]
-                raise UserError(
-                    f"Row {labels.row_of(value)} of {part.where} has the label '{value}' in '{label}', which is no "
-                    f"class of the model{did_you_mean(value, names)}; its classes are {', '.join(names)}."
-                )
+        unknown_N = (labels.among(names) < 0) & (labels.code_N >= 0)
+        if unknown_N.any():
+            value = labels.values[labels.code_N[np.argmax(unknown_N)]]
+            raise UserError(
+                f"Row {labels.row_of(value)} of {part.where} has the label '{value}' in '{label}', which is no "
+                f"class of the model{did_you_mean(value, names)}; its classes are {', '.join(names)}."
+            )
 
 
 def _inputs(part: Part, columns: Columns, file: str | None) -> datasets.Dataset:
@@ -157,8 +199,7 @@ def _files(parts: Sequence[Part]) -> list[str | None]:
     return names if len(set(names)) == len(names) else [part.split or "data" for part in parts]
 
 
-def _group(parts: Sequence[Part], column: str) -> tuple[list[str], NDArray[np.int64]]:
-    found = [cells(part, column) for part in parts]
+def _group(parts: Sequence[Part], column: str, found: Sequence[Cells]) -> tuple[list[str], NDArray[np.int64]]:
     values = group_names(parts, column, found)
     return values, np.concatenate([cells.among(values) for cells in found])
 
@@ -175,48 +216,90 @@ def _splits(part: Part, columns: Columns) -> NDArray[np.int8]:
 def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """The rows of train, validation and test, and a note for each split that was taken from the training rows.
 
+    Copies of a row are drawn together, so that no split drawn here has a row of another one.
+
     Raises:
-        UserError: If a class has too few rows to take splits from.
+        UserError: If a class has too few rows to take splits from, or none to train on.
     """
     split_N = data.split_N[data.kept]
     rows = {name: data.kept[split_N == SPLITS.index(name)] for name in ("validation", "test")}
     train = data.kept[(split_N == SPLITS.index("train")) | (split_N < 0)]
+    _check_trained(data, train)
     needed = [name for name in ("test", "validation") if not len(rows[name])]
-    notes = []
-    if needed:
-        _check_enough(data, train, len(needed))
-    total = len(train)
+    stratum_N = _strata(data, train)
+    left = np.flatnonzero(stratum_N >= 0)
+    _check_enough(data, train, train, len(needed))
+    total = len(left)
+    pool, together = train, "" if total == len(train) else ", copies together"
     rng = np.random.default_rng([seed, 0])
-    left = train
+    notes = []
     for name in needed:
-        share = SHARES[name] * total / len(left)
-        rows[name] = _taken(data, left, share, rng)
-        left = np.setdiff1d(left, rows[name])
+        drawn = _taken(data, left, stratum_N, SHARES[name] * total / len(left), rng)
+        left = np.setdiff1d(left, drawn)
+        is_drawn_N = np.isin(data.content_N[train], data.content_N[drawn])
+        rows[name], train = train[is_drawn_N], train[~is_drawn_N]
         notes.append(
             f"No {name} split was given: {count(len(rows[name]), 'row')}, {100 * SHARES[name]:.0f} % of those to train "
-            "on, were drawn for it by the data's seed, class by class."
+            f"on, were drawn for it by the data's seed, class by class{together}."
         )
-    return {"train": left, "validation": rows["validation"], "test": rows["test"]}, notes
+    _check_enough(data, pool, train, len(needed))
+    splits = {"train": train, "validation": rows["validation"], "test": rows["test"]}
+    return splits, [*notes, *copy_notes(data.content_N, data.label_N, splits, data.what)]
 
 
-def _check_enough(data: Labelled, train: NDArray[np.int64], needed: int) -> None:
+def _check_trained(data: Labelled, train: NDArray[np.int64]) -> None:
+    """Every class of the data has rows to train on, unless the data name classes that no row has."""
+    if not len(train):
+        raise UserError(f"No row of {data.parts[0].where} is to train on: all are for validation or test.")
     count_C = np.bincount(data.label_N[train], minlength=len(data.names))
-    few = [c for c in np.flatnonzero(count_C) if count_C[c] <= needed]
-    if few:
+    unknown = data.kept[count_C[data.label_N[data.kept]] == 0]
+    if len(unknown) and not data.is_named:
+        name, known = data.names[data.label_N[unknown[0]]], [data.names[c] for c in np.flatnonzero(count_C)]
         raise UserError(
-            f"The class '{data.names[few[0]]}' has {count(count_C[few[0]], 'training row')}, too few to take splits "
-            "from: add some, or give splits of your own with --split, --validation-data and --test-data."
+            f"{data.place(int(unknown[0]))} has the label '{name}', which no row to train on has"
+            f"{did_you_mean(name, known)}; the labels there are {named(known, _SHOWN)}."
         )
 
 
-def _taken(data: Labelled, rows: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def _strata(data: Labelled, train: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The class for which each different row is drawn, shape (N,): its rarest label; −1 for further copies of it."""
+    _, first, place = np.unique(data.content_N[train], return_index=True, return_inverse=True)
+    rank_C = np.argsort(np.argsort(np.bincount(data.label_N[train], minlength=len(data.names)), kind="stable"))
+    rarest = np.full(len(first), len(data.names))
+    np.minimum.at(rarest, place, rank_C[data.label_N[train]])
+    stratum_N = np.full(len(data.label_N), -1, dtype=np.int64)
+    stratum_N[train[first]] = np.argsort(rank_C)[rarest]
+    return stratum_N
+
+
+def _check_enough(data: Labelled, train: NDArray[np.int64], left: NDArray[np.int64], needed: int) -> None:
+    """Each class of the training rows has more different rows than splits are drawn, and is left some of them."""
+    count_C = np.bincount(data.label_N[train], minlength=len(data.names))
+    left_C = np.bincount(data.label_N[left], minlength=len(data.names))
+    for c in np.flatnonzero(count_C):
+        different = len(np.unique(data.content_N[train[data.label_N[train] == c]]))
+        if different <= needed or not left_C[c]:
+            copies = "" if count_C[c] == different else f" with only {count(different, f'different {data.what}')}"
+            raise UserError(
+                f"The class '{data.names[c]}' has {count(count_C[c], 'training row')}{copies}, too few to take splits "
+                "from: add some, or give splits of your own with --split, --validation-data and --test-data."
+            )
+
+
+def _taken(
+    data: Labelled,
+    rows: NDArray[np.int64],
+    stratum_N: NDArray[np.int64],
+    share: float,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
     """A share of each class, at least one row; evenly over the groups within it."""
     shuffled = rng.permutation(rows)
     keys = [code_N[shuffled] for _, code_N in reversed(data.groups.values())]
-    ordered = shuffled[np.lexsort([*keys, data.label_N[shuffled]])]  # by class, then by group, else at random
+    ordered = shuffled[np.lexsort([*keys, stratum_N[shuffled]])]  # by class, then by group, else at random
     chosen = []
-    for label in np.unique(data.label_N[rows]):
-        own = ordered[data.label_N[ordered] == label]
+    for label in np.unique(stratum_N[rows]):
+        own = ordered[stratum_N[ordered] == label]
         size = max(1, round(share * len(own)))
         places = ((np.arange(size) + rng.random()) * len(own) / size).astype(np.int64)
         chosen.append(own[places])
