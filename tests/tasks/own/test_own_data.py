@@ -718,3 +718,99 @@ def test_what_names_a_run_is_the_same_with_columns_beside(tmp_path: Path) -> Non
     assert task.beside("train").names == ("place", "split", "key")
     assert source.settings() == before
     assert set(before) == {"data", "text", "sha256"}
+
+
+# ---- the encoding ---------------------------------------------------------------------------------------------------
+
+
+def test_an_encoding_is_part_of_a_run_only_where_it_is_given(tmp_path: Path) -> None:
+    rows = table()
+    path = write(tmp_path / "my.csv", rows)
+    assert "encoding" not in OwnData(data=path, text="sentence").settings()
+    given = OwnData(data=path, text="sentence", encoding="UTF8")
+    assert given.settings()["encoding"] == "utf-8"
+    assert given.build(0).notes[0] == "'my.csv' was read as UTF-8, as --encoding says."
+    path.write_bytes(path.read_bytes().decode().encode("cp1252"))
+    found = OwnData(data=path, text="sentence").build(0)
+    assert found.notes[0] == "'my.csv' is not UTF-8 and was read as Windows-1252 (cp1252); --encoding names another."
+    assert any(text.startswith("ünïcödé") for text in found.train["text"])
+    assert refusal(path, encoding="utf-8").startswith(f"Line 27 of the file '{path}' is not UTF-8 text (byte ")
+    message = refusal(path, encoding="utf-16-le")
+    assert f"The file '{path}', read as utf-16-le by --encoding," in message or "is not UTF-16-LE text" in message
+    pd.DataFrame(rows).to_parquet(tmp_path / "my.parquet")
+    assert refusal(tmp_path / "my.parquet", encoding="cp1252") == (
+        "The 'encoding' parameter of own-data is for tables of text (CSV, TSV, JSONL), and the data have none."
+    )
+
+
+def test_columns_that_nothing_reads_are_read_in_the_given_encoding(tmp_path: Path) -> None:
+    rows = [{**row, "town": "Köln"} for row in table()]
+    path = write(tmp_path / "my.csv", rows)
+    path.write_bytes(path.read_bytes().decode().encode("mac-roman"))
+    task = OwnData(data=path, text="sentence", encoding="mac-roman").build(0)
+    assert task.beside is not None
+    assert set(task.beside("train").column("town").to_pylist()) == {"Köln"}
+
+
+@pytest.mark.parametrize("verb", [["train", "erm"], ["audit"], ["tasks", "own-data"]])
+def test_every_verb_on_own_data_takes_an_encoding(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evenhand.cli.parser import main
+
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my.csv", table())
+    options = ["--data", "my.csv", "--text", "sentence", "--encoding", "ascii"]
+    assert main([*verb, *options]) == 2
+    shown = capsys.readouterr().err
+    assert "of the file 'my.csv' is not ascii text (byte " in shown
+    assert "Traceback" not in shown
+    assert [path.name for path in tmp_path.iterdir()] == ["my.csv"]
+
+
+# ---- more bad files -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("my.jsonl", b'{"sentence": "x", "label": "\\ud800"}', "Line 1 of the file '{path}' holds half a character ("),
+        ("my.jsonl", b'{"sentence": "x", "label": "a", "sentence": "y"}', "is not valid JSON (a key stands twice)."),
+        ("my.jsonl", b'{"sentence": "x", "label": 1e999}', "holds Infinity in 'label', which is no class."),
+        ("my.jsonl", b'{"sentence": "x", "label": ' + b"9" * 5000 + b"}", "is not valid JSON (exceeds the limit (4300"),
+        ("my.csv", b"sentence,label,\n,\n", "Line 2 of the file '{path}' has 2 fields, but the first line names 3"),
+        ("my.csv", b",".join(b"c%d" % i for i in range(999)), "its columns are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9"),
+    ],
+)  # fmt: skip
+def test_odd_files(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    found = refusal(path)
+    assert message.format(path=path) in found
+    assert len(found) < 500
+
+
+def test_bytes_in_parquet_that_are_no_text(tmp_path: Path) -> None:
+    ends = pa.py_buffer(np.array([0, 1, 2], dtype=np.int32).tobytes())
+    broken: Any = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"sentence": broken, "label": ["a", "b"]}), tmp_path / "my.parquet")
+    assert "(Invalid UTF8 sequence" in refusal(tmp_path / "my.parquet")
+
+
+def test_names_that_are_empty_or_stand_twice_are_let_alone(tmp_path: Path) -> None:
+    rows = "".join(f"{i},t {i},{'ab'[i % 2]},x,y\n" for i in range(40))
+    (tmp_path / "my.csv").write_text(f",sentence,label,twice,twice\n{rows}")
+    task = OwnData(data=tmp_path / "my.csv", text="sentence").build(0)
+    assert task.beside is not None
+    assert task.beside("train").names == ("",)
+    twice = pa.Table.from_arrays(
+        [pa.array([f"t {i}" for i in range(40)]), pa.array(["a", "b"] * 20), *[pa.array(range(40))] * 2],
+        names=["sentence", "label", "twice", "twice"],
+    )
+    pq.write_table(twice, tmp_path / "my.parquet")
+    task = OwnData(data=tmp_path / "my.parquet", text="sentence").build(0)
+    assert task.beside is not None
+    assert task.beside("train").names == ()
+    assert refusal(tmp_path / "my.parquet", group="twice").endswith(
+        "has 2 columns 'twice', given as --group: rename one."
+    )

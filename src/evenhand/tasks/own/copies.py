@@ -70,10 +70,11 @@ def copy_notes(
     labelled = len(np.unique(number_N[rows] * (label_N.max() + 1) + label_N[rows]))
     notes = []
     if different < len(rows):
-        again = len(rows) - different
-        repeats = f"{count(again, 'row')} {'repeats' if again == 1 else 'repeat'} the {what} of an earlier one"
-        same, other = len(rows) - labelled, labelled - different
-        notes.append(f"{repeats}: {same:,} with the same label and {other:,} with another one.")
+        repeat = f"{count(len(rows) - different, 'row')} repeat{'s' * (len(rows) - different == 1)}"
+        notes.append(
+            f"{repeat} the {what} of an earlier one: {len(rows) - labelled:,} with the same label and "
+            f"{labelled - different:,} with another one."
+        )
     for name in [name for name in splits if name != "train"]:
         again = int(np.isin(number_N[splits[name]], number_N[splits["train"]]).sum())
         if again:
