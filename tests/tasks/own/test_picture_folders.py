@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -181,14 +182,14 @@ def test_links_to_nowhere_are_named(name: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two_classes(tmp_path)
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
     def refused(path: Path) -> Any:
         if path.name == "cat":
             raise PermissionError(13, "Permission denied")
-        return iterdir(path)
+        return scandir(path)
 
-    monkeypatch.setattr(Path, "iterdir", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     with pytest.raises(eh.UserError, match=r"^The folder '.*cat' can't be read \(Permission denied\)\.$"):
         list(files_below(tmp_path))
 

@@ -52,7 +52,7 @@ _ENOUGH = 20  # so many pictures of one colour, of those of a large split that w
 
 def picture_files(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted; what is hidden is left out."""
-    return sorted(path for path in files_below(folder) if is_picture(path.name))
+    return [path for path in files_below(folder) if is_picture(path.name)]
 
 
 def has_pictures(folder: Path) -> bool:
@@ -62,7 +62,7 @@ def has_pictures(folder: Path) -> bool:
 
 def metadata_files(folder: Path) -> list[Path]:
     """All metadata below a folder, sorted."""
-    return sorted(path for path in files_below(folder) if path.name in METADATA)
+    return [path for path in files_below(folder) if path.name in METADATA]
 
 
 def folder_digest(folder: Path) -> str:
