@@ -9,7 +9,8 @@ from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, Style, axis, line, line_chart, plain
 from evenhand.report.ranking import leading
-from evenhand.runs.read import Record, number
+from evenhand.runs.record import Record
+from evenhand.runs.schema import number
 from evenhand.wording import METRIC_TITLES, clipped, count, distinct, listed
 
 MOST_CURVES = 12  # of methods in a picture
@@ -103,12 +104,7 @@ def last_curve(run: Record) -> tuple[str, dict[str, Any]]:
 
 
 def _curves(run: Record) -> list[tuple[str, dict[str, Any]]]:
-    stages = run.raw.get("stages")
-    return [
-        (str(stage.get("name")), stage["curve"])
-        for stage in (stages if isinstance(stages, list) else [])
-        if isinstance(stage, dict) and isinstance(stage.get("curve"), dict)
-    ]
+    return [(str(stage.name), stage.curve) for stage in run.stages if stage.curve is not None]
 
 
 def _groups(cell: Cell) -> list[str]:
