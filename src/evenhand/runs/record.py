@@ -132,6 +132,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 # ---- the schema -----------------------------------------------------------------------------------------------------
 
+
+def write_record(path: Path, raw: Raw) -> None:
+    """Write a record, whole or not at all; one that couldn't be read back is refused."""
+    write_json(path, Record.read(raw, path).raw)
+
+
 _LARGEST = 1 + 1e-9  # a weighted mean of ones may exceed 1 by a rounding
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from filelock import FileLock
 from evenhand.evaluation.progress import Progress
 from evenhand.runs.configuration import Configuration, files_read
 from evenhand.runs.fit import Device, carry_out, torch_device
+from evenhand.runs.record import Record, read_object
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
 from evenhand.tasks import Task
@@ -56,8 +57,7 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
             _carry_out(job, progress)
         except Exception as error:
             return Outcome(_failure(job, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-    record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
-    samples = json.loads((job.folder / "samples.json").read_text(encoding="utf-8"))
+    record, samples = Record.load(job.folder / "record.json"), read_object(job.folder / "samples.json")
     if not job.keep_models:
         drop_models(job.folder)
     return Outcome(record, samples)
@@ -72,12 +72,10 @@ def _carry_out(job: Job, progress: Progress | None) -> None:
     carry_out(run, task, run.source(task), job.folder, device, progress, SharedStages(job.stages))
 
 
-def _failure(job: Job, error: str) -> dict[str, object]:
+def _failure(job: Job, error: str) -> Record:
     """The record that the run wrote of its failure, or one in its place."""
-    try:
-        record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
-        if record["status"] == "failed" and record["configuration"] == job.run.run_hash:
+    with suppress(UserError):
+        record = Record.load(job.folder / "record.json")
+        if record.status == "failed" and record.configuration == job.run.run_hash:
             return record
-    except (OSError, ValueError, KeyError):
-        pass
     return failed_record(job.run, error)
