@@ -227,7 +227,8 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
     try:
         found = Record.load(path)
     except UserError as error:
-        raise UserError(f"The output folder '{folder}' holds no whole run, so choose another one: {error}") from error
+        told = str(error).rstrip(".")
+        raise UserError(f"The file '{path}' is no record of a run ({told}): choose another folder.") from error
     record = found.raw
     same = configuration.is_record(record)
     if same and not found.is_done and configuration.has_unknown_files(record):

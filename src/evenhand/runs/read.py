@@ -123,9 +123,9 @@ class StudyPlan(Stored):
     """What a study leaves in `study.json`."""
 
     format: int
-    study: str
+    study: str = "?"
     title: str
-    file: str
+    file: str = "?"
     baseline: list[str]
     only: str | None = None
     cells: list[PlannedCell]

@@ -27,7 +27,7 @@ def recorded_task(record: Record, given: Mapping[str, Any]) -> TaskSource:
     if name not in TASKS:
         raise UserError(
             f"The run in '{record.path.parent}' is of the task '{name}', whose data its record doesn't hold: give the "
-            "data."
+            "data it was trained on beside it."
         )
     with usable(record, "task.settings"):
         return TASKS[name].from_settings(record.task.settings, given, record.raw.get("files"))
