@@ -28,9 +28,8 @@ from pathlib import Path
 from evenhand.methods import METHODS
 from evenhand.metrics import holm, summarize
 from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, group_records
-from evenhand.report.plans import find_plans, with_planned
 from evenhand.runs.configuration import changed_fields
-from evenhand.runs.read import find_records
+from evenhand.runs.read import find_plans, find_records, with_planned
 from evenhand.wording import NOTHING, interval, mean_std, p_text, points
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,7 +170,7 @@ def name_of(cell: Cell) -> str:
 
 def as_typed(cell: Cell) -> str:
     """What follows `evenhand train` to get the method: its name, and each setting that isn't at its default."""
-    method = METHODS[cell.first.method](**cell.first.method_settings)
+    method = METHODS[cell.first.method.name](**cell.first.method.settings)
     return f"`{shlex.join([method.name, *changed_fields(method)])}`"
 
 
@@ -190,8 +189,8 @@ def what_was_run(section: Section, wanted: Wanted) -> str:
         return f"*{section.heading}: nothing has run yet. `evenhand study recipes/{wanted.study}.yaml`*"
     first = done[0]
     seeds = span(len(cell.done) for cell in section.cells if cell.done)
-    dates = span(str(run.part("durations")["finished"])[:10] for run in done)
-    minutes = sum(float(run.part("durations").get("total_s", 0)) for run in done) / 60
+    dates = span(str(run.durations.finished)[:10] for run in done)
+    minutes = sum((run.durations.total_s or 0) for run in done) / 60
     access = sorted({str(run.label_access) for run in done})
     return (
         f"*{section.heading}: accuracy in % on “{first.primary_test}”, mean ± standard deviation over {seeds} "

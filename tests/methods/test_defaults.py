@@ -17,7 +17,7 @@ from evenhand.cli.parser import _parse
 from evenhand.methods import METHODS
 from evenhand.runs.configuration import Configuration, changed_fields
 from evenhand.runs.ledger import runs_below
-from evenhand.runs.read import checked_record
+from evenhand.runs.record import Record
 from evenhand.studies.plan import read_plan
 from report_records import record
 
@@ -93,7 +93,7 @@ def test_bad_values_are_refused_before_anything_is_chosen() -> None:
 )
 def test_commands_of_older_records_still_repeat_their_runs(settings: dict[str, Any], old: str, now: str) -> None:
     entry = record("edge", settings={"signal": "biased", "q": 0.7} | settings, command=f"evenhand train edge {old}")
-    assert checked_record(entry, Path("r"), source=Path("r")).command == f"evenhand train edge {now}"
+    assert Record.read(entry, Path("r")).command == f"evenhand train edge {now}"
 
 
 def test_settings_of_committed_records_make_their_methods_again() -> None:
@@ -131,7 +131,7 @@ def test_columns_of_gains_are_what_a_user_types() -> None:
     assert head.endswith("| `edge --signal biased` | `pgd --mix 0.8` | `pgd` | `reweight --alpha 1.42` |")
     for words in ("edge --signal biased", "pgd --mix 0.8"):
         _, method = _parse(["train", *words.split()])
-        labels = {cell.label: cell.first.method_settings for cell in evidence.sections_of("untouched-digits")[0].cells}
+        labels = {cell.label: cell.first.method.settings for cell in evidence.sections_of("untouched-digits")[0].cells}
         assert method is not None
         assert method.settings() in labels.values()
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from evenhand.report import write_report
 from evenhand.report.cells import DID_NOTHING, Section, group_records
 from evenhand.report.headline import headline
-from evenhand.report.plans import find_plans, with_planned
 from evenhand.report.ranking import best_other, fault, inverts_shortcut, leading, score
-from evenhand.runs.read import Record, checked_record, find_records
+from evenhand.runs.read import find_plans, find_records, with_planned
+from evenhand.runs.record import Record
 from evenhand.wording import markdown_text
 from report_records import metrics, record, write_run
 
@@ -24,7 +24,7 @@ Values = dict[str, list[tuple[float | None, float | None]]]
 
 
 def read(entry: dict[str, Any]) -> Record:
-    return checked_record(entry, Path("record.json"), source=Path("record.json"))
+    return Record.read(entry, Path("record.json"))
 
 
 def section_of(values: Values, **changes: Any) -> Section:
@@ -240,7 +240,7 @@ def test_runs_that_did_nothing_are_not_counted_beside_those_that_did_something()
     runs = [record("erm", s, 0.99, 0.30 + s / 100) for s in range(4)]
     runs += [record("even", s, 0.97, 0.80 + s / 100) for s in range(3)] + [idle(3)]
     (section,) = group_records([read(run) for run in runs])
-    cell = next(cell for cell in section.cells if cell.first.method == "even")
+    cell = next(cell for cell in section.cells if cell.first.method.name == "even")
     assert cell.label == "EVEN"
     assert cell.summary("conflicting").n == 3
     assert cell.summary("conflicting").mean == pytest.approx(0.81)

@@ -411,8 +411,8 @@ def test_a_record_of_another_format(tmp_path: Path) -> None:
     [
         ({}, "'samples'"),
         ({"samples": 3}, "'samples'"),
-        ({"samples": [3]}, "'samples'"),
-        ({"samples": [{"index": 0, "png": None}]}, "'prediction'"),
+        ({"samples": [3]}, "'samples.0'"),
+        ({"samples": [{"index": 0, "png": None}]}, "'samples.0.prediction'"),
     ],
 )
 def test_bad_samples(tmp_path: Path, shown: dict[str, Any], expected: str) -> None:

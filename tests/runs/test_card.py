@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 import evenhand as eh
 from evenhand.metrics import wilson
 from evenhand.runs.card import model_card
-from evenhand.runs.read import METRICS
+from evenhand.runs.record import METRICS
 from evenhand.tasks import Task
 from report_records import metrics, record
 

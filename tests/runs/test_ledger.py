@@ -81,7 +81,9 @@ def test_every_reader_finds_lines_and_folders_alike(tmp_path: Path) -> None:
     ]
     assert [run.metrics for run in old] == [run.metrics for run in new]
     assert [read_samples(run) for run in old] == [read_samples(run) for run in new]
-    assert [run.raw for run in find_runs(tmp_path / "old")] == [run.raw for run in find_runs(tmp_path / "new")]
+    assert [run.record.raw for run in find_runs(tmp_path / "old")] == [
+        run.record.raw for run in find_runs(tmp_path / "new")
+    ]
     pages = [write_report(tmp_path / folder).html.read_text() for folder in ("old", "new")]
     assert pages[0] == pages[1]
     shutil.rmtree(tmp_path / "old/tables")
@@ -95,10 +97,10 @@ def test_a_wrong_value_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(eh.UserError) as caught:
         find_records(tmp_path)
     assert str(caught.value).startswith(f"'seed' in {tmp_path / 'runs.jsonl'}, line 2 must be an integer")
-    with pytest.raises(eh.UserError, match=r"runs\.jsonl, line 2' lacks 'seed'"):
+    with pytest.raises(eh.UserError, match=r"'seed' in .*runs\.jsonl, line 2 must be an integer"):
         find_runs(tmp_path)
     add_lines(tmp_path, [made("b")], {})
-    with pytest.raises(eh.UserError, match=r"'index' in .*samples\.jsonl, line 1 must be an integer"):
+    with pytest.raises(eh.UserError, match=r"'samples.0.index' in .*samples\.jsonl, line 1 must be an integer"):
         read_samples(find_records(tmp_path)[0])
 
 

@@ -1,69 +1,74 @@
-"""What an audit reads of runs: which task they are of, and where their biased models lie."""
+"""What an audit reads of runs: which gradient scores, and where their biased models lie."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from evenhand.models.adapters import Adapters
-from evenhand.runs.ledger import FoundRun, runs_below
-from evenhand.runs.record import FORMAT, read_object
-from evenhand.tasks import TASKS, TaskSource
-from evenhand.training.settings import Training
-from evenhand.validation import UserError
+from evenhand.gradients import Norm, Source
+from evenhand.methods.base import Exponent
+from evenhand.runs.ledger import runs_below
+from evenhand.runs.record import Record
+from evenhand.runs.recorded import usable
+from evenhand.validation import Range, UserError, check_fields
 
-_NEEDED: dict[str, type] = {
-    "status": str,
-    "method": dict,
-    "task": dict,
-    "model": dict,
-    "training": dict,
-    "seed": int,
-    "data_seed": int,
-    "data": dict,
-}
+
+@dataclass(frozen=True)
+class Asked:
+    """The settings of a method that decide about its biased models; a method that has none of them has the usual."""
+
+    folds: Annotated[int, Range(0)] = 0
+    loss: str = "gce"
+    signal: str = "biased"
+    q: Exponent | None = None
+    augment: bool = False
+    source: Source = "head"
+    norm: Norm = "l2"
+
+    def __post_init__(self) -> None:
+        check_fields("the method", self)
+
+    @classmethod
+    def of(cls, record: Record) -> Asked:
+        """Those that a record tells of."""
+        told = record.method.settings
+        asked: dict[str, Any] = {f.name: told[f.name] for f in fields(cls) if f.name in told}
+        if isinstance(asked.get("source"), list):
+            asked["source"] = tuple(asked["source"])
+        with usable(record, "method.settings", also=UserError):
+            return cls(**asked)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The part of a `record.json` that an audit needs.
+    """A run as an audit sees it.
 
     Attributes:
-        folder: The run's folder.
-        raw: The record.
+        record: Its record.
+        asked: Its method's settings.
     """
 
-    folder: Path
-    raw: dict[str, Any]
+    record: Record
+    asked: Asked
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.record.path.parent
 
     @property
     def seed(self) -> int:
         """The seed of initialisation and order."""
-        return self.raw["seed"]
-
-    @property
-    def data_seed(self) -> int:
-        """The seed of the data."""
-        return self.raw["data_seed"]
-
-    @property
-    def method(self) -> dict[str, Any]:
-        """The method's name and settings."""
-        return self.raw["method"]
+        return self.record.seed
 
     @property
     def data(self) -> tuple[str, str, int]:
         """What tells the run's data from others'."""
-        task, files = self.raw["task"], self.raw.get("files") or {}
-        read = {option: told and told["sha256"] for option, told in files.items() if option != "model"}
-        return task["name"], json.dumps([task["settings"], read], sort_keys=True), self.data_seed
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        return self.method["settings"]
+        task, files = self.record.task, self.record.files or {}
+        read = {option: told and told.sha256 for option, told in files.items() if option != "model"}
+        return task.name, json.dumps([task.settings, read], sort_keys=True), self.record.data_seed
 
     @property
     def folds(self) -> int:
@@ -71,7 +76,7 @@ class RunRecord:
 
         They are counted only where they lie in the run's folder.
         """
-        count = self._settings.get("folds", 0) if self.method["name"] == "even" else 0
+        count = self.asked.folds if self.record.method.name == "even" else 0
         stages = self.folder / "stages"
         there = all((stages / f"biased-{k + 1}" / "model").is_dir() for k in range(count))
         return count if count > 1 and there else 0
@@ -79,54 +84,7 @@ class RunRecord:
     @property
     def biased_q(self) -> float | None:
         """GCE's exponent of the run's biased models; None if its method trains none with GCE."""
-        if self._settings.get("loss", "gce") != "gce" or self._settings.get("signal", "biased") != "biased":
-            return None
-        return self._settings.get("q")
-
-    @property
-    def augments(self) -> bool:
-        """Whether the run's biased model was trained on augmented images."""
-        return bool(self._settings.get("augment", False))
-
-    @property
-    def scoring(self) -> tuple[Any, Any]:
-        """Which gradient's norm the run scores by: of the head, L2, unless its method says otherwise."""
-        source = self._settings.get("source", "head")
-        return tuple(source) if isinstance(source, list) else source, self._settings.get("norm", "l2")
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the run took its checkpoint's architecture only."""
-        return bool(self.raw["model"].get("fresh", False))
-
-    def task_source(self, given: Mapping[str, Any]) -> TaskSource:
-        """The run's task, to be built again.
-
-        Args:
-            given: Where its files lie.
-
-        Raises:
-            UserError: If the task isn't one of those by name, or its files aren't given.
-        """
-        task = self.raw["task"]
-        if task["name"] not in TASKS:
-            raise UserError(
-                f"The run in '{self.folder}' is of the task '{task['name']}', whose data its record doesn't hold: give "
-                "the data it was trained on beside it."
-            )
-        return TASKS[task["name"]].from_settings(task["settings"], given, self.raw.get("files"))
-
-    def training(self) -> Training:
-        """The settings that the run's stages were trained with."""
-        return Training(**self.raw["training"])
-
-    def adapters(self) -> Adapters | None:
-        """What the run trained beside the head, None for the whole model."""
-        model = self.raw["model"]
-        if "peft" not in model:
-            return None
-        names = ("r", "alpha", "dropout", "targets")
-        return Adapters(kind=model["peft"], **{n: model[f"peft_{n}"] for n in names if f"peft_{n}" in model})
+        return self.asked.q if (self.asked.loss, self.asked.signal) == ("gce", "biased") else None
 
 
 def find_runs(folder: Path) -> list[RunRecord]:
@@ -138,23 +96,10 @@ def find_runs(folder: Path) -> list[RunRecord]:
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}': name a run's folder, or give --task or --data.")
     own = folder / "record.json"
-    runs = [FoundRun(own, read_object(own), str(own))] if own.exists() else runs_below(folder)
-    if not runs:
+    records = [Record.load(own)] if own.exists() else runs_below(folder)
+    if not records:
         raise UserError(
             f"The folder '{folder}' holds no record.json, so there is no run to audit: name a run's folder, or give "
             "--task or --data to audit data without a run."
         )
-    return [_checked(run) for run in runs]
-
-
-def _checked(run: FoundRun) -> RunRecord:
-    raw = run.raw
-    if raw.get("format") != FORMAT:
-        raise UserError(
-            f"The record '{run.source}' has format {raw.get('format')!r}, but this version of evenhand reads format "
-            f"{FORMAT}: repeat the run, or audit it with the version that made it."
-        )
-    for key, kind in _NEEDED.items():
-        if not isinstance(raw.get(key), kind):
-            raise UserError(f"The record '{run.source}' lacks '{key}', so it is no whole record: repeat its run.")
-    return RunRecord(run.path.parent, raw)
+    return [RunRecord(record, Asked.of(record)) for record in records]

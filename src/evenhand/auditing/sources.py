@@ -16,6 +16,7 @@ from evenhand.models.inference import Device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.prepared import Asked, prepare
+from evenhand.runs.recorded import recorded_adapters, recorded_task, recorded_training
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 
@@ -71,23 +72,23 @@ def subject_of_runs(
     _check_asked(asked)
     records, notes = _alike(find_runs(folder), folder)
     first = records[0]
-    recipe = first.task_source(places) if task is None else task
-    built = recipe.build(first.data_seed) if isinstance(recipe, TaskSource) else recipe
+    recipe = recorded_task(first.record, places) if task is None else task
+    built = recipe.build(first.record.data_seed) if isinstance(recipe, TaskSource) else recipe
     configuration = Configuration(
         method=GCE(q=first.biased_q or Q),
         task=recipe,
-        model=first.raw["model"]["name"],
-        training=first.training(),
+        model=first.record.model["name"],
+        training=recorded_training(first.record),
         seed=first.seed,
-        data_seed=first.data_seed,
-        adapters=first.adapters(),
-        fresh=first.fresh,
+        data_seed=first.record.data_seed,
+        adapters=recorded_adapters(first.record),
+        fresh=bool(first.record.model.get("fresh", False)),
     )
     _check_data(first, built, configuration)
     where = output_dir or folder / "audit"
     anew = not first.folds or seeds is not None
     _check_files(first, configuration, from_checkpoint=anew or configuration.adapters is not None)
-    scoring = Scoring(*first.scoring)
+    scoring = Scoring(first.asked.source, first.asked.norm)
     if not anew:
         taken = [_of_record(record, configuration, where) for record in records]
         each = "each asked about the part that it wasn't trained on"
@@ -101,7 +102,9 @@ def subject_of_runs(
             "The run's own biased model was trained on every training row and may know some by heart, so it was not "
             "asked about them.",
         )
-    trained = _to_train(configuration, seeds or tuple(record.seed for record in records), where, augment=first.augments)
+    trained = _to_train(
+        configuration, seeds or tuple(record.seed for record in records), where, augment=first.asked.augment
+    )
     described = _described(configuration, " and the run's settings")
     return Subject(built, configuration, trained, scoring, described, where, notes)
 
@@ -179,8 +182,10 @@ def _alike(records: list[RunRecord], folder: Path) -> tuple[list[RunRecord], tup
         )
     groups: dict[Any, list[RunRecord]] = {}
     for record in records:
-        model = {name: value for name, value in record.raw["model"].items() if name != "parameters"}
-        trained = (str(model), str(record.raw["training"]), str(record.scoring), record.biased_q, record.augments)
+        told, asked = record.record, record.asked
+        model = {name: value for name, value in told.model.items() if name != "parameters"}
+        scoring = str((asked.source, asked.norm))
+        trained = (str(model), str(told.training), scoring, record.biased_q, asked.augment)
         groups.setdefault((record.folds, record.biased_q is not None, record.data, trained), []).append(record)
     # models to take first, then biased models of some kind, then the most seeds
     best = max(groups, key=lambda key: (key[0] > 0, key[1], len({record.seed for record in groups[key]})))
@@ -191,8 +196,8 @@ def _alike(records: list[RunRecord], folder: Path) -> tuple[list[RunRecord], tup
     if len(datas) > 1:
         notes.append(
             f"The folder holds runs on {len(datas)} different data sets (other settings or data seeds); audited are "
-            f"those with data seed {found[0].data_seed}. Scores of different data can't be compared sample by sample, "
-            "so the agreement across seeds is defined for runs with the same data seed only."
+            f"those with data seed {found[0].record.data_seed}. Scores of different data can't be compared sample by "
+            "sample, so the agreement across seeds is defined for runs with the same data seed only."
         )
     return found, tuple(notes)
 
@@ -200,14 +205,13 @@ def _alike(records: list[RunRecord], folder: Path) -> tuple[list[RunRecord], tup
 def _check_data(record: RunRecord, task: Task, configuration: Configuration) -> None:
     if task.name != record.data[0]:
         raise UserError(f"The run in '{record.folder}' is of the task '{record.data[0]}', not of '{task.name}'.")
-    told = record.raw["data"].get("train")
-    n = told.get("n") if isinstance(told, dict) else None
+    n = record.record.split("train").n
     if n is not None and n != len(task.train):
         raise UserError(
             f"The data don't match the run in '{record.folder}': it was trained on {n:,} samples, the data given have "
             f"{len(task.train):,}."
         )
-    digest = record.raw["task"]["settings"].get("sha256")
+    digest = record.record.task.settings.get("sha256")
     if isinstance(configuration.task, Task) and isinstance(digest, str) and digest not in configuration.row_digests:
         raise UserError(
             f"The data don't match the run in '{record.folder}': they hold other rows than those that it was trained "
@@ -217,11 +221,11 @@ def _check_data(record: RunRecord, task: Task, configuration: Configuration) -> 
 
 def _check_files(record: RunRecord, configuration: Configuration, *, from_checkpoint: bool) -> None:
     """The files are those of the run, where its record tells; those of its checkpoint matter if models come of it."""
-    for option, told in (record.raw.get("files") or {}).items():
+    for option, digest in record.record.digests.items():
         found = configuration.files.get(option)
-        if told is None or found is None or (option == "model" and not from_checkpoint):
+        if found is None or (option == "model" and not from_checkpoint):
             continue
-        if told["sha256"] != found.sha256:
+        if digest != found.sha256:
             what = "the model's folder" if option == "model" else "the data"
             raise UserError(f"The run in '{record.folder}' was trained on other files than {what} given now.")
 
@@ -233,7 +237,7 @@ def _of_record(record: RunRecord, configuration: Configuration, where: Path) -> 
         seed=record.seed,
         folds=record.folds,
         stages=record.folder / "stages",
-        origin=str(record.raw.get("configuration")),
+        origin=record.record.configuration,
     )
 
 

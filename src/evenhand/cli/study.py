@@ -106,9 +106,9 @@ def _show_end(opened: Study) -> None:
     for cell in opened.plan.cells:
         failed = [run for run in cell.runs if opened.states[run.run_hash] == "failed"]
         if failed:
-            record = opened.store.record(failed[0]) or {}
+            record = opened.store.record(failed[0])
             seeds = ", ".join(str(run.seed) for run in failed)
-            console.print(f"failed: {cell.name}, seed {seeds}: {record.get('error')}")
+            console.print(f"failed: {cell.name}, seed {seeds}: {record and record.error}")
     files = opened.write_report()
     console.print(f"Report: {files.html}")
     console.print(f"Tables: {files.html.parent / 'tables'}")

@@ -25,6 +25,7 @@ from rich.text import Text
 from evenhand.evaluation.progress import Measurement
 from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
+from evenhand.runs.record import Record
 from evenhand.runs.worst_groups import Groups, empty_groups, group_texts, is_lower, record_groups, weakest
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
 from evenhand.tasks import OwnData
@@ -169,7 +170,7 @@ class StudyDisplay:
     def __init__(self, pending: Mapping[str, int], quiet: bool = False, console: Console | None = None) -> None:
         self.runs = RunDisplay(quiet, console)
         self.pending = dict(pending)
-        self.outcomes: dict[str, list[dict[str, Any]]] = {}
+        self.outcomes: dict[str, list[Record]] = {}
         self.total = sum(self.pending.values())
         self.ended = 0
         self.overall: TaskID | None = None
@@ -205,7 +206,7 @@ class StudyDisplay:
             if self.overall is not None:
                 self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
 
-    def _cell_goes_on(self, cell: str, record: dict[str, Any]) -> None:
+    def _cell_goes_on(self, cell: str, record: Record) -> None:
         """After a cell's last run of this start, what its runs of this start gave."""
         records = self.outcomes.setdefault(cell, [])
         records.append(record)
@@ -222,36 +223,29 @@ class StudyDisplay:
             self.runs.progress.remove_task(self.runs.bars.pop(key))
 
 
-def _ending(record: dict[str, Any]) -> str:
-    if record["status"] != "done":
-        return f"failed: {record['error']}"
-    metrics = record["metrics"]
-    idle = record.get("did_nothing")
-    nothing = "" if idle is None else f"; {nothing_done(record['method']['title'], idle)}"
-    aligned = [] if metrics.get("aligned") is None else [f"aligned {percent(metrics['aligned'])} %"]
-    parts = [*aligned, f"conflicting {percent(metrics['conflicting'])} %"]
-    if metrics["conflicting"] is None:
-        groups = group_texts(record_groups(record), brief=True)
-        parts = [*aligned, f"average {percent(metrics['average'])} %", *groups[:1]]
-    return f"{', '.join(parts)} ({record['durations']['total_s']:.1f} s){nothing}"
+def _ending(record: Record) -> str:
+    metrics, idle = record.metrics, record.did_nothing
+    if metrics is None:
+        return f"failed: {record.error}"
+    nothing = "" if idle is None else f"; {nothing_done(record.method.title, idle)}"
+    aligned = [] if metrics.aligned is None else [f"aligned {percent(metrics.aligned)} %"]
+    parts = [*aligned, f"conflicting {percent(metrics.conflicting)} %"]
+    if metrics.conflicting is None:
+        parts = [*aligned, f"average {percent(metrics.average)} %", *group_texts(metrics.groups, brief=True)[:1]]
+    return f"{', '.join(parts)} ({record.durations.total_s or 0:.1f} s){nothing}"
 
 
-def _cell_ending(records: list[dict[str, Any]]) -> str:
-    done = [record for record in records if record["status"] == "done"]
-    small = [record_groups(record)[1] for record in done]
-    series = {
-        "worst group": [record["metrics"]["worst_group"] for record in done],
-        "small groups": [share and share.accuracy for share in small],
-        "aligned": [record["metrics"].get("aligned") for record in done],
-        "conflicting": [record["metrics"]["conflicting"] for record in done],
-    }
+def _cell_ending(records: list[Record]) -> str:
+    done = [record.metrics for record in records if record.metrics is not None]
+    names = ("worst_group", "small_groups", "aligned", "conflicting")
+    series = {name.replace("_", " "): [metrics.value(name) for metrics in done] for name in names}
     parts = [f"{len(done)} of {len(records)} runs done"]
     for name, values in series.items():
         summary = summarize(values)
         if summary.mean is not None:
             spread = "" if summary.std is None else f" ± {percent(summary.std)}"
             parts.append(f"{name} {percent(summary.mean)}{spread} %")
-    idle = sum(record.get("did_nothing") is not None for record in records)
+    idle = sum(record.did_nothing is not None for record in records)
     if idle:
         parts.append(f"did nothing in {idle} of them, which trained as ERM does")
     return ", ".join(parts)

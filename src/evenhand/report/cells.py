@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
-from evenhand.report.plans import NO_PLANS, Plans
-from evenhand.runs.read import Measured, Record
+from evenhand.runs.read import NO_PLANS, Plans
+from evenhand.runs.record import Metrics, Record
 from evenhand.runs.worst_groups import is_lower
 from evenhand.wording import clipped, distinct, settings_text
 
@@ -107,13 +107,12 @@ class Section:
     @property
     def erm(self) -> Cell | None:
         """The cell that costs are compared with, if a run of it is finished."""
-        return next((cell for cell in self.cells if cell.first.method == "erm" and cell.done), None)
+        return next((cell for cell in self.cells if cell.first.method.name == "erm" and cell.done), None)
 
     @property
     def groups_not_counted(self) -> list[str]:
         """Groups of the primary test set that are too small to be the worst one, in any of the runs."""
-        found = [run.part("groups_not_counted").get(run.primary_test or "") for run in self.done]
-        return distinct(str(name) for names in found if isinstance(names, list) for name in names)
+        return distinct(name for run in self.done for name in run.groups_not_counted.get(run.primary_test or "", []))
 
     def metrics(self, names: Sequence[str], *, all_tests: bool = False) -> tuple[str, ...]:
         """Those metrics, with that of the small groups behind the worst one's where a run does worse on the former.
@@ -130,18 +129,17 @@ class Section:
     def baseline_name(self) -> str:
         """What the heading of the comparison calls it."""
         chosen = next((cell for cell in self.cells if cell.is_baseline), None)
-        return "ERM" if chosen is None or chosen.first.method == "erm" else chosen.label
+        return "ERM" if chosen is None or chosen.first.method.name == "erm" else chosen.label
 
 
-def measured_on(run: Record, test: str | None) -> Measured | None:
+def measured_on(run: Record, test: str | None) -> Metrics | None:
     """What a run reached on its primary test set, or on a named one."""
     return run.metrics if test is None else run.tests.get(test)
 
 
-def sizes(runs: Sequence[Record], *keys: str) -> str:
-    """The count that the runs' records hold under `keys`, or its range; empty where none does."""
-    found = [run.part(*keys[:-1]).get(keys[-1]) for run in runs]
-    numbers = sorted({n for n in found if isinstance(n, int)})
+def sizes(told: Iterable[int | None]) -> str:
+    """The size that the runs' records tell of, or its range; empty where none does."""
+    numbers = sorted({n for n in told if n is not None})
     if not numbers:
         return ""
     return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,}–{numbers[-1]:,}"
@@ -162,7 +160,7 @@ def group_records(records: Sequence[Record], plans: Plans = NO_PLANS) -> list[Se
         by_section.setdefault(_section_key(record), []).append(record)
     groups = list(by_section.values())
     headings = _tell_apart(
-        [f"{clipped(group[0].task)}, {clipped(group[0].model['name'])}" for group in groups],
+        [f"{clipped(group[0].task.name)}, {clipped(group[0].model['name'])}" for group in groups],
         [_section_settings(group[0]) for group in groups],
         list(by_section),
     )
@@ -190,7 +188,7 @@ def _section(heading: str, records: list[Record], plans: Plans) -> Section:
     placed = [
         (
             plans.order.get(key, len(plans.order)),
-            Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method == "erm"),
+            Cell(label + _mark(group), tuple(group), key in chosen if chosen else group[0].method.name == "erm"),
         )
         for label, (key, group) in zip(_labels(by_cell, plans), by_cell.items(), strict=True)
     ]
@@ -211,8 +209,8 @@ def _labels(by_cell: dict[str, list[Record]], plans: Plans) -> list[str]:
     if len(set(names)) == len(by_cell):
         return _without_common(names)
     groups = list(by_cell.values())
-    titles = [clipped(name or group[0].title) for name, group in zip(named, groups, strict=True)]
-    return _tell_apart(titles, [group[0].method_settings for group in groups], list(by_cell))
+    titles = [clipped(name or group[0].method.title) for name, group in zip(named, groups, strict=True)]
+    return _tell_apart(titles, [group[0].method.settings for group in groups], list(by_cell))
 
 
 def _without_common(names: list[str]) -> list[str]:
@@ -226,13 +224,13 @@ def _without_common(names: list[str]) -> list[str]:
 def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
-    files = {"files": {option: digest[:8] for option, digest in record.files.items()}}
-    return {**record.task_settings, **model, **record.training, **(files if record.files else {})}
+    files = {"files": {option: digest[:8] for option, digest in record.digests.items()}}
+    return {**record.task.settings, **model, **record.training, **(files if record.digests else {})}
 
 
 def _section_key(record: Record) -> str:
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters")}
-    parts = [record.task, record.task_settings, model, record.training, record.files]
+    parts = [record.task.name, record.task.settings, model, record.training, record.digests]
     return json.dumps(parts, sort_keys=True)
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.table import METHOD, Column, Row, Table, Value
-from evenhand.runs.read import Record, number
+from evenhand.runs.record import Record
 from evenhand.wording import NOTHING, distinct, duration, listed, megabytes, ratio
 
 _KINDS = {
@@ -52,7 +52,7 @@ def _note(section: Section) -> str:
     kinds = {kind for run in section.done if (kind := _peak(run)[1]) is not None}
     named = listed([_KINDS[kind] for kind in sorted(kinds) if kind in _KINDS], "or")
     peak = f" Peak memory is {named}." if kinds else ""
-    machines = distinct(str(sorted(run.part("machine").items(), key=str)) for run in section.done)
+    machines = distinct(str(sorted(run.machine.items(), key=str)) for run in section.done)
     mixed = " These runs are from different machines, so their times compare badly." if len(machines) > 1 else ""
     return (
         "Mean time of a whole run with its evaluation; a stage that was taken over from another run counts with the "
@@ -82,7 +82,7 @@ def _row(section: Section, cell: Cell) -> Row:
 
 
 def _seconds(cell: Cell) -> dict[tuple[int, int], float | None]:
-    return {(run.seed, run.data_seed): number(run.part("durations").get("total_s")) for run in cell.done}
+    return {(run.seed, run.data_seed): run.durations.total_s for run in cell.done}
 
 
 def _times(cell: Cell, erm: Cell | None) -> float | None:
@@ -105,8 +105,6 @@ def _cell_peak(cell: Cell) -> tuple[int | None, bool, str | None]:
 def _peak(run: Record) -> tuple[int | None, str | None, bool]:
     """The highest peak of a run's stages, its kind, and whether a stage of this run reached it."""
     found = [
-        (int(size), str(stage.get("of")), stage.get("exact") is True)
-        for stage in run.part("memory").values()
-        if isinstance(stage, dict) and (size := number(stage.get("bytes"))) is not None
+        (stage.bytes, str(stage.of), stage.exact is True) for stage in run.memory.values() if stage.bytes is not None
     ]
     return max(found, key=lambda entry: (entry[0], entry[2])) if found else (None, None, False)

@@ -9,7 +9,8 @@ from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, Style, axis, line, line_chart, plain
 from evenhand.report.ranking import leading
-from evenhand.runs.read import Record, number
+from evenhand.runs.record import Record
+from evenhand.runs.schema import number
 from evenhand.wording import METRIC_TITLES, clipped, count, distinct, listed
 
 MOST_CURVES = 12  # of methods in a picture
@@ -80,12 +81,7 @@ def curves_data(sections: Sequence[Section]) -> list[dict[str, Any]]:
 
 def stage_curves(run: Record) -> dict[str, dict[str, Any]]:
     """Every stage's curve as the record holds it, by the stage's name."""
-    stages = run.raw.get("stages")
-    return {
-        str(stage.get("name")): stage["curve"]
-        for stage in (stages if isinstance(stages, list) else [])
-        if isinstance(stage, dict) and isinstance(stage.get("curve"), dict)
-    }
+    return {str(stage.name): stage.curve for stage in run.stages if stage.curve is not None}
 
 
 def _points(cell: Cell, place: str, name: str) -> Points:

@@ -9,7 +9,7 @@ from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section, sizes
 from evenhand.report.cost import timed
 from evenhand.report.table import METHOD, Column, Table, Value, table_of
-from evenhand.runs.read import Record, number
+from evenhand.runs.record import Record
 from evenhand.wording import NOTHING, count, distinct, setting_value, settings_text
 
 
@@ -31,7 +31,7 @@ def settings_table(section: Section) -> Table:
         section.cells,
         [
             (METHOD, lambda cell: cell.label),
-            (Column("Settings", ""), lambda cell: settings_text(cell.first.method_settings) or "none"),
+            (Column("Settings", ""), lambda cell: settings_text(cell.first.method.settings) or "none"),
             (Column("Label access", ""), lambda cell: cell.first.label_access or "not recorded"),
             (Column("Stages", ""), lambda cell: _stages(cell.first) or NOTHING),
             ("Time a run", _time),
@@ -55,22 +55,22 @@ def section_facts(section: Section) -> dict[str, list[str]]:
         return distinct(read(run) for run in runs)
 
     facts = {
-        "Task": told(lambda run: _named(run.task, settings_text(run.task_settings))),
+        "Task": told(lambda run: _named(run.task.name, settings_text(run.task.settings))),
         "Data": _data(section.done or runs),
         "Model": told(_model),
         "Training": told(lambda run: settings_text(run.training)),
         "Seeds": [_seeds(runs)],
         "Model selection": told(lambda run: run.selection),
         "Notes": told(_notes),
-        "Versions": told(lambda run: _pairs(run.part("versions"))),
+        "Versions": told(lambda run: _pairs(run.versions)),
         "Commit": told(_commit),
-        "Machine": told(lambda run: _pairs(run.part("machine"))),
+        "Machine": told(lambda run: _pairs(run.machine)),
     }
     return {name: texts for name, texts in facts.items() if texts}
 
 
 def _time(cell: Cell) -> Value:
-    return timed(summarize([number(run.part("durations").get("total_s")) for run in cell.done]).mean)
+    return timed(summarize([run.durations.total_s for run in cell.done]).mean)
 
 
 def _seeds(runs: list[Record]) -> str:
@@ -82,8 +82,7 @@ def _seeds(runs: list[Record]) -> str:
 
 
 def _notes(run: Record) -> str | None:
-    notes = run.raw.get("notes")
-    return " ".join(str(note) for note in notes) if isinstance(notes, list) and notes else None
+    return " ".join(run.notes) or None
 
 
 def _pairs(values: dict[str, Any]) -> str:
@@ -103,28 +102,22 @@ def _model(run: Record) -> str:
 
 
 def _commit(run: Record) -> str | None:
-    commit = run.part("commit")
-    if not commit:
+    if not run.commit:
         return None
-    return setting_value(commit.get("hash")) + (" with uncommitted changes" if commit.get("dirty") else "")
+    return setting_value(run.commit.get("hash")) + (" with uncommitted changes" if run.commit.get("dirty") else "")
 
 
 def _data(runs: list[Record]) -> list[str]:
     """Every part of the data, as in "train: 1,100 samples, 22 conflicting"."""
     texts: list[str] = []
-    for name in distinct(name for run in runs for name in run.part("data")):
-        number, conflicting = sizes(runs, "data", name, "n"), sizes(runs, "data", name, "conflicting")
+    for name in distinct(name for run in runs for name in run.data):
+        splits = [run.split(name) for run in runs]
+        number, conflicting = sizes(split.n for split in splits), sizes(split.conflicting for split in splits)
         if number:
             texts.append(f"{name}: {number} samples" + (f", {conflicting} conflicting" if conflicting else ""))
     return texts
 
 
 def _stages(run: Record) -> str:
-    stages = run.raw.get("stages")
-    texts: list[str] = []
-    for stage in stages if isinstance(stages, list) else []:
-        if isinstance(stage, dict):
-            steps = stage.get("steps")
-            counted = f" ({count(steps, 'step')})" if isinstance(steps, int) else ""
-            texts.append(f"{stage.get('name')}{counted}")
-    return ", ".join(texts)
+    counted = [(stage.name, "" if stage.steps is None else f" ({count(stage.steps, 'step')})") for stage in run.stages]
+    return ", ".join(f"{name}{steps}" for name, steps in counted)

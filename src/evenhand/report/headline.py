@@ -17,7 +17,7 @@ from evenhand.report.ranking import (
 )
 from evenhand.report.ranking import gap as gap_of
 from evenhand.report.worst_table import worst_sentence
-from evenhand.runs.read import Record
+from evenhand.runs.record import Record
 from evenhand.runs.worst_groups import MOST_NAMED, empty_groups
 from evenhand.validation import named
 from evenhand.wording import count, distinct, interval, listed, percent, points
@@ -268,7 +268,7 @@ def section_notes(section: Section) -> list[str]:
 def _files(done: list[Record]) -> list[str]:
     """Which files were read, where runs tell; how many don't."""
     told = distinct(
-        f"{option} {digest[:12]}" for run in done if not run.files_unknown for option, digest in run.files.items()
+        f"{option} {digest[:12]}" for run in done if not run.files_unknown for option, digest in run.digests.items()
     )
     unknown = sum(run.files_unknown for run in done)
     notes = [f"Files read (SHA-256): {listed(told)}."] if told else []
@@ -280,7 +280,7 @@ def _files(done: list[Record]) -> list[str]:
 def _tests(done: list[Record]) -> str:
     texts: list[str] = []
     for name in distinct(run.primary_test for run in done):
-        size = sizes([run for run in done if run.primary_test == name], "data", name, "n")
+        size = sizes(run.split(name).n for run in done if run.primary_test == name)
         texts.append(f"“{name}”" + (f" ({size} samples)" if size else ""))
     return listed(texts, "or")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from evenhand.metrics import Summary, wilson
 from evenhand.report.cells import Cell, Section, SeedValues, difference
-from evenhand.runs.read import Record, number
+from evenhand.runs.record import Record
 from evenhand.wording import percent
 
 # A gap between aligned and conflicting accuracy from here on is called a shortcut taken, or an inverted one.
@@ -50,9 +50,8 @@ def chance(cell: Cell, metric: str = "conflicting") -> float | None:
     """
     run = cell.first
     classes = _number_of_classes(run)
-    constant = run.part("data", run.primary_test or "", "constant").get("average" if metric == "average" else "both")
-    known = [1 / classes] if classes else []
-    known += [float(constant)] if isinstance(constant, int | float) else []
+    constant = run.split(run.primary_test).constant.get("average" if metric == "average" else "both")
+    known = [*([1 / classes] if classes else []), *([] if constant is None else [constant])]
     return max(known, default=None)
 
 
@@ -134,24 +133,23 @@ def _lowest_of_one(cell: Cell, metric: str, value: float | None) -> float | None
 
 def _samples(run: Record, metric: str) -> int | None:
     """How many samples of the primary test set the metric is over; None where the record doesn't tell."""
-    test = run.primary_test or ""
-    size = run.part("data", test).get("n" if metric == "average" else metric)
+    test = run.split(run.primary_test)
+    size = getattr(test, "n" if metric == "average" else metric, None)
     if size is None and metric in SIDES:  # records before the aligned ones were counted name them in their groups
-        groups = {name: n for name, n in run.part("group_sizes", test).items() if isinstance(n, int)}
-        apart = sum(groups.values()) <= (number(run.part("data", test).get("n")) or 0)  # groups may overlap
+        groups = run.group_sizes.get(run.primary_test or "", {})
+        apart = sum(groups.values()) <= (test.n or 0)  # groups may overlap
         size = sum(n for name, n in groups.items() if apart and name.endswith(f" {metric}"))
-    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+    return size if size is not None and size > 0 else None
 
 
 def _number_of_classes(run: Record) -> int | None:
-    counted = run.part("data", run.primary_test or "").get("classes")  # a test set may have fewer than the model
-    if isinstance(counted, int) and counted > 1:
+    counted = run.split(run.primary_test).classes  # a test set may have fewer than the model
+    if counted is not None and counted > 1:
         return counted
-    labels = run.raw.get("labels")
-    if isinstance(labels, list) and len(labels) > 1:
-        return len(labels)
-    if run.task in _CLASSES:
-        return _CLASSES[run.task]
+    if run.labels is not None and len(run.labels) > 1:
+        return len(run.labels)
+    if run.task.name in _CLASSES:
+        return _CLASSES[run.task.name]
     names = [name.rpartition(" ") for name in (run.metrics.by_group if run.metrics else ())]
     if names and all(kind in SIDES for *_, kind in names):  # groups named after label and alignment
         return max(len({label for label, *_ in names}), 2)

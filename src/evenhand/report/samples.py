@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from evenhand.report.cells import Section
 from evenhand.report.ranking import leading
-from evenhand.runs.read import Record, Sample, read_samples
+from evenhand.runs.read import Sample, has_samples, read_samples
+from evenhand.runs.record import Record
 
 MOST_METHODS = 12  # with more, the table would only be scrolled
 # Mostly conflicting ones: that is where methods part.
@@ -66,7 +67,7 @@ def _runs_of_one_seed(section: Section) -> list[tuple[str, Record]]:
     by_seed: dict[tuple[int, int], list[tuple[str, Record]]] = {}
     for cell in leading(section, MOST_METHODS):
         for run in cell.done:
-            if run.has_samples:
+            if has_samples(run):
                 by_seed.setdefault((run.seed, run.data_seed), []).append((cell.label, run))
     if not by_seed:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 
 from evenhand.report.cells import Cell, Section
 from evenhand.report.figures import Chart, Style, axis, line, line_chart, method_styles, plain
-from evenhand.runs.read import number
+from evenhand.runs.schema import number
 from evenhand.wording import METRIC_TITLES, clipped, count, mean_std, settings_text
 
 FEWEST_VALUES = 3  # fewer make no line
@@ -83,9 +83,9 @@ def sweeps_data(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
 def _flat(cell: Cell) -> _Settings:
     run = cell.first
     model = {key: value for key, value in run.model.items() if not key.endswith("parameters")}
-    parts = {"method": run.method_settings, "task": run.task_settings, "training": run.training, "model": model}
+    parts = {"method": run.method.settings, "task": run.task.settings, "training": run.training, "model": model}
     flat = {f"{part}.{name}": value for part, settings in parts.items() for name, value in settings.items()}
-    return {"method": run.title, "task": run.task} | flat
+    return {"method": run.method.title, "task": run.task.name} | flat
 
 
 def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
@@ -114,7 +114,11 @@ def _sweep(name: str, cells: list[tuple[Cell, _Settings]]) -> Sweep | None:
     distinct_names = len(set(named)) == len(kept)
     labels = named if distinct_names else _line_labels([group[0][2] for group in kept])
     lines = [
-        Line(label, group[0][1].first.method == "erm", tuple(sorted(((v, c) for v, c, _ in group), key=lambda p: p[0])))
+        Line(
+            label,
+            group[0][1].first.method.name == "erm",
+            tuple(sorted(((v, c) for v, c, _ in group), key=lambda p: p[0])),
+        )
         for label, group in zip(labels, kept, strict=True)
     ]
     return Sweep(name, metric, tuple(lines))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from evenhand.metrics import PairedDifference, Summary, holm, summarize, wilson
 from evenhand.report.cells import Cell, Section, difference, sizes
@@ -16,7 +16,7 @@ from evenhand.report.headline import headline, section_notes
 from evenhand.report.ranking import fault
 from evenhand.report.table import METHOD, Column, Row, Table, Value, csv_text, table_of
 from evenhand.report.worst_table import run_columns, worst_columns, worst_table
-from evenhand.runs.read import METRICS, STATUSES, Measured, Record, number
+from evenhand.runs.record import METRICS, Metrics, Record, Status
 from evenhand.wording import (
     METRIC_TITLES,
     NOTHING,
@@ -115,7 +115,7 @@ def _to_baseline(cell: Cell, baseline: Cell | None) -> PairedDifference | None:
 
 def _cell_data(cell: Cell) -> dict[str, Any]:
     row = _identity(cell.first) | {"label": cell.label}
-    row |= {status: len(cell.with_status(status)) for status in STATUSES}
+    row |= {status: len(cell.with_status(status)) for status in get_args(Status)}
     row["did_nothing"] = len(cell.idle)
     row["fault"] = fault(cell) if cell.done else None
     row["errors"] = "; ".join(distinct(run.error for run in cell.runs))
@@ -222,9 +222,9 @@ def detection_table(section: Section) -> Table:
 
 def _detection_row(section: Section, cell: Cell) -> tuple[Row, ...]:
     found = [(run, detection) for run in cell.done if (detection := _detection(run))]
-    measures = {name: summarize([number(detection.get(name)) for _, detection in found]) for name in SCORE_MEASURES}
+    measures = {name: summarize([detection.get(name) for _, detection in found]) for name in SCORE_MEASURES}
     n = max(summary.n for summary in measures.values())
-    seconds = summarize([number(run.part("durations", "stages").get("scores")) for run, _ in found])
+    seconds = summarize([run.durations.stages.get("scores") for run, _ in found])
     values = (
         _method(section, cell),
         *(Value(mean_std(summary, n), _parts(summary, f"{name}_")) for name, summary in measures.items()),
@@ -234,13 +234,9 @@ def _detection_row(section: Section, cell: Cell) -> tuple[Row, ...]:
     return (Row(values),) if n else ()
 
 
-def _detection(run: Record) -> dict[str, Any]:
+def _detection(run: Record) -> dict[str, float]:
     """What the stage `scores` says of it; empty where there is none or the alignment is unknown."""
-    stages = run.raw.get("stages")
-    for stage in stages if isinstance(stages, list) else []:
-        if isinstance(stage, dict) and stage.get("name") == "scores" and isinstance(stage.get("detection"), dict):
-            return stage["detection"]
-    return {}
+    return next((stage.detection for stage in run.stages if stage.name == "scores" and stage.detection), {})
 
 
 # ---- groups and test sets -------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ def groups_table(section: Section) -> Table:
     heads = (
         Column(
             clipped(name),
-            small=sizes(done, "group_sizes", done[0].primary_test or "", name) or NOTHING,
+            small=sizes(_size(run, name) for run in done) or NOTHING,
             starred=name in uncounted,
         )
         for name in names
@@ -289,9 +285,13 @@ def _group(cell: Cell, name: str, size: int | None, *, counted: bool) -> Value:
 
 def _least(section: Section, group: str) -> int | None:
     """Samples of a group in the run that has the fewest; None where a run doesn't say."""
-    found = [run.part("group_sizes", run.primary_test or "").get(group) for run in section.done]
-    known = [size for size in found if isinstance(size, int) and size > 0]
+    found = [_size(run, group) for run in section.done]
+    known = [size for size in found if size is not None and size > 0]
     return min(known) if known and len(known) == len(found) else None
+
+
+def _size(run: Record, group: str) -> int | None:
+    return run.group_sizes.get(run.primary_test or "", {}).get(group)
 
 
 def sets_table(section: Section) -> Table:
@@ -358,18 +358,18 @@ def runs_csv(records: Sequence[Record], folder: Path) -> str:
 
 def _identity(record: Record) -> dict[str, Any]:
     return {
-        "method": record.method,
-        "title": record.title,
-        "method_settings": json.dumps(record.method_settings, sort_keys=True),
-        "task": record.task,
-        "task_settings": json.dumps(record.task_settings, sort_keys=True),
+        "method": record.method.name,
+        "title": record.method.title,
+        "method_settings": json.dumps(record.method.settings, sort_keys=True),
+        "task": record.task.name,
+        "task_settings": json.dumps(record.task.settings, sort_keys=True),
         "model": record.model["name"],
         "training": json.dumps(record.training, sort_keys=True),
         "cell": record.cell,
     }
 
 
-def _metric_columns(metrics: Measured | None, prefix: str) -> dict[str, Any]:
+def _metric_columns(metrics: Metrics | None, prefix: str) -> dict[str, Any]:
     """The columns exist for a run without metrics too, and are empty there."""
     if metrics is None:
         return {f"{prefix}{name}": None for name in METRICS}

@@ -9,7 +9,7 @@ from typing import Any
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, summarize, wilson
 from evenhand.report.cells import Cell, Section
 from evenhand.report.table import METHOD, Column, Row, Table, Value
-from evenhand.runs.read import Measured
+from evenhand.runs.record import Metrics
 from evenhand.runs.worst_groups import MOST_NAMED, group_texts, interval_text, is_lower
 from evenhand.validation import named
 from evenhand.wording import NOTHING, clipped, count, distinct, mean_std
@@ -64,7 +64,7 @@ def worst_columns(cell: Cell) -> dict[str, Any]:
     return columns
 
 
-def run_columns(measured: Measured) -> dict[str, Any]:
+def run_columns(measured: Metrics) -> dict[str, Any]:
     """The worst group and the small ones as columns of one run's row; empty where it has none."""
     worst, small = measured.groups
     columns: dict[str, Any] = {}

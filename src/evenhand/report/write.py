@@ -19,13 +19,13 @@ from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
 from evenhand.report.headline import headline, section_notes
 from evenhand.report.page import render_page
-from evenhand.report.plans import find_plans, with_planned
 from evenhand.report.ranking import best_other, fault
 from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
 from evenhand.report.table import csv_text
 from evenhand.report.tables import RUN_COLUMNS, Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
 from evenhand.report.worst_table import run_columns, worst_data
-from evenhand.runs.read import METRICS, Record, find_records
+from evenhand.runs.read import find_plans, find_records, with_planned
+from evenhand.runs.record import METRICS, Record
 from evenhand.validation import UserError
 
 _FILES = {
@@ -138,7 +138,7 @@ def _read(folder: Path, title: str | None) -> tuple[str, list[Record], Told, lis
     plans = find_plans(folder)
     records = with_planned(find_records(folder), plans)
     sections = group_records(records, plans)
-    tasks = sorted({run.task for section in sections for run in section.runs})
+    tasks = sorted({run.task.name for section in sections for run in section.runs})
     title = title or plans.title or f"Shortcuts on {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
     return title, records, [(section, section_tables(section)) for section in sections], find_sweeps(sections)
 
@@ -184,8 +184,8 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "methods": [
             {
                 "label": cell.label,
-                "method": cell.first.method,
-                "settings": cell.first.method_settings,
+                "method": cell.first.method.name,
+                "settings": cell.first.method.settings,
                 "label_access": cell.first.label_access,
                 "selection": cell.first.selection,
                 "fault": fault(cell) if cell.done else None,
@@ -215,7 +215,7 @@ def _run(run: Record) -> dict[str, Any]:
             name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
         },
         "curves": stage_curves(run),
-        **{name: run.part(name) for name in ("versions", "commit", "machine")},
+        **{name: getattr(run, name) for name in ("versions", "commit", "machine")},
     }
 
 

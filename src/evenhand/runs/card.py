@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
-from evenhand.runs.read import METRICS, number
+from evenhand.runs.record import METRICS
+from evenhand.runs.schema import number
 from evenhand.runs.worst_groups import Groups, group_texts, is_lower, record_groups
 from evenhand.validation import named
 from evenhand.wording import (

@@ -28,7 +28,8 @@ from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
-from evenhand.runs.record import read_json
+from evenhand.runs.record import Record
+from evenhand.runs.recorded import recorded_task, recorded_training, usable
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, named, unknown_name
@@ -93,7 +94,7 @@ def evaluate(
     given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
     if record is not None and isinstance(given, OwnData):
         given = _same_as_run(given, record)
-    recorded = 0 if record is None else record["data_seed"]
+    recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
         splits, task = _splits(given, recorded if data_seed is None else data_seed, _named_classes(loaded))
@@ -108,18 +109,14 @@ def evaluate(
 # ---- which model, which data ----------------------------------------------------------------------------------------
 
 
-def _located(model: Path | str) -> tuple[Path | str, dict[str, Any] | None]:
+def _located(model: Path | str) -> tuple[Path | str, Record | None]:
     """Where the model's files are, and the record if it is a run's."""
     path = Path(model) / "record.json"
     if not path.exists():
         return model, None
-    try:
-        record = read_json(path)
-        status = record["status"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"The file '{path}' is no record of a run ({error}).") from error
-    if status != "done":
-        raise UserError(f"The run in '{model}' has no model to evaluate: its status is '{status}'.")
+    record = Record.load(path)
+    if not record.is_done:
+        raise UserError(f"The run in '{model}' has no model to evaluate: its status is '{record.status}'.")
     if not (Path(model) / "model").is_dir():
         raise UserError(
             f"The run in '{model}' has no folder 'model': a study keeps models with keep_models: true only."
@@ -128,33 +125,29 @@ def _located(model: Path | str) -> tuple[Path | str, dict[str, Any] | None]:
 
 
 def _data_of_run(
-    model: Path | str, record: dict[str, Any] | None, settings: Mapping[str, Any], data_dir: Path | str | None
+    model: Path | str, record: Record | None, settings: Mapping[str, Any], data_dir: Path | str | None
 ) -> TaskSource:
     if record is None:
         raise UserError(f"'{model}' is no run with a task of its own: say what it is evaluated on, by a task or data.")
-    name = record["task"]["name"]
-    if name not in TASKS:
-        raise UserError(f"The task '{name}' of the run in '{model}' was built by its user: give the data.")
-    given = dict(settings) if data_dir is None else {**settings, "data_dir": data_dir}
-    return TASKS[name].from_settings(record["task"]["settings"], given, record.get("files"))
+    return recorded_task(record, dict(settings) if data_dir is None else {**settings, "data_dir": data_dir})
 
 
-def _same_as_run(data: OwnData, record: dict[str, Any]) -> TaskSource | Task:
+def _same_as_run(data: OwnData, record: Record) -> TaskSource | Task:
     """The run's own splits where the data are those that it was trained on; else all of the data as one split.
 
     New data have the run's columns of inputs and labels unless others are named.
     """
-    settings = record["task"]["settings"]
-    if record["task"]["name"] != data.name:
+    settings = record.task.settings
+    if record.task.name != data.name:
         return data
-    files = record.get("files") or {}
-    if data.same_content("data", record):
-        names = [name for name in (*files, *settings.get("sha256", {})) if getattr(data, name, None) is not None]
-        places = {name: getattr(data, name) for name in names}
-        return OwnData.from_settings(settings, places, files).build(record["data_seed"])
-    inputs = () if data.text or data.image else ("text", "image")
-    missing = [name for name in (*inputs, "label") if not getattr(data, name) and settings.get(name)]
-    return dataclasses.replace(data, **{name: settings[name] for name in missing})
+    with usable(record, "task.settings"):
+        if data.same_content("data", record.raw):
+            told = (*(record.files or {}), *settings.get("sha256", {}))
+            places = {name: getattr(data, name) for name in told if getattr(data, name, None) is not None}
+            return recorded_task(record, places).build(record.data_seed)
+        inputs = () if data.text or data.image else ("text", "image")
+        missing = [name for name in (*inputs, "label") if not getattr(data, name) and settings.get(name)]
+        return dataclasses.replace(data, **{name: settings[name] for name in missing})
 
 
 def _splits(
@@ -197,7 +190,7 @@ def _chosen(splits: dict[str, datasets.Dataset], on: Sequence[str] | str | None)
 
 
 def _preprocess(
-    model: PreTrainedModel, folder: str, splits: dict[str, datasets.Dataset], record: dict[str, Any] | None
+    model: PreTrainedModel, folder: str, splits: dict[str, datasets.Dataset], record: Record | None
 ) -> Preprocess:
     """How rows become the model's inputs, by the tokenizer or processor beside it."""
     config = model.config
@@ -215,7 +208,7 @@ def _preprocess(
             taken, given = ("×".join(map(str, size)) for size in (shape, found))
             raise UserError(f"The model takes images of {taken}, but those of the split '{name}' are {given}.")
     source = model_source(folder, kind, _classes(model), shape)
-    return source.preprocessor((record or {}).get("training", {}).get("max_length"))[0]
+    return source.preprocessor(None if record is None else recorded_training(record).max_length)[0]
 
 
 def _classes(model: PreTrainedModel) -> tuple[str, ...]:

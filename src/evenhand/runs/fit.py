@@ -23,7 +23,7 @@ from evenhand.models.inference import Device, ready, torch_device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
 from evenhand.runs.prepared import Asked, Prepared, prepare
-from evenhand.runs.record import read_json
+from evenhand.runs.record import Record
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task, TaskSource
@@ -153,7 +153,7 @@ def carry_out(
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
     """A finished run, read back from its folder."""
     scores = folder / "stages" / "scores" / "scores.npy"
-    record = read_json(folder / "record.json")
+    record = Record.load(folder / "record.json").raw
     if configuration.has_unknown_files(record):
         record["notes"] = [*record.get("notes", []), FILES_UNKNOWN]
     return Result(
@@ -189,12 +189,13 @@ def _check_folder(folder: Path, configuration: Configuration) -> None:
             raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
         return
     try:
-        record = read_json(path)
-        same, done = configuration.is_record(record), record["status"] == "done"
-        unknown = same and configuration.has_unknown_files(record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"The file '{path}' is no record of a run ({error}): choose another folder.") from error
-    if unknown and not done:
+        found = Record.load(path)
+    except UserError as error:
+        told = str(error).rstrip(".")
+        raise UserError(f"The file '{path}' is no record of a run ({told}): choose another folder.") from error
+    record = found.raw
+    same = configuration.is_record(record)
+    if same and not found.is_done and configuration.has_unknown_files(record):
         raise UserError(
             f"The output folder '{folder}' holds an unfinished run whose record doesn't say which files it reads, so "
             "it can't go on: choose another one."

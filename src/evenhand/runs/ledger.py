@@ -11,37 +11,19 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from filelock import FileLock
 
-from evenhand.runs.record import read_object, write_text
+from evenhand.runs.record import Record, read_object, write_text
+from evenhand.runs.schema import Raw
 from evenhand.validation import UserError
 
 FULL = 950_000  # bytes; the file that a line would make larger than that is full
 Kind = Literal["runs", "samples"]
-Raw = dict[str, Any]
 
 _OF_THE_MODEL = ("kind", "loader")  # what a record holds for the model's card; a line has no model
-
-
-@dataclass(frozen=True)
-class FoundRun:
-    """A run on disk.
-
-    Attributes:
-        path: Where its `record.json` lies, or would lie were it no line.
-        raw: The record.
-        source: What it was read from, for messages.
-        samples: Its samples and what they were read from, if they are a line; else they lie beside `path`, if anywhere.
-    """
-
-    path: Path
-    raw: Raw
-    source: str
-    samples: tuple[Raw, str] | None = None
 
 
 class _Line(NamedTuple):
@@ -59,7 +41,7 @@ class _Line(NamedTuple):
         return self.raw.get("status") != "done", self.text
 
 
-def runs_below(folder: Path) -> list[FoundRun]:
+def runs_below(folder: Path) -> list[Record]:
     """Every run at or below a folder, as a `record.json` or as a line, in the order of the paths.
 
     Raises:
@@ -67,12 +49,12 @@ def runs_below(folder: Path) -> list[FoundRun]:
     """
     records = [path for path in folder.rglob("record.json") if path.is_file()]
     lines = [run for path in folder.rglob("runs.jsonl") for run in _in_lines(path.parent)]
-    return _best([*map(_in_folder, records), *lines])
+    return _best([*map(Record.load, records), *lines])
 
 
-def runs_of_study(folder: Path) -> list[FoundRun]:
+def runs_of_study(folder: Path) -> list[Record]:
     """The runs of one study, as `runs_below` finds them; what lies deeper is not looked at."""
-    return _best([*map(_in_folder, folder.glob("*/record.json")), *_in_lines(folder)])
+    return _best([*map(Record.load, folder.glob("*/record.json")), *_in_lines(folder)])
 
 
 def add_lines(folder: Path, runs: Iterable[Raw], samples: Mapping[str, Raw], without: Collection[str] = ()) -> None:
@@ -102,9 +84,9 @@ def convert(folder: Path) -> None:
     old = [p for p in sorted(folder.glob("*/record.json")) if {entry.name for entry in p.parent.iterdir()} <= {*names}]
     if not old:
         return
-    found = [_in_folder(path) for path in old]
+    found = [Record.load(path) for path in old]
     for run in found:
-        if run.raw.get("configuration") != run.path.parent.name:
+        if run.configuration != run.path.parent.name:
             raise UserError(f"The file '{run.path}' is the record of another run: delete it.")
     beside = {path.parent.name: path.with_name("samples.json") for path in old}
     add_lines(folder, [run.raw for run in found], {n: read_object(p) for n, p in beside.items() if p.exists()})
@@ -115,23 +97,19 @@ def convert(folder: Path) -> None:
             path.parent.rmdir()
 
 
-def _best(found: Iterable[FoundRun]) -> list[FoundRun]:
-    runs: dict[Path, FoundRun] = {}
+def _best(found: Iterable[Record]) -> list[Record]:
+    runs: dict[Path, Record] = {}
     for run in found:
         # of a run that was found twice the done one, and among equals the first
-        runs[run.path] = min(runs.get(run.path, run), run, key=lambda one: one.raw.get("status") != "done")
+        runs[run.path] = min(runs.get(run.path, run), run, key=lambda one: not one.is_done)
     return [runs[path] for path in sorted(runs)]
 
 
-def _in_folder(path: Path) -> FoundRun:
-    return FoundRun(path, read_object(path), str(path))
-
-
-def _in_lines(folder: Path) -> list[FoundRun]:
+def _in_lines(folder: Path) -> list[Record]:
     shown = _lines(_parts(folder, "samples"))
     samples = {name: ({"samples": line.raw.get("samples")}, line.source) for name, (_, line) in shown.items()}
     return [
-        FoundRun(folder / name / "record.json", _whole(line.raw), line.source, samples.get(name))
+        Record.read(_whole(line.raw), folder / name / "record.json", line.source, samples.get(name))
         for name, (_, line) in _lines(_parts(folder, "runs")).items()
     ]
 

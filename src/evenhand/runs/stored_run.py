@@ -38,7 +38,17 @@ from evenhand.models.source import ModelSource
 from evenhand.runs.card import model_card
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.memory import PeakMemory
-from evenhand.runs.record import FORMAT, fresh_folder, machine, now, read_json, source_commit, versions, write_json
+from evenhand.runs.record import (
+    FORMAT,
+    fresh_folder,
+    machine,
+    now,
+    read_json,
+    source_commit,
+    versions,
+    write_json,
+    write_record,
+)
 from evenhand.runs.shared_stages import SharedStages, model_digest, stage_key
 from evenhand.sampling import effective_sample_size
 from evenhand.tasks import Task
@@ -342,7 +352,7 @@ class StoredRun:
         return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
 
     def _write(self, record: dict[str, Any]) -> None:
-        write_json(self.folder / "record.json", record)
+        write_record(self.folder / "record.json", record)
 
     def _record(
         self,
@@ -381,11 +391,7 @@ class StoredRun:
             "group_sizes": {name: result.group_sizes for name, result in results.items()},
             "groups_not_counted": {name: result.not_counted for name, result in results.items()},
             "stages": self.reports,
-            "durations": {
-                "total_s": sum(self.durations.values()),
-                "stages": self.durations,
-                **(times or {}),
-            },
+            "durations": {"total_s": sum(self.durations.values()), "stages": self.durations, **(times or {})},
             "memory": self.memory,
             "versions": versions(),
             "commit": source_commit(),

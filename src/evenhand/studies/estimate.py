@@ -2,58 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.ledger import Raw, runs_of_study
+from evenhand.runs.ledger import runs_of_study
+from evenhand.runs.record import Record
+from evenhand.runs.recorded import recorded_training
 from evenhand.validation import UserError
 
 
-def expected_seconds(runs: Sequence[Configuration], records: Iterable[Raw]) -> list[float | None]:
+def expected_seconds(runs: Sequence[Configuration], records: Iterable[Record]) -> list[float | None]:
     """Seconds for each run: the mean of finished runs most like it; None where none is like it.
 
     Alike is, in this order: the same cell, the same method on the same task and model, the same task and model. The
     time of the last two is scaled by the number of epochs. A stage that was taken over from another run cost nothing.
     """
-    done = [record for record in records if record.get("status") == "done"]
-    return [_expected(run, done) for run in runs]
+    paid = [(record, seconds) for record in records if record.is_done and (seconds := _paid(record)) is not None]
+    return [_expected(run, paid) for run in runs]
 
 
-def _expected(run: Configuration, done: list[Raw]) -> float | None:
-    described = run.as_dict()
-    keys: list[Callable[[Raw], Any]] = [
-        lambda r: [r.get("cell", run.cell_hash)],
-        lambda r: [r["method"]["name"], r["task"]["name"], r["model"]["name"]],
-        lambda r: [r["task"]["name"], r["model"]["name"]],
-    ]
-    for key in keys:
-        alike = [record for record in done if key(record) == key(described)]
+def _expected(run: Configuration, paid: list[tuple[Record, float]]) -> float | None:
+    ours: tuple[tuple[str, ...], ...] = (
+        (run.cell_hash,),
+        (run.method.name, run.task.name, run.model),
+        (run.task.name, run.model),
+    )
+    for kind, mine in enumerate(ours):
+        alike = [(record, seconds) for record, seconds in paid if _kinds(record)[kind] == mine]
         if alike:
-            epochs = described["training"]["epochs"]
-            return mean(_paid(record) * epochs / record["training"]["epochs"] for record in alike)
+            return mean(s * run.training.epochs / recorded_training(record).epochs for record, s in alike)
     return None
 
 
-def _paid(record: Raw) -> float:
-    """Seconds that the run spent itself."""
-    durations = record["durations"]
-    reused = [stage["name"] for stage in record["stages"] if stage.get("reused")]
-    return durations["total_s"] - sum(durations["stages"].get(name, 0.0) for name in reused)
+def _kinds(record: Record) -> tuple[tuple[str, ...], ...]:
+    model = record.model["name"]
+    return (record.cell,), (record.method.name, record.task.name, model), (record.task.name, model)
 
 
-def records_below(folders: Iterable[Path]) -> list[Raw]:
+def _paid(record: Record) -> float | None:
+    """Seconds that the run spent itself; None where its record doesn't tell."""
+    total, stages = record.durations.total_s, record.durations.stages
+    return None if total is None else total - sum(stages.get(s.name or "", 0.0) for s in record.stages if s.reused)
+
+
+def records_below(folders: Iterable[Path]) -> list[Record]:
     """Every record of a finished run in studies below some folders; a study that can't be read is left out."""
-    found: dict[str, Raw] = {}
+    found: dict[str, Record] = {}
     for folder in folders:
         for study in sorted(path for path in folder.glob("*") if path.is_dir()):
             with suppress(UserError, OSError):
-                for record in (run.raw for run in runs_of_study(study)):
-                    with suppress(KeyError, TypeError, AttributeError):
-                        if record["status"] == "done":
-                            _paid(record)
-                            found[record["configuration"]] = record
+                for record in runs_of_study(study):
+                    if record.is_done:
+                        recorded_training(record)
+                        found[record.configuration] = record
     return list(found.values())

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from evenhand.runs.configuration import Configuration, without_seeds
-from evenhand.runs.ledger import FoundRun, Raw, add_lines, convert, runs_of_study
-from evenhand.runs.record import FORMAT, read_object, write_json
+from evenhand.runs.ledger import add_lines, convert, runs_of_study
+from evenhand.runs.read import PlannedCell, StudyPlan, read_plan
+from evenhand.runs.record import FORMAT, Record, read_object, write_json
+from evenhand.runs.schema import Raw, checked
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
 
@@ -26,7 +28,7 @@ State = Literal["planned", "running", "done", "failed", "skipped"]
 class Outcome:
     """What became of a run: its record, "done" or "failed", and the samples it leaves for the report."""
 
-    record: Raw
+    record: Record
     samples: Raw | None = None
 
 
@@ -41,7 +43,7 @@ class Store:
     def __init__(self, working: Path, results: Path) -> None:
         self.working = working
         self.results = results
-        self._results: dict[str, FoundRun] | None = None
+        self._results: dict[str, Record] | None = None
 
     @property
     def stages(self) -> Path:
@@ -57,22 +59,19 @@ class Store:
         for folder in (self.working, self.results):
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"The study's folder '{folder}' is a file.")
-            found = _read(folder / "study.json")
-            if found is None:
+            path = folder / "study.json"
+            if not path.exists():
                 if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
                     raise UserError(f"The folder '{folder}' is not empty and holds no study: choose another one.")
                 continue
-            try:
-                file, other_files = found["file"], _on_other_files(found["cells"], plan)
-                names = {cell[key] for cell in found["cells"] for key in ("cell", "former") if key in cell}
-            except (KeyError, TypeError, AttributeError) as error:
-                raise UserError(f"The file '{folder / 'study.json'}' is no plan of a study: delete it.") from error
-            if file != plan.file:
+            found = read_plan(path)
+            names = {name for cell in found.cells for name in (cell.cell, cell.former)}
+            if found.file != plan.file:
                 raise UserError(
-                    f"The folder '{folder}' belongs to the study of another file, {file}: give this study another "
-                    "name by the key 'study', or choose another folder."
+                    f"The folder '{folder}' belongs to the study of another file, {found.file}: give this study "
+                    "another name by the key 'study', or choose another folder."
                 )
-            if other_files:
+            if _on_other_files(found.cells, plan):
                 raise UserError(
                     f"The folder '{folder}' holds this study on other files: give those with --data-dir, or choose "
                     "other folders with --output-dir and --results-dir."
@@ -80,8 +79,8 @@ class Store:
             runs = [cell.first for cell in plan.cells]
             if not names & {name for run in runs for name in (run.cell_hash, run.former_cell_hash)}:
                 raise UserError(
-                    f"The folder '{folder}' belongs to another file called {file}, which has no cell in common with "
-                    "this one: give this study another name by the key 'study', or choose another folder."
+                    f"The folder '{folder}' belongs to another file called {found.file}, which has no cell in common "
+                    "with this one: give this study another name by the key 'study', or choose another folder."
                 )
 
     def open(self, plan: Plan, skipped: Collection[str], only: str | None) -> None:
@@ -93,6 +92,7 @@ class Store:
             only: The pattern that leaves them out.
         """
         content = _described(plan, skipped, only)
+        checked(StudyPlan, content, "The plan")
         for folder in (self.working, self.results):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -100,28 +100,26 @@ class Store:
             except OSError as error:
                 raise UserError(f"The folder '{folder}' can't be written to ({error.strerror}).") from error
 
-    def record(self, run: Configuration) -> Raw | None:
+    def record(self, run: Configuration) -> Record | None:
         """The record of a run if it is done or failed, here or on the machine that the results came from.
 
         Records made before they told of files have another name; a run on files is taken as done by them too.
         """
         for name in dict.fromkeys((run.run_hash, run.former_run_hash)):
-            here, there = self._here(name), self._there().get(name)
-            found = [(here, str(self.working / name / "record.json"))]
-            found += [(there.raw, there.source)] if there is not None else []
-            for record, source in found:
-                if record is not None and record.get("configuration") != name:
-                    raise UserError(f"The file '{source}' is the record of another run: delete it.")
-            ended = [r for r, _ in reversed(found) if r is not None and r.get("status") in ("done", "failed")]
-            ended = [record for record in ended if run.is_record(record)]
+            found = [record for record in (self._there().get(name), self._here(name)) if record is not None]
+            for record in found:
+                if record.configuration != name:
+                    raise UserError(f"The file '{record.source}' is the record of another run: delete it.")
+            ended = [r for r in found if r.status in ("done", "failed") and run.is_record(r.raw)]
             if ended:
-                return min(ended, key=lambda record: record["status"] != "done")
+                return min(ended, key=lambda record: not record.is_done)
         return None
 
-    def _here(self, name: str) -> Raw | None:
-        return _read(self.working / name / "record.json")
+    def _here(self, name: str) -> Record | None:
+        path = self.working / name / "record.json"
+        return Record.load(path) if path.exists() else None
 
-    def _there(self) -> dict[str, FoundRun]:
+    def _there(self) -> dict[str, Record]:
         """What the results hold, by the runs' hashes; read once after each change."""
         if self._results is None:
             self._results = {run.path.parent.name: run for run in runs_of_study(self.results)}
@@ -129,12 +127,12 @@ class Store:
 
     def started(self, run: Configuration) -> bool:
         """Whether the run was begun here and not finished."""
-        record = _read(self.working / run.run_hash / "record.json")
-        return record is not None and record.get("status") == "running"
+        record = self._here(run.run_hash)
+        return record is not None and record.status == "running"
 
     def keep(self, run: Configuration, outcome: Outcome, *, show_samples: bool) -> None:
         """Put a finished run's record where the results are, and into the working folder if it ran elsewhere."""
-        name = str(outcome.record["configuration"])
+        name = outcome.record.configuration
         if name != run.former_run_hash:
             self._forget_former(run)
         self._keep({name: outcome}, {name} if show_samples else set())
@@ -142,21 +140,21 @@ class Store:
     def _keep(self, outcomes: Mapping[str, Outcome], show_samples: Collection[str]) -> None:
         for name, outcome in outcomes.items():
             path, here = self.working / name / "record.json", self._here(name)
-            if here is None or here.get("status") != outcome.record["status"]:
+            if here is None or here.status != outcome.record.status:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if outcome.samples is not None:
                     write_json(path.with_name("samples.json"), outcome.samples)
-                write_json(path, outcome.record)
+                write_json(path, outcome.record.raw)
         samples = {n: o.samples for n, o in outcomes.items() if o.samples is not None and n in show_samples}
-        add_lines(self.results, [outcome.record for outcome in outcomes.values()], samples)
+        add_lines(self.results, [outcome.record.raw for outcome in outcomes.values()], samples)
         self._results = None
 
     def _forget_former(self, run: Configuration) -> None:
         """Remove what an unfinished or failed run left under the name that it had before records told of files."""
         name = run.former_run_hash
         there = self._there().get(name)
-        for record in (self._here(name), there and there.raw):
-            if record is None or "files" in record or record.get("status") == "done":
+        for record in (self._here(name), there):
+            if record is None or "files" in record.raw or record.is_done:
                 continue
             shutil.rmtree(self.working / name, ignore_errors=True)
             add_lines(self.results, [], {}, without={name})
@@ -172,10 +170,11 @@ class Store:
             record = self.record(run)
             if record is None:
                 continue
-            name = str(record["configuration"])
+            name = record.configuration
             here, there = self._here(name), self._there().get(name)
-            if any(found is None or found.get("status") != record["status"] for found in (here, there and there.raw)):
-                samples = _read(self.working / name / "samples.json")
+            if any(found is None or found.status != record.status for found in (here, there)):
+                path = self.working / name / "samples.json"
+                samples = read_object(path) if path.exists() else None
                 if samples is None and there is not None and there.samples is not None:
                     samples = there.samples[0]
                 outcomes[name] = Outcome(record, samples)
@@ -188,9 +187,9 @@ class Store:
             return
         records = [self.record(run) for cell in cells for run in cell.runs]
         for record in records:
-            if record is not None and record["status"] == "done":
-                drop_models(self.working / record["configuration"])
-        if all(record is not None and record["status"] == "done" for record in records):
+            if record is not None and record.is_done:
+                drop_models(self.working / record.configuration)
+        if all(record is not None and record.is_done for record in records):
             shutil.rmtree(self.stages, ignore_errors=True)
 
 
@@ -205,10 +204,10 @@ def drop_models(folder: Path) -> None:
         shutil.rmtree(folder / part, ignore_errors=True)
 
 
-def failed_record(run: Configuration, error: str) -> Raw:
+def failed_record(run: Configuration, error: str) -> Record:
     """The record of a run that ended before it could write one."""
     nothing = ("selection", "primary_test", "metrics")
-    return {
+    raw = {
         "format": FORMAT,
         "status": "failed",
         "error": error,
@@ -220,6 +219,7 @@ def failed_record(run: Configuration, error: str) -> Raw:
         "label_access": run.method.label_access,
         **dict.fromkeys(nothing),
     }
+    return Record.read(raw, Path(run.run_hash) / "record.json")
 
 
 def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
@@ -249,22 +249,13 @@ def _described(plan: Plan, skipped: Collection[str], only: str | None) -> Raw:
     }
 
 
-def _on_other_files(cells: list[Raw], plan: Plan) -> bool:
+def _on_other_files(cells: list[PlannedCell], plan: Plan) -> bool:
     """Whether a plan that was found has cells of this one, but on other files."""
     known: dict[str, set[str]] = {}
     for cell in cells:
-        if "former" in cell:
-            known.setdefault(cell["former"], set()).add(cell["cell"])
+        if cell.former is not None:
+            known.setdefault(cell.former, set()).add(cell.cell)
     wanted: dict[str, set[str]] = {}
     for cell in plan.cells:
         wanted.setdefault(cell.first.former_cell_hash, set()).add(cell.first.cell_hash)
     return any(former in known and not known[former] & hashes for former, hashes in wanted.items())
-
-
-def _read(path: Path) -> Raw | None:
-    """A JSON object, None where there is no file.
-
-    Raises:
-        UserError: If the file is damaged.
-    """
-    return read_object(path) if path.exists() else None

@@ -91,13 +91,13 @@ class Study:
         for cell in plan.cells:
             for run in cell.runs:
                 record = store.record(run)
-                state: State = "planned" if record is None else "done" if record["status"] == "done" else "failed"
+                state: State = "planned" if record is None else "done" if record.is_done else "failed"
                 if state == "planned" or (state == "failed" and retry_failed):
                     if cell in chosen:
                         pending.append((cell, run))
                     elif state == "planned":
                         state = "skipped"
-                elif state == "done" and record is not None and run.has_unknown_files(record):
+                elif state == "done" and record is not None and run.has_unknown_files(record.raw):
                     unknown.add(run.run_hash)
                 states[run.run_hash] = state
         return cls(plan, store, states, tuple(pending), only, frozenset(unknown))
@@ -172,7 +172,7 @@ class Study:
                 if isinstance(event, Finished):
                     run = event.job.run
                     self.store.keep(run, event.outcome, show_samples=shown(run, first_seed))
-                    self.states[key] = "done" if event.outcome.record["status"] == "done" else "failed"
+                    self.states[key] = "done" if event.outcome.record.is_done else "failed"
                 if watch is not None:
                     watch.event(event)
         finally:

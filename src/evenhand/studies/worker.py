@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from evenhand.models.inference import Device, torch_device
 from evenhand.runs.configuration import Configuration, files_read
 from evenhand.runs.fit import carry_out
 from evenhand.runs.prepared import prepared
+from evenhand.runs.record import Record, read_object
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.studies.store import Outcome, drop_models, failed_record
 from evenhand.validation import UserError
@@ -57,8 +58,7 @@ def perform(job: Job, progress: Progress | None = None) -> Outcome:
             _carry_out(job, progress)
         except Exception as error:
             return Outcome(_failure(job, f"{type(error).__name__}: {' '.join(str(error).split())}"))
-    record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
-    samples = json.loads((job.folder / "samples.json").read_text(encoding="utf-8"))
+    record, samples = Record.load(job.folder / "record.json"), read_object(job.folder / "samples.json")
     if not job.keep_models:
         drop_models(job.folder)
     return Outcome(record, samples)
@@ -70,12 +70,10 @@ def _carry_out(job: Job, progress: Progress | None) -> None:
     carry_out(prepared(job.run), job.folder, torch_device(job.device), progress, SharedStages(job.stages))
 
 
-def _failure(job: Job, error: str) -> dict[str, object]:
+def _failure(job: Job, error: str) -> Record:
     """The record that the run wrote of its failure, or one in its place."""
-    try:
-        record = json.loads((job.folder / "record.json").read_text(encoding="utf-8"))
-        if record["status"] == "failed" and record["configuration"] == job.run.run_hash:
+    with suppress(UserError):
+        record = Record.load(job.folder / "record.json")
+        if record.status == "failed" and record.configuration == job.run.run_hash:
             return record
-    except (OSError, ValueError, KeyError):
-        pass
     return failed_record(job.run, error)
