@@ -31,6 +31,7 @@ from evenhand.data.text_rows import (
     text_arrays,
     told,
 )
+from evenhand.files import whole_file
 from evenhand.validation import UserError, did_you_mean
 
 READABLE = {
@@ -43,6 +44,7 @@ READABLE = {
 }
 """Endings of tables; the texts among them may be compressed (.gz)."""
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 _VERSION = 1  # of the cached files; raised when one table would be read otherwise
 _BATCH = 5_000  # rows of a Parquet file
 _PICTURES = 100  # rows of those that hold pictures
@@ -135,9 +137,10 @@ def cached_table(path: Path, wanted: Mapping[str, Role]) -> datasets.Dataset:
     asked = json.dumps([_VERSION, kind, file_digest(path), dict(wanted)])
     folder = cache_folder()
     cached = folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
-    if not cached.exists():
-        with told(path, folder):
-            _copy(_parquet(path, wanted) if kind == "parquet" else _texts(path, cast(Kind, kind), wanted), cached, path)
+    if not is_whole(cached):
+        with whole_file(cached) as partial, told(path, folder):
+            batches = _parquet(path, wanted) if kind == "parquet" else _texts(path, cast(Kind, kind), wanted)
+            _copy(batches, partial, path)
     return datasets.Dataset.from_file(str(cached))
 
 
@@ -166,24 +169,30 @@ def _digest(path: str, _size: int, _changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy(batches: Iterator[pa.RecordBatch], final: Path, source: Path) -> None:
-    """Write the batches into a file that appears whole or not at all."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    rows = 0
+def is_whole(cached: Path) -> bool:
+    """Whether an Arrow file of the cache is there, from its head to the mark that ends a stream."""
     try:
-        first = next(batches, None)
-        if first is not None:
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
-                stream.write_batch(first)
-                rows = len(first)
-                for batch in batches:
-                    stream.write_batch(batch)
-                    rows += len(batch)
-        if not rows:
-            raise UserError(f"The file '{source}' has no rows.")
-        partial.replace(final)
-    finally:
-        partial.unlink(missing_ok=True)
+        with cached.open("rb") as file:
+            pa.ipc.open_stream(file)
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _copy(batches: Iterator[pa.RecordBatch], target: Path, source: Path) -> None:
+    """Write the batches into a file."""
+    rows = 0
+    first = next(batches, None)
+    if first is not None:
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
+            stream.write_batch(first)
+            rows = len(first)
+            for batch in batches:
+                stream.write_batch(batch)
+                rows += len(batch)
+    if not rows:
+        raise UserError(f"The file '{source}' has no rows.")
 
 
 def _texts(path: Path, kind: Kind, wanted: Mapping[str, Role]) -> Iterator[pa.RecordBatch]:

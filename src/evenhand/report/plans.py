@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evenhand.files import found_below
+from evenhand.runs.ledger import read_if_there
 from evenhand.runs.read import Record, checked_record
-from evenhand.runs.record import read_object
 from evenhand.validation import UserError
 
 
@@ -47,8 +48,10 @@ def find_plans(folder: Path) -> Plans:
     runs: dict[str, Record] = {}
     former: dict[str, Record] = {}
     titles: list[str] = []
-    for path in sorted(folder.rglob("study.json")):
-        raw = read_object(path)
+    for path in found_below(folder, "study.json"):
+        raw = read_if_there(path)
+        if raw is None:
+            continue
         try:
             titles.append(str(raw["title"]))
             baselines |= {str(cell) for cell in raw["baseline"]}

@@ -5,6 +5,7 @@ Legend: N training samples.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.evaluation.progress import Progress
+from evenhand.files import LOCK, alone_in, check_place
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
@@ -23,6 +25,7 @@ from evenhand.models.inference import ready
 from evenhand.models.saved import load_model
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
+from evenhand.runs.finish import finish, is_done
 from evenhand.runs.prepared import Asked, prepare
 from evenhand.runs.record import read_json
 from evenhand.runs.shared_stages import SharedStages
@@ -165,12 +168,13 @@ def carry_out(
     team = Team(rank, processes, folder)
     with untouched_surroundings(), team.own_folder() as own:
         run = StoredRun(configuration, task, source, own, device, progress if rank == 0 else None, shared, team)
-        if not run.is_done:
-            if not source.starts_random:
-                source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
-            _check_space(own, run)
-            _make_folder(own)
-        run.finish()
+        if is_done(run):
+            return
+        if not source.starts_random:
+            source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
+        _check_space(own, run)
+        with alone_in(own):
+            finish(run)
 
 
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
@@ -214,21 +218,22 @@ def torch_device(device: Device) -> torch.device:
 
 def _check_folder(folder: Path, configuration: Configuration) -> None:
     """The folder is free, or holds this very run."""
-    if not folder.exists():
+    if not os.access(folder, os.F_OK):
+        check_place(folder / "record.json")
         return
     if not folder.is_dir():
         raise UserError(f"The output folder '{folder}' is a file.")
     path = folder / "record.json"
     if not path.exists():
         # what a run that was killed before its first record leaves
-        if {entry.name for entry in folder.iterdir()} - {".writable", ".record.json.partial"}:
+        if any(entry.name not in (LOCK, ".writable") and entry.suffix != ".partial" for entry in folder.iterdir()):
             raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
         return
     try:
         record = read_json(path)
         same, done = configuration.is_record(record), record["status"] == "done"
         unknown = same and configuration.has_unknown_files(record)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"The file '{path}' is no record of a run ({error}): choose another folder.") from error
     if unknown and not done:
         raise UserError(
@@ -263,13 +268,3 @@ def _check_space(folder: Path, run: StoredRun) -> None:
         raise UserError(
             f"The run needs {needed / 1e6:.0f} MB in '{folder}', but only {free / 1e6:.0f} MB are free there."
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"The output folder '{folder}' can't be written to ({error.strerror}).") from error

@@ -7,6 +7,7 @@ in their part, so that git merges what two machines have added. A part is replac
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -15,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from filelock import FileLock
-
-from evenhand.runs.record import read_object, write_text
+from evenhand.files import LOCK, found_below, locked, write_text
+from evenhand.runs.record import read_object
 from evenhand.validation import UserError
 
 FULL = 950_000  # bytes; the file that a line would make larger than that is full
@@ -65,14 +65,16 @@ def runs_below(folder: Path) -> list[FoundRun]:
     Raises:
         UserError: If one can't be read.
     """
-    records = [path for path in folder.rglob("record.json") if path.is_file()]
-    lines = [run for path in folder.rglob("runs.jsonl") for run in _in_lines(path.parent)]
-    return _best([*map(_in_folder, records), *lines])
+    records = [run for path in found_below(folder, "record.json") for run in _in_folder(path)]
+    lines = [run for path in found_below(folder, "runs.jsonl") for run in _in_lines(path.parent)]
+    return _best([*records, *lines])
 
 
 def runs_of_study(folder: Path) -> list[FoundRun]:
     """The runs of one study, as `runs_below` finds them; what lies deeper is not looked at."""
-    return _best([*map(_in_folder, folder.glob("*/record.json")), *_in_lines(folder)])
+    _, folders, _ = next(os.walk(folder), ("", [], []))
+    records = [run for name in folders for run in _in_folder(folder / name / "record.json")]
+    return _best([*records, *_in_lines(folder)])
 
 
 def add_lines(folder: Path, runs: Iterable[Raw], samples: Mapping[str, Raw], without: Collection[str] = ()) -> None:
@@ -84,7 +86,7 @@ def add_lines(folder: Path, runs: Iterable[Raw], samples: Mapping[str, Raw], wit
         samples: Samples by the hash of their run.
         without: Hashes of runs whose lines go.
     """
-    with FileLock(folder / ".lock"):
+    with locked(folder / LOCK):
         # first: a run that is there has its samples, whenever the process is killed
         shown = [_line(raw | {"configuration": name}) for name, raw in samples.items() if raw.get("samples")]
         _write(folder, "samples", shown, without)
@@ -102,7 +104,7 @@ def convert(folder: Path) -> None:
     old = [p for p in sorted(folder.glob("*/record.json")) if {entry.name for entry in p.parent.iterdir()} <= {*names}]
     if not old:
         return
-    found = [_in_folder(path) for path in old]
+    found = [run for path in old for run in _in_folder(path)]
     for run in found:
         if run.raw.get("configuration") != run.path.parent.name:
             raise UserError(f"The file '{run.path}' is the record of another run: delete it.")
@@ -123,8 +125,24 @@ def _best(found: Iterable[FoundRun]) -> list[FoundRun]:
     return [runs[path] for path in sorted(runs)]
 
 
-def _in_folder(path: Path) -> FoundRun:
-    return FoundRun(path, read_object(path), str(path))
+def read_if_there(path: Path) -> Raw | None:
+    """A file's JSON object; None if the file is gone, as where another process removes runs while this one reads.
+
+    Raises:
+        UserError: If it is there and can't be read.
+    """
+    try:
+        return read_object(path)
+    except UserError as error:
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise
+
+
+def _in_folder(path: Path) -> list[FoundRun]:
+    """The run whose record this is; none if the record is gone."""
+    raw = read_if_there(path)
+    return [] if raw is None else [FoundRun(path, raw, str(path))]
 
 
 def _in_lines(folder: Path) -> list[FoundRun]:
@@ -146,9 +164,13 @@ def _parts(folder: Path, kind: Kind) -> dict[Path, list[_Line]]:
         UserError: If a line isn't whole.
     """
     parts: dict[Path, list[_Line]] = {}
-    for path in [*folder.glob(f"{kind}.jsonl"), *sorted(folder.glob(f"{kind}-*.jsonl"))]:
+    _, _, names = next(os.walk(folder), ("", [], []))
+    found = [name for name in names if re.fullmatch(rf"{kind}(-.*)?\.jsonl", name)]
+    for path in (folder / name for name in sorted(found, key=lambda name: (len(name) > len(f"{kind}.jsonl"), name))):
         try:
             texts = path.read_text(encoding="utf-8").split("\n")  # splitlines would part a text at U+2028
+        except FileNotFoundError:
+            continue  # another process removed it
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}).") from error
         parts[path] = [_parsed(text, f"{path}, line {i}") for i, text in enumerate(texts, 1) if text.strip()]

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from evenhand.runs.ledger import Raw, runs_below
-from evenhand.runs.record import read_object
+from evenhand.files import found_below
+from evenhand.runs.ledger import Raw, read_if_there, runs_below
 from evenhand.runs.worst_groups import Groups, record_groups, weakest
 from evenhand.validation import UserError
 
@@ -139,7 +139,7 @@ def find_records(folder: Path) -> list[Record]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; name one that holds finished runs.")
     runs = runs_below(folder)
-    if not runs and next(folder.rglob("study.json"), None) is None:
+    if not runs and not found_below(folder, "study.json"):
         raise UserError(f"{folder} holds no record.json; run 'evenhand train' or 'evenhand demo' first.")
     return [checked_record(run.raw, run.path, source=run.source, samples=run.samples) for run in runs]
 
@@ -241,7 +241,9 @@ def read_samples(run: Record) -> list[Sample]:
         UserError: If it isn't JSON or lacks a needed key.
     """
     path = run.path.with_name("samples.json")
-    raw, source = (read_object(path), str(path)) if run.samples is None else run.samples
+    raw, source = (read_if_there(path), str(path)) if run.samples is None else run.samples
+    if raw is None:
+        return []
     samples = _get(raw, "samples", source)
     if not isinstance(samples, list):
         raise UserError(f"'samples' in {source} must be a list; repeat the run, or delete it.")

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from evenhand.files import write_text
 from evenhand.validation import UserError
 from evenhand.version import __version__
 
@@ -25,20 +25,6 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy",
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; a reader sees the old file or the new one, whatever happens."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: a reader sees the old file or the new one, whatever happens."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,14 +47,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{path} must hold a JSON object; delete it or repeat its run.")
     return raw
-
-
-def fresh_folder(path: Path) -> Path:
-    """An empty folder at `path`; what a killed run left there is removed."""
-    if path.exists():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
-    return path
 
 
 def now() -> str:
