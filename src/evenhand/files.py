@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
@@ -33,6 +33,8 @@ READ_WHOLE = 2**30
 
 LISTED = 20
 """Files that a description names one by one; of more, it counts the pictures of each folder together."""
+
+_Content = TypeVar("_Content")
 
 LOCK = ".lock"
 """The file by which a process keeps others out of a folder."""
@@ -107,6 +109,20 @@ def read_files(paths: Iterable[Path], root: Path | None = None) -> Files:
 def found_below(folder: Path, name: str) -> list[Path]:
     """The files of a name at or below a folder; other processes may make and remove folders meanwhile."""
     return sorted(Path(place, name) for place, _, names in os.walk(folder) if name in names)
+
+
+def if_there(read: Callable[[Path], _Content], path: Path) -> _Content | None:
+    """What is read of a file; None if the file is gone, as where another process removes runs meanwhile.
+
+    Raises:
+        UserError: If the file is there and can't be read.
+    """
+    try:
+        return read(path)
+    except UserError as error:
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return None
+        raise
 
 
 def plain_name(name: str) -> str:
@@ -289,7 +305,11 @@ def alone_in(folder: Path) -> Iterator[None]:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # a finished folder holds no lock; who opened it sees that it is gone
+                (folder / LOCK).unlink()
 
 
 @contextmanager

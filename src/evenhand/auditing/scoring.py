@@ -220,8 +220,8 @@ class _Asking:
         self.run, self.model, self.scoring, self.path = run, model, scoring, path
         self.kept: dict[str, NDArray[Any]] | None = None
         # what can't be read any more is computed again
-        with suppress(OSError, ValueError, EOFError, BadZipFile, zlib.error), np.load(path) as arrays:
-            self.kept = dict(arrays)
+        with suppress(OSError, ValueError, EOFError, BadZipFile, zlib.error), path.open("rb") as file:
+            self.kept = dict(np.load(file))
         self.found: dict[str, NDArray[Any]] = {}
 
     def of(self, name: str, split: datasets.Dataset, rows: NDArray[np.int64]) -> _OfSplit:

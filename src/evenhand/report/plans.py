@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evenhand.files import found_below
-from evenhand.runs.ledger import read_if_there
+from evenhand.files import found_below, if_there
 from evenhand.runs.read import Record, checked_record
+from evenhand.runs.record import read_object
 from evenhand.validation import UserError
 
 
@@ -49,7 +49,7 @@ def find_plans(folder: Path) -> Plans:
     former: dict[str, Record] = {}
     titles: list[str] = []
     for path in found_below(folder, "study.json"):
-        raw = read_if_there(path)
+        raw = if_there(read_object, path)
         if raw is None:
             continue
         try:

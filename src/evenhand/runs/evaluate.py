@@ -28,7 +28,7 @@ from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
-from evenhand.runs.fit import Device, torch_device
+from evenhand.runs.fit import Device, model_folder, torch_device
 from evenhand.runs.record import read_json
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
@@ -121,11 +121,7 @@ def _located(model: Path | str) -> tuple[Path | str, dict[str, Any] | None]:
         raise UserError(f"The file '{path}' is no record of a run ({error}).") from error
     if status != "done":
         raise UserError(f"The run in '{model}' has no model to evaluate: its status is '{status}'.")
-    if not (Path(model) / "model").is_dir():
-        raise UserError(
-            f"The run in '{model}' has no folder 'model': a study keeps models with keep_models: true only."
-        )
-    return Path(model) / "model", record
+    return model_folder(Path(model)), record
 
 
 def _data_of_run(

@@ -184,12 +184,26 @@ def _result(folder: Path, device: torch.device, configuration: Configuration) ->
     if configuration.has_unknown_files(record):
         record["notes"] = [*record.get("notes", []), FILES_UNKNOWN]
     return Result(
-        model=ready(load_model(folder / "model"), device),
+        model=ready(load_model(model_folder(folder)), device),
         metrics=record["metrics"],
         scores=np.load(scores) if scores.exists() else None,
         record=record,
         folder=folder,
     )
+
+
+def model_folder(run: Path) -> Path:
+    """Where a finished run's model lies.
+
+    Raises:
+        UserError: If the model is gone.
+    """
+    if not (run / "model").is_dir():
+        raise UserError(
+            f"The run in '{run}' has no folder 'model' (a study keeps models with keep_models: true only): delete "
+            "the run's folder and repeat the run."
+        )
+    return run / "model"
 
 
 def default_folder(configuration: Configuration) -> Path:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from evenhand.files import LOCK, found_below, locked, write_text
+from evenhand.files import LOCK, found_below, if_there, locked, write_text
 from evenhand.runs.record import read_object
 from evenhand.validation import UserError
 
@@ -125,23 +125,9 @@ def _best(found: Iterable[FoundRun]) -> list[FoundRun]:
     return [runs[path] for path in sorted(runs)]
 
 
-def read_if_there(path: Path) -> Raw | None:
-    """A file's JSON object; None if the file is gone, as where another process removes runs while this one reads.
-
-    Raises:
-        UserError: If it is there and can't be read.
-    """
-    try:
-        return read_object(path)
-    except UserError as error:
-        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-            return None
-        raise
-
-
 def _in_folder(path: Path) -> list[FoundRun]:
     """The run whose record this is; none if the record is gone."""
-    raw = read_if_there(path)
+    raw = if_there(read_object, path)
     return [] if raw is None else [FoundRun(path, raw, str(path))]
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from evenhand.files import found_below
-from evenhand.runs.ledger import Raw, read_if_there, runs_below
+from evenhand.files import found_below, if_there
+from evenhand.runs.ledger import Raw, runs_below
+from evenhand.runs.record import read_object
 from evenhand.runs.worst_groups import Groups, record_groups, weakest
 from evenhand.validation import UserError
 
@@ -241,7 +242,7 @@ def read_samples(run: Record) -> list[Sample]:
         UserError: If it isn't JSON or lacks a needed key.
     """
     path = run.path.with_name("samples.json")
-    raw, source = (read_if_there(path), str(path)) if run.samples is None else run.samples
+    raw, source = (if_there(read_object, path), str(path)) if run.samples is None else run.samples
     if raw is None:
         return []
     samples = _get(raw, "samples", source)
