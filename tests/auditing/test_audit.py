@@ -21,6 +21,7 @@ from conftest import make_task
 from evenhand.auditing import scoring
 from evenhand.cli.parser import main
 from evenhand.models.saved import load_model
+from evenhand.runs.seals import SEAL
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
@@ -217,6 +218,7 @@ def test_models_that_do_not_match(even: Path, task: Task, tmp_path: Path) -> Non
     folder = tmp_path / "spoiled"
     shutil.copytree(even / "even0", folder)
     path = folder / "stages" / "probabilities-1" / "probabilities.npy"
+    path.with_name(SEAL).unlink()  # else any other file is a damaged one
     told = np.load(path)
     np.save(path, told[:150])
     assert "don't match the data: 150 of them, 200 training samples" in refusal(folder, task=task)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -292,10 +293,9 @@ def test_unknown_models_are_refused_in_one_line(name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}", '{"model_type": "no-such-model"}'])
-def test_folders_without_a_model_are_refused(content: str | None, tmp_path: Path) -> None:
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
+@pytest.mark.parametrize("content", ["{", "{}", '{"model_type": "no-such-model"}'])
+def test_folders_without_a_model_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
     with pytest.raises(
         UserError, match=rf"^(Unknown model|The model in) '{tmp_path}'( could not be loaded|: it is none of mlp)"
     ):
@@ -532,12 +532,12 @@ def test_a_token_classifier_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_what_takes_a_checkpoints_place_without_network_is_named(tmp_path: Path) -> None:
-    for name in ("nobody/nothing", str(tmp_path)):  # a folder without a configuration
-        assert refusal_of(images(name)).endswith("; without network give a folder, or small-vit or small-resnet.")
-        assert refusal_of(texts(name)).endswith(
-            "; without network give a folder, tiny-bert, or MiniLM of the extra 'offline'."
-        )
+def test_what_takes_a_checkpoints_place_without_network_is_named() -> None:
+    name = "nobody/nothing"
+    assert refusal_of(images(name)).endswith("; without network give a folder, or small-vit or small-resnet.")
+    assert refusal_of(texts(name)).endswith(
+        "; without network give a folder, tiny-bert, or MiniLM of the extra 'offline'."
+    )
 
 
 # ---- random weights of a checkpoint's architecture ------------------------------------------------------------------
@@ -566,3 +566,69 @@ def test_fresh_is_refused_where_it_changes_nothing_or_leaves_nothing_to_adapt(tm
     for kind, reason in (("lora", "there is nothing for the adapters 'lora' to adapt"), ("head", "a head alone would")):
         message = refusal_of(replace(texts(tmp_path), fresh=True, adapters=Adapters(kind=kind)))  # type: ignore[arg-type]
         assert message.startswith(f"The model '{tmp_path}' starts from random weights, so {reason}")
+
+
+# ---- a folder is never taken for a name on the hub -------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks transformers for a configuration has taken a folder for a name."""
+
+    def asked(name: Any, **_: Any) -> None:
+        raise AssertionError(f"the hub was asked for {name}")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", asked)
+
+
+@pytest.mark.parametrize("name", ["run/model", "run/a/model", "./gone", "../gone/model", "/gone/model", "gone/", "~/x"])
+@pytest.mark.usefixtures("no_hub")
+def test_a_folder_that_is_gone_is_called_gone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for ask in (load_model, lambda n: texts(n).config()):
+        with pytest.raises(UserError) as caught:
+            ask(name)
+        assert str(caught.value) == f"There is no folder '{name}'."
+    with pytest.raises(UserError, match="There is no folder 'mine'"):
+        load_model(Path("mine"))
+
+
+@pytest.mark.parametrize(
+    ("holds", "message"),
+    [
+        ("notes.txt", "The folder '{}' holds no model (config.json is missing)."),
+        ("record.json", "The folder '{}' is a run, not a model: give its folder 'model'."),
+        ("adapter_config.json", "The folder '{}' holds adapters only: give the model that they were merged into."),
+    ],
+)
+@pytest.mark.usefixtures("no_hub")
+def test_a_folder_of_something_else_is_refused(holds: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / holds).write_text("{}")
+    for ask in (load_model, lambda n: texts(n).config()):
+        with pytest.raises(UserError) as caught:
+            ask(str(tmp_path))
+        assert str(caught.value) == message.format(tmp_path)
+
+
+def test_a_name_of_the_hub_is_still_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def config(name: str, **_: Any) -> None:
+        asked.append(name)
+        raise OSError("no network")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", config)
+    for name in ("gpt2", "google/vit-base"):
+        with pytest.raises(UserError, match="could be loaded from the hub"):
+            load_model(name)
+    assert asked == ["gpt2", "google/vit-base"]
+
+
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_truncated_weights_are_one_sentence(left: int, tmp_path: Path) -> None:
+    images("digits-cnn").random(3).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    with pytest.raises(UserError, match=r"^The model in '.+' could not be loaded \(.+\)\.$"):
+        load_model(tmp_path)

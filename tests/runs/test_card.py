@@ -16,6 +16,7 @@ from evenhand.metrics import wilson
 from evenhand.runs.card import model_card
 from evenhand.runs.record import METRICS
 from evenhand.tasks import Task
+from evenhand.wording import METRIC_TITLES
 from report_records import metrics, record
 
 
@@ -34,6 +35,12 @@ def test_the_card_beside_the_weights_holds_the_records_numbers(tiny_task: Task, 
     assert "license" not in data
     record = json.loads((tmp_path / "run/record.json").read_text(encoding="utf-8"))
     assert card.content == model_card(record)
+    shown_by_the_hub = {(r.dataset_split, r.metric_name): r.metric_value for r in card.data.eval_results or []}
+    assert card.data.model_name == "PGD on noise"
+    for test, found in record["tests"].items():
+        for metric in METRICS:
+            told = shown_by_the_hub.get((test, f"Accuracy, {METRIC_TITLES[metric].lower()}"))
+            assert told == found[metric]  # none of what is undefined
     rows = tables(card.text)
     for name, shown in (("test (primary)", "test"), ("validation", "validation")):
         values = [run.record["tests"][shown][metric] for metric in METRICS]
@@ -78,7 +85,18 @@ def test_a_folder_of_this_machine_is_in_no_card(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a | b", "<script>x</script>", "# not *a* heading\n\nnext", "[x](y) `z` ---", "\u202e"]
+    "name",
+    [
+        "a: {b}",
+        "a\n---\nb",
+        "{{ a }} {% b %}",
+        "- 'a",
+        "a | b",
+        "<script>x</script>",
+        "# not *a* heading\n\nnext",
+        "[x](y) `z` ---",
+        "\u202e",
+    ],
 )
 def test_names_of_users_are_text(name: str) -> None:
     entry: dict[str, Any] = record("erm", title=name, settings={name: name})
@@ -89,8 +107,13 @@ def test_names_of_users_are_text(name: str) -> None:
     assert "\u202e" not in text
     head, body = text.split("\n---\n", 1)
     assert "<script>" not in body
-    tags = yaml.safe_load(head.removeprefix("---\n"))["tags"]
-    assert tags[-1] == name.replace("\u202e", "\ufffd")
+    data = yaml.safe_load(head.removeprefix("---\n"))
+    assert data["tags"][-1] == name.replace("\u202e", "\ufffd")
+    line = " ".join(data["tags"][-1].split())
+    (model,) = data["model-index"]
+    assert model["name"] == f"{line} on colored-digits"
+    assert [result["dataset"]["split"] for result in model["results"]] == [line]
+    assert ModelCard(text).data.to_dict() == data  # as the hub reads it
     headings = [line for line in body.splitlines() if line.startswith("#")]
     assert len([line for line in headings if line.startswith("# ")]) == 1
     widths = [line.replace("\\|", "").count("|") for line in body.splitlines() if line.startswith("|")]

@@ -24,6 +24,7 @@ from evenhand.report import write_report
 from evenhand.runs import fit as run_module
 from evenhand.runs import stored_run
 from evenhand.runs.record import write_json
+from evenhand.runs.stages import Stages
 from evenhand.tasks import Task
 from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset
 from evenhand.training.stage import StageError
@@ -173,7 +174,7 @@ def test_a_stopped_run_goes_on_from_its_last_stage(
     stop_before: str, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(eh.PGD(), tiny_task, tmp_path / "whole")
-    original = stored_run.StoredRun._stage
+    original = Stages.stage
 
     def stopping(self: Any, name: str, *rest: Any) -> Path:
         if name == stop_before:
@@ -181,7 +182,7 @@ def test_a_stopped_run_goes_on_from_its_last_stage(
         return original(self, name, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored_run.StoredRun, "_stage", stopping)
+        patch.setattr(Stages, "stage", stopping)
         with pytest.raises(KeyboardInterrupt):
             fit(eh.PGD(), tiny_task, tmp_path / "stopped")
     record = json.loads((tmp_path / "stopped/record.json").read_text())
@@ -260,7 +261,7 @@ def test_a_full_disk_leaves_no_half_written_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(eh.UserError, match=r"record\.json' can't be written to \(No space left"):
             write_json(tmp_path / "record.json", {"a": 1})
     assert list(tmp_path.iterdir()) == []
 

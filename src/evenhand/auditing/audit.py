@@ -5,6 +5,7 @@ Legend: N training samples.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from evenhand.auditing.sources import Subject, subject_of_data, subject_of_runs
 from evenhand.data.columns import column_values, membership
 from evenhand.data.rows import arrow_table
 from evenhand.evaluation.progress import Progress
+from evenhand.files import check_place
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.models.inference import Device, torch_device
 from evenhand.runs.prepared import Asked
@@ -92,6 +94,7 @@ def audit(
     )
     folder = None if output_dir is None else Path(output_dir)
     subject = replace(_subject(what, task, places, folder, asked, _seeds(seeds), progress), device=device)
+    check_place(subject.folder / "audit.json")
     return audited(subject, score_all(subject.models, subject.task, subject.scoring, place, progress))
 
 
@@ -105,7 +108,7 @@ def _subject(
     progress: Progress | None,
 ) -> Subject:
     """What `audit` was called on: a task, or else runs."""
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and os.access(folder, os.F_OK) and not folder.is_dir():
         raise UserError(f"The output folder '{folder}' is a file.")
     if isinstance(what, TaskSource | Task) or (isinstance(what, str) and what in TASKS and not Path(what).exists()):
         if task is not None or places is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.verdict import line, tested_text, verdict
 from evenhand.data.measures import Picture
+from evenhand.files import whole_file
 from evenhand.runs.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -200,18 +200,8 @@ class Audit:
         path = Path(path)
         if path.suffix not in (".parquet", ".csv"):
             raise UserError(f"Scores are written as .parquet or .csv. Got '{path}'.")
-        partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".csv":
-                self.frame.to_csv(partial, index=False)
-            else:
-                self.frame.to_parquet(partial, index=False)
-            partial.replace(path)
-        except OSError as error:
-            raise UserError(f"The scores can't be written to '{path}' ({error.strerror}).") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(path) as partial:
+            (self.frame.to_csv if path.suffix == ".csv" else self.frame.to_parquet)(partial, index=False)
         return path
 
     def save(self, folder: Path | str) -> list[Path]:

@@ -5,11 +5,13 @@ Legend: N samples of a split, C classes, S seeds.
 
 from __future__ import annotations
 
-import os
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import datasets
 import numpy as np
@@ -21,6 +23,7 @@ from torch import nn
 from evenhand.data.columns import column_values
 from evenhand.data.rows import model_rows
 from evenhand.evaluation.progress import Progress
+from evenhand.files import alone_in, whole_file
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.methods.base import OneStage
 from evenhand.methods.folds import biased_folds
@@ -28,6 +31,7 @@ from evenhand.models.inference import logits_and_labels, ready
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
+from evenhand.runs.seals import fault
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 from evenhand.training.stage import untouched_surroundings
@@ -120,8 +124,9 @@ class BiasedModels:
         else:
             part_N = run.parts(self.folds)
             for k in range(self.folds):
-                folder = self.stages / f"biased-{k + 1}" / "model"
-                yield ready(run.source.load(folder), run.device), part_N == k
+                stage = self.stages / f"biased-{k + 1}"
+                _check_stage(stage)
+                yield ready(run.source.load(stage / "model"), run.device), part_N == k
 
 
 def score_all(
@@ -159,7 +164,14 @@ def _scored(
     biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
 ) -> dict[str, _OfSplit]:
     """The scores and class probabilities of one seed's models, split by split."""
-    _claim(biased, scoring)
+    with alone_in(biased.folder):
+        _claim(biased, scoring)
+        return _asked(biased, task, scoring, device, progress)
+
+
+def _asked(
+    biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
+) -> dict[str, _OfSplit]:
     run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
     splits = scored_splits(task)
     norms = {name: np.zeros(len(split)) for name, split in splits.items()}
@@ -190,9 +202,9 @@ class _Asking:
     def __init__(self, run: StoredRun, model: nn.Module, scoring: Scoring, path: Path) -> None:
         self.run, self.model, self.scoring, self.path = run, model, scoring, path
         self.kept: dict[str, NDArray[Any]] | None = None
-        if path.exists():
-            with np.load(path) as arrays:
-                self.kept = dict(arrays)
+        # what can't be read any more is computed again
+        with suppress(OSError, ValueError, EOFError, BadZipFile, zlib.error), path.open("rb") as file:
+            self.kept = dict(np.load(file))
         self.found: dict[str, NDArray[Any]] = {}
 
     def of(self, name: str, split: datasets.Dataset, rows: NDArray[np.int64]) -> _OfSplit:
@@ -220,12 +232,8 @@ class _Asking:
         """Write what was computed; the file appears whole or not at all."""
         if self.kept is not None:
             return
-        partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
-        try:
-            np.savez(partial, **self.found)  # type: ignore[arg-type]
-            partial.replace(self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(self.path) as partial, partial.open("wb") as file:
+            np.savez(file, **self.found)  # type: ignore[arg-type]
 
     def _check_classes(self, logits_NC: NDArray[np.float32]) -> None:
         names = self.run.task.label_names
@@ -243,12 +251,8 @@ def _check_data(
     if not path.exists():
         return
     wanted = "give the data that the run was trained on (the same --data-dir and settings)"
-    try:
-        told_N = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"The probabilities in '{path}' can't be read ({error}): delete the file or repeat its run."
-        ) from error
+    _check_stage(stage)
+    told_N = np.load(path)
     if told_N.shape != (len(split),):
         raise UserError(
             f"The probabilities in '{path}' don't match the data: {told_N.size} of them, {len(split)} training "
@@ -261,6 +265,13 @@ def _check_data(
             f"The probabilities in '{path}' don't match the data: computed again, the samples have other ones; "
             f"{wanted}."
         )
+
+
+def _check_stage(stage: Path) -> None:
+    """A run's stage is as the run wrote it."""
+    reason = fault(stage)
+    if reason is not None:
+        raise UserError(f"The stage '{stage}' is damaged ({reason}): give its run's command again, which mends it.")
 
 
 def _claim(biased: BiasedModels, scoring: Scoring) -> None:
@@ -285,8 +296,4 @@ def _claim(biased: BiasedModels, scoring: Scoring) -> None:
                 "choose another output folder."
             )
         return
-    try:
-        biased.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, described)
-    except OSError as error:
-        raise UserError(f"The output folder '{biased.folder}' can't be written to ({error.strerror}).") from error
+    write_json(path, described)

@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from evenhand.cli.options import OnDevice, default
 from evenhand.cli.task_options import TaskChoice
 from evenhand.cli.terminal import group_lines, output
+from evenhand.files import check_place, whole_file
 from evenhand.metrics import GroupShare
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
@@ -70,7 +71,9 @@ class EvaluateVerb(OnDevice, TaskChoice):
             device=self.device,
         )
         if self.predictions is not None:
-            _write(pd.concat([split.predictions for split in found.values()], ignore_index=True), self.predictions)
+            table = pd.concat([split.predictions for split in found.values()], ignore_index=True)
+            with whole_file(self.predictions) as partial:
+                _WRITERS[self.predictions.suffix](table, partial)
         if self.json:
             content = {"model": self.model, "splits": {name: described(split) for name, split in found.items()}}
             output().print(json.dumps(content, indent=1, allow_nan=False))
@@ -121,19 +124,6 @@ def _show(name: str, split: Evaluated) -> None:
 def _check_place(path: Path) -> None:
     if path.suffix not in _WRITERS:
         raise UserError(f"The table of predictions must be a .csv or .parquet file. Got '{path}'.")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise UserError(
-            f"The table of predictions can't be written to '{path}': its folder doesn't exist, or it is one."
-        )
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    """Write to a temporary name, then rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        _WRITERS[path.suffix](table, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"The table of predictions can't be written to '{path}' ({error.strerror}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    check_place(path)
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"The table of predictions can't be written to '{path}': its folder doesn't exist.")

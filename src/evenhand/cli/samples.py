@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from evenhand.data.columns import membership
 from evenhand.data.decoding import PictureError, decoded, undecoded
 from evenhand.evaluation.measured import picture_of
+from evenhand.files import check_place, whole_file
 from evenhand.tasks.base import Task
 from evenhand.validation import UserError
 
@@ -47,22 +48,21 @@ def write_contact_sheet(task: Task, path: Path) -> None:
     """Write a PNG of some pictures of train and of the primary test set, from each group in turn.
 
     Raises:
-        UserError: If the task has texts, or the file isn't to be a PNG.
+        UserError: If the task has texts, or the file isn't to be a PNG or can't be written.
     """
     if task.kind != "image":
         raise UserError(f"The task '{task.name}' has texts, so there is no sheet of pictures: leave --samples out.")
     if path.suffix.lower() != ".png":
         raise UserError(f"The file given as --samples must end in .png. Got '{path}'.")
+    check_place(path)
     blocks = [_block(f"{name}:", task.splits[name]) for name in ("train", task.primary_test)]
     sheet = Image.new("RGB", (_PER_ROW * _THUMB, sum(block.height for block in blocks)), "white")
     top = 0
     for block in blocks:
         sheet.paste(block, (0, top))
         top += block.height
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    sheet.save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with whole_file(path) as partial:
+        sheet.save(partial, format="PNG")
 
 
 def _sample_line(split: datasets.Dataset, row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ from evenhand.data.text_rows import (
     text_arrays,
     told,
 )
+from evenhand.files import whole_file
 from evenhand.validation import UserError, did_you_mean
 
 READABLE = {
@@ -44,6 +45,7 @@ READABLE = {
 }
 """Endings of tables; the texts among them may be compressed (.gz)."""
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 _VERSION = 2  # of the cached files; raised when one table would be read otherwise
 _LISTED, _LONGEST_NAME = 20, 60  # columns in a sentence, and characters of each
 _BATCH = 5_000  # rows of a Parquet file
@@ -153,10 +155,10 @@ def cached_table(path: Path, wanted: Mapping[str, Role], given: str | None = Non
     asked = json.dumps([_VERSION, kind, encoding, file_digest(path), dict(wanted)])
     folder = cache_folder()
     cached = folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.arrow"
-    if not cached.exists():
-        with told(path, encoding, folder):
+    if not is_whole(cached):
+        with whole_file(cached) as partial, told(path, encoding, folder):
             read = _parquet(path, wanted) if encoding is None else _texts(path, cast(Kind, kind), wanted, encoding)
-            _copy(read, cached, path)
+            _copy(read, partial, path)
     return datasets.Dataset.from_file(str(cached))
 
 
@@ -185,24 +187,30 @@ def _digest(path: str, _size: int, _changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _copy(batches: Iterator[pa.RecordBatch], final: Path, source: Path) -> None:
-    """Write the batches into a file that appears whole or not at all."""
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    rows = 0
+def is_whole(cached: Path) -> bool:
+    """Whether an Arrow file of the cache is there, from its head to the mark that ends a stream."""
     try:
-        first = next(batches, None)
-        if first is not None:
-            with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
-                stream.write_batch(first)
-                rows = len(first)
-                for batch in batches:
-                    stream.write_batch(batch)
-                    rows += len(batch)
-        if not rows:
-            raise UserError(f"The file '{source}' has no rows.")
-        partial.replace(final)
-    finally:
-        partial.unlink(missing_ok=True)
+        with cached.open("rb") as file:
+            pa.ipc.open_stream(file)
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _copy(batches: Iterator[pa.RecordBatch], target: Path, source: Path) -> None:
+    """Write the batches into a file."""
+    rows = 0
+    first = next(batches, None)
+    if first is not None:
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as stream:
+            stream.write_batch(first)
+            rows = len(first)
+            for batch in batches:
+                stream.write_batch(batch)
+                rows += len(batch)
+    if not rows:
+        raise UserError(f"The file '{source}' has no rows.")
 
 
 def _texts(path: Path, kind: Kind, wanted: Mapping[str, Role], encoding: str) -> Iterator[pa.RecordBatch]:

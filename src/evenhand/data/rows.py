@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from evenhand.data.cached_tables import is_whole
 from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.inputs import Preprocess, Tokenizing
 from evenhand.losses import IGNORED
@@ -133,8 +134,12 @@ class TokenRows(TorchDataset[Any]):
             return pa.table({n: pa.array(v, pa.list_(pa.int32())) for n, v in self.tokenize(dict(rows)).items()})
 
         place: dict[str, Any] = {}
-        if self.key is not None and _has_cache_folder(self.texts):
-            place["new_fingerprint"] = Hasher.hash([self.texts._fingerprint, self.key])
+        folder = _cache_folder(self.texts)
+        if self.key is not None and folder is not None:
+            fingerprint = Hasher.hash([self.texts._fingerprint, self.key])
+            cached = folder / f"cache-{fingerprint}.arrow"
+            place = {"cache_file_name": str(cached), "new_fingerprint": fingerprint}
+            place["load_from_cache_file"] = is_whole(cached)
         else:
             scratch = tempfile.mkdtemp(prefix="evenhand-tokens-")
             weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
@@ -191,10 +196,10 @@ class RaggedColumn:
         return found
 
 
-def _has_cache_folder(dataset: datasets.Dataset) -> bool:
-    """Whether the rows lie in files beside which `datasets` may write."""
-    files = dataset.cache_files
-    return bool(files) and os.access(Path(files[0]["filename"]).parent, os.W_OK)
+def _cache_folder(dataset: datasets.Dataset) -> Path | None:
+    """The folder of the files that the rows lie in, if there are any and `datasets` may write beside them."""
+    folders = [Path(file["filename"]).parent for file in dataset.cache_files[:1]]
+    return next((folder for folder in folders if os.access(folder, os.W_OK)), None)
 
 
 def _holds_numbers(feature: Any) -> bool:

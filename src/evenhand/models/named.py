@@ -25,7 +25,7 @@ from transformers import (
 from evenhand.data.inputs import Preprocess, Tokenizing, pixels, processed_images
 from evenhand.files import Files, read_files
 from evenhand.models.adapters import Adapters
-from evenhand.models.saved import first_line, read_config
+from evenhand.models.saved import check_location, first_line, read_config
 from evenhand.models.small_transformers import ARCHITECTURES, IMAGE_MODELS, image_processor, trained_tokenizer
 from evenhand.models.small_vision import BACKBONES, SmallVisionConfig, SmallVisionModel
 from evenhand.models.source import RANDOM_START, Kind, ModelSource
@@ -96,6 +96,8 @@ class Checkpoint(ModelSource):
         return str(minilm_folder()) if self.name == MINILM else self.name
 
     def _config(self) -> PreTrainedConfig:
+        if self.name != MINILM:
+            check_location(self.name)
         # t5-small is no misspelt small-vit
         near = self.name != MINILM and nearest_names(self.name, NAMED, cutoff=0.6)
         if near and "/" not in self.name and not Path(self.name).exists():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -15,6 +17,9 @@ from transformers import (
 
 from evenhand.models.small_vision import SmallVisionConfig, SmallVisionModel
 from evenhand.validation import UserError
+
+UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
+"""What is raised where the files of a model are missing, truncated or of another kind."""
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:
@@ -33,19 +38,16 @@ def load_model(folder: Path | str) -> PreTrainedModel:
         for auto_class in (AutoModelForSequenceClassification, AutoModelForImageClassification):
             if any(n.endswith(auto_class.__name__[len("AutoModel") :]) for n in config.get("architectures") or []):
                 return auto_class.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"The model in '{folder}' could not be loaded ({first_line(error)}).") from error
     raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")
 
 
 def _classifier_config(folder: Path | str) -> dict[str, Any]:
+    check_location(folder)
     config_file = Path(folder) / "config.json"
     if config_file.exists():
         return read_config(config_file)
-    if (Path(folder) / "adapter_config.json").exists():
-        raise UserError(f"The folder '{folder}' holds adapters only: give the model that they were merged into.")
-    if Path(folder).exists():
-        raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
     try:
         return AutoConfig.from_pretrained(folder).to_dict()
     except (OSError, ValueError) as error:
@@ -53,6 +55,33 @@ def _classifier_config(folder: Path | str) -> dict[str, Any]:
             f"There is no folder '{folder}', and no model of that name could be loaded from the hub "
             f"({first_line(error)})."
         ) from error
+
+
+def check_location(name: Path | str) -> None:
+    """Refuse a folder that holds no model or isn't there: it is never taken for a name on the hub.
+
+    Args:
+        name: A folder, or a name that may be one on the hub, whose first part is no folder here.
+
+    Raises:
+        UserError: If it names a place on this machine where no model is.
+    """
+    folder, text = Path(name), str(name)
+
+    def is_there(path: Path) -> bool:
+        return os.access(path, os.F_OK)  # False, where Path.exists raises: for names that are too long
+
+    if not text or is_there(folder / "config.json"):
+        return
+    if is_there(folder / "adapter_config.json"):
+        raise UserError(f"The folder '{name}' holds adapters only: give the model that they were merged into.")
+    if is_there(folder / "record.json"):
+        raise UserError(f"The folder '{name}' is a run, not a model: give its folder 'model'.")
+    if is_there(folder):
+        raise UserError(f"The folder '{name}' holds no model (config.json is missing).")
+    is_path = isinstance(name, Path) or text.startswith((".", "/", "~")) or text.endswith("/") or "\\" in text
+    if is_path or ("/" in text and is_there(Path(folder.parts[0]))):
+        raise UserError(f"There is no folder '{name}'.")
 
 
 def read_config(path: Path) -> dict[str, Any]:

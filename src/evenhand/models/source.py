@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 from evenhand.data.inputs import Preprocess
 from evenhand.models.adapters import Adapters, load_adapters, load_head, save_adapters
 from evenhand.models.heads import head_modules, parameter_count
-from evenhand.models.saved import first_line, load_model
+from evenhand.models.saved import UNREADABLE, first_line, load_model
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.small_vision import BACKBONES
 from evenhand.validation import UserError
@@ -189,7 +189,7 @@ class ModelSource(ABC):
                 model, report = self.maker.from_pretrained(
                     self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
                 )
-        except OSError as error:
+        except UNREADABLE as error:
             raise UserError(f"The weights of '{self.name}' could not be loaded ({first_line(error)}).") from error
         lacking = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head_modules(model))
         if lacking:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from jinja2 import UndefinedError
 
+from evenhand.files import check_place, write_text
 from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
 from evenhand.report.cost import cost_sentence
@@ -91,9 +92,13 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         The paths of the files. Each is complete or untouched, also if the program is stopped while it writes.
 
     Raises:
-        UserError: If the folder is missing, holds no record, or holds one that can't be read.
+        UserError: If the folder is missing, holds no record, holds one that can't be read, or can't be written to.
     """
     folder = Path(folder)
+    files = {name: folder / path for name, path in _FILES.items()}
+    if os.access(folder, os.F_OK):
+        for path in files.values():
+            check_place(path)
     title, records, told, sweeps = _read(folder, title)
     sections = [section for section, _ in told]
 
@@ -116,10 +121,8 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         "curves_csv": csv_text(curves_data(sections)),
         "sweeps_csv": csv_text(sweeps_data(sweeps)),
     }
-    files = {name: folder / path for name, path in _FILES.items()}
-    (folder / "tables").mkdir(exist_ok=True)
     for name, content in contents.items():
-        replace_file(files[name], content)
+        write_text(files[name], content)
     return ReportFiles(**files)
 
 
@@ -141,17 +144,6 @@ def _read(folder: Path, title: str | None) -> tuple[str, list[Record], Told, lis
     tasks = sorted({run.task.name for section in sections for run in section.runs})
     title = title or plans.title or f"Shortcuts on {tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'}"
     return title, records, [(section, section_tables(section)) for section in sections], find_sweeps(sections)
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # "replace": a name from a record may hold half a surrogate pair, which no UTF-8 file can.
-        temporary.write_bytes(content.encode("utf-8", "replace"))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def report_json(title: str, told: Told, sweeps: Sequence[Sweep]) -> str:
@@ -260,13 +252,13 @@ def report(result_or_folder: HasFolder | Path | str, path: Path | str | None = N
     """
     what = result_or_folder
     if isinstance(what, AnyAudit):
-        return _write(render_audit_page(what.as_dict()), path, what.folder / "audit.html")
+        return _write(lambda: render_audit_page(what.as_dict()), path, what.folder / "audit.html")
     folder = Path(what) if isinstance(what, (Path, str)) else what.folder
     if (folder / "audit.json").exists() and not (folder / "record.json").exists():
-        return _write(_page_of(folder / "audit.json"), path, folder / "audit.html")
+        return _write(lambda: _page_of(folder / "audit.json"), path, folder / "audit.html")
     if path is None:
         return write_report(folder).html
-    return _write(report_page(folder), path, folder / "report.html")
+    return _write(lambda: report_page(folder), path, folder / "report.html")
 
 
 def write_audit(audit: AnyAudit, folder: Path | str | None = None) -> list[Path]:
@@ -277,7 +269,7 @@ def write_audit(audit: AnyAudit, folder: Path | str | None = None) -> list[Path]
     page, text = render_audit_page(content), audit_markdown(content)
     data = audit.save(folder)
     for name, written in (("audit.html", page), ("audit.md", text)):
-        replace_file(folder / name, written)
+        write_text(folder / name, written)
     return [folder / "audit.html", folder / "audit.md", *data]
 
 
@@ -300,13 +292,10 @@ def _page_of(path: Path) -> str:
         ) from error
 
 
-def _write(page: str, path: Path | str | None, default: Path) -> Path:
+def _write(page: Callable[[], str], path: Path | str | None, default: Path) -> Path:
     target = default if path is None else Path(path)
     if target.suffix.lower() not in (".html", ".htm"):
         target = target / default.name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, page)
-    except OSError as error:
-        raise UserError(f"The page can't be written to '{target}' ({error.strerror}).") from error
+    check_place(target)
+    write_text(target, page())
     return target

@@ -6,12 +6,13 @@ import shlex
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
 from evenhand.runs.record import METRICS
 from evenhand.runs.schema import number
-from evenhand.runs.worst_groups import Groups, group_texts, is_lower, record_groups
+from evenhand.runs.worst_groups import group_texts, is_lower, record_groups
 from evenhand.validation import named
 from evenhand.wording import (
     METRIC_TITLES,
@@ -24,9 +25,11 @@ from evenhand.wording import (
     visible,
 )
 
-_PIPELINES = {"image": "image-classification", "text": "text-classification"}
-_CLASSES = {"image": "AutoModelForImageClassification", "text": "AutoModelForSequenceClassification"}
-_PROCESSORS = {"image": "AutoImageProcessor", "text": "AutoTokenizer"}
+# How the hub calls what a model does, and the classes of transformers that load it.
+_KINDS = {
+    "image": ("image-classification", "AutoModelForImageClassification", "AutoImageProcessor"),
+    "text": ("text-classification", "AutoModelForSequenceClassification", "AutoTokenizer"),
+}
 # What the tasks that come with evenhand are made from, by the name on the hub.
 _DATASETS = {"colored-mnist": "ylecun/mnist", "biased-snli": "stanfordnlp/snli"}
 
@@ -38,96 +41,85 @@ def model_card(record: dict[str, Any]) -> str:
         record: What `record.json` holds. Keys that came after its first version may be missing.
 
     Returns:
-        YAML front matter and Markdown. Accuracies are in percent with one decimal, "–" where undefined.
+        YAML front matter with the metrics as the hub shows them, and Markdown. Accuracies are in percent with one
+        decimal, "–" where undefined.
     """
-    title, task = str(record["method"]["title"]), str(record["task"]["name"])
-    lines = [
-        f"# {markdown_text(title)} on {markdown_text(task)}",
-        "",
-        f"A classifier trained with {markdown_text(title)} by evenhand {_version(record)}, which trains classifiers "
-        "that don't take shortcuts.",
-        "",
-        *_nothing(record),
-        *_settings(record),
-        *_data(record),
-        *_results(record),
-        *_limits(record),
-        *_loading(record),
-        *_provenance(record),
+    environment = Environment(
+        loader=PackageLoader("evenhand.runs", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"text": lambda value: markdown_text(str(value)), "count": _count}
+    _, auto_class, processor = _KINDS.get(record.get("kind", ""), ("", None, None))
+    small = (record.get("groups_not_counted") or {}).get(record["primary_test"]) or []
+    optional = {key: record.get(key) or {} for key in ("notes", "files", "versions", "labels", "did_nothing")}
+    body = environment.get_template("card.md.j2").render(
+        **optional,
+        **{key: record[key] for key in ("method", "task")},
+        **_results(record),
+        table=lambda *parts: "\n".join(markdown_table(*parts)),
+        settings_text=settings_text,
+        training_rows=_training_rows(record),
+        file_rows=lambda told: [[e["name"], _count(e["size"]), str(e["sha256"])[:16]] for e in told["listed"]],
+        data_rows=[
+            [name, _count(part.get("n")), _count(part.get("conflicting"))]
+            for name, part in (record.get("data") or {}).items()
+        ],
+        smallest=SMALLEST_COUNTED_GROUP,
+        small=named(str(name) for name in small),
+        auto_class=auto_class if record.get("loader") == "transformers" else None,
+        processor=processor,
+        command=_command(record),
+        version_rows=_version_rows(record),
+    )
+    return f"---\n{_front_matter(record).to_yaml()}\n---\n\n{body}"
+
+
+def _front_matter(record: dict[str, Any]) -> ModelCardData:
+    method, task = record["method"], record["task"]["name"]
+    pipeline = _KINDS.get(record.get("kind", ""), (None,))[0]
+    results = [
+        EvalResult(
+            task_type=pipeline or "classification",
+            dataset_type=_DATASETS.get(task, _line(task)),
+            dataset_name=_line(task),
+            dataset_split=_line(test),
+            metric_type="accuracy",
+            metric_name=f"Accuracy, {METRIC_TITLES[metric].lower()}",
+            metric_value=found[metric],
+        )
+        for test, found in record["tests"].items()
+        for metric in METRICS
+        if number(found[metric]) is not None
     ]
-    return f"---\n{_front_matter(record)}---\n\n" + "\n".join(lines)
+    return ModelCardData(
+        library_name=record.get("loader") or "transformers",
+        pipeline_tag=pipeline,
+        tags=["evenhand", "debiasing", "shortcut-learning", visible(str(method["name"]))],
+        datasets=[_DATASETS[task]] if task in _DATASETS else None,
+        model_name=_line(f"{method['title']} on {task}"),
+        eval_results=results,
+    )
 
 
-def _front_matter(record: dict[str, Any]) -> str:
-    fields: dict[str, Any] = {"library_name": record.get("loader") or "transformers"}
-    kind = record.get("kind")
-    if kind in _PIPELINES:
-        fields["pipeline_tag"] = _PIPELINES[kind]
-    fields["tags"] = ["evenhand", "debiasing", "shortcut-learning", visible(str(record["method"]["name"]))]
-    dataset = _DATASETS.get(record["task"]["name"])
-    if dataset is not None:
-        fields["datasets"] = [dataset]
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-
-
-def _nothing(record: dict[str, Any]) -> list[str]:
-    """That the method did nothing, before anything else is said of it."""
-    reason = record.get("did_nothing")
-    if not reason:
-        return []
-    title = markdown_text(str(record["method"]["title"]))
-    return [f"**{title} did nothing here**, so this model is one of plain training (ERM): {markdown_text(reason)}.", ""]
-
-
-def _settings(record: dict[str, Any]) -> list[str]:
+def _training_rows(record: dict[str, Any]) -> list[list[str]]:
     method, model = record["method"], record["model"]
     rest = {key: value for key, value in model.items() if key not in ("name", "parameters")}
     parameters = number(model.get("parameters"))
     counted = "" if parameters is None else f", {int(parameters):,} trained parameters"
-    model_text = _portable(str(model["name"])) + (f" ({settings_text(rest)})" if rest else "") + counted
-    rows = [
+    return [
         ["Method", f"{method['title']} ({settings_text(method['settings']) or 'no settings'})"],
-        ["Model", model_text],
+        ["Model", _portable(str(model["name"])) + (f" ({settings_text(rest)})" if rest else "") + counted],
         ["Training of each stage", settings_text(record["training"])],
         ["Model selection", str(record["selection"])],
         ["Labels needed beyond the class", str(record["label_access"])],
         ["Seeds", f"{record['seed']} (initialisation and order), {record['data_seed']} (data)"],
     ]
-    return ["## Training", "", *markdown_table("", ["", ""], rows, 2)]
 
 
-def _data(record: dict[str, Any]) -> list[str]:
-    rows = [
-        [name, _count(part.get("n")), _count(part.get("conflicting"))]
-        for name, part in (record.get("data") or {}).items()
-    ]
-    task = record["task"]
-    lines = ["## Data", "", f"{markdown_text(task['name'])}: {markdown_text(settings_text(task['settings']))}", ""]
-    lines += [line for note in record.get("notes") or [] for line in (markdown_text(str(note)), "")]
-    lines += _files(record)
-    labels = record.get("labels")
-    if labels:
-        lines += [f"Classes: {', '.join(markdown_text(str(label)) for label in labels)}.", ""]
-    return [*lines, *markdown_table("", ["Split", "Samples", "Conflicting"], rows, 1)]
-
-
-def _files(record: dict[str, Any]) -> list[str]:
-    """What was read, by option."""
-    lines = []
-    for option, told in (record.get("files") or {}).items():
-        what = f"Files of --{option.replace('_', '-')}"
-        if not isinstance(told, dict):
-            lines += [f"{what}: unknown (read from the hub).", ""]
-            continue
-        rows = [[entry["name"], _count(entry["size"]), str(entry["sha256"])[:16]] for entry in told["listed"]]
-        lines += [f"{what}: {_count(told['count'])}, {_count(told['bytes'])} bytes, SHA-256 {told['sha256']}.", ""]
-        lines += markdown_table("", ["File", "Bytes", "SHA-256 begins"], rows, 1)
-    return lines
-
-
-def _results(record: dict[str, Any]) -> list[str]:
-    primary = record["primary_test"]
-    tests: dict[str, Any] = record["tests"]
+def _results(record: dict[str, Any]) -> dict[str, Any]:
+    """The rows of the tables of results, the primary test first."""
+    primary, tests = record["primary_test"], record["tests"]
     names = sorted(tests, key=lambda name: name != primary)
     found = {name: record_groups(record, name) for name in names}
     small = any(is_lower(groups) for groups in found.values())
@@ -135,43 +127,26 @@ def _results(record: dict[str, Any]) -> list[str]:
         [
             f"{name} (primary)" if name == primary else name,
             *(percent(tests[name][metric]) for metric in METRICS),
-            *([percent(_small(found[name]))] if small else []),
+            *([percent(groups[1] and groups[1].accuracy)] if small else []),
         ]
-        for name in names
+        for name, groups in found.items()
     ]
-    metrics = [*METRICS, *(["small_groups"] if small else [])]
-    note = (
-        "Accuracy in %. Aligned samples go with the shortcut, conflicting ones against it. The worst group is the "
-        f"lowest accuracy over groups of at least {SMALLEST_COUNTED_GROUP} samples; the train-weighted average weighs "
-        "each group by its share of the training data."
-    )
-    lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in metrics)], rows, 1)]
-    lines += [line for name in names for line in _worst(name, found[name])]
-    for name in names:
-        by_group = tests[name]["by_group"]
-        if by_group:
-            group_sizes = (record.get("group_sizes") or {}).get(name) or {}
-            groups = [
-                [group, _count(size), percent(value), _interval(value, size)]
-                for group, value in by_group.items()
-                for size in [group_sizes.get(group)]
+    sizes = {name: (record.get("group_sizes") or {}).get(name) or {} for name in names}
+    return {
+        "result_head": ["Test set", *(METRIC_TITLES[m] for m in [*METRICS, *(["small_groups"] if small else [])])],
+        "result_rows": rows,
+        "worst_lines": [
+            f"{name}: {'; '.join(texts)}." for name, groups in found.items() if (texts := group_texts(groups, "%"))
+        ],
+        "group_rows": {
+            name: [
+                [group, _count(sizes[name].get(group)), percent(value), _interval(value, sizes[name].get(group))]
+                for group, value in tests[name]["by_group"].items()
             ]
-            lines += [f"### By group: {markdown_text(name)}", ""]
-            lines += markdown_table("", ["Group", "Samples", "Accuracy (%)", "95% interval"], groups, 1)
-    return lines
-
-
-def _small(groups: Groups) -> float | None:
-    return groups[1] and groups[1].accuracy
-
-
-def _worst(test: str, groups: Groups) -> list[str]:
-    """A line on the worst group of a test set and its small ones; none where no groups are known."""
-    texts = group_texts(groups, "%")
-    if not texts:
-        return []
-    told = "; ".join(texts)
-    return [f"- {markdown_text(f'{test}: {told}.')}", ""]
+            for name in names
+            if tests[name]["by_group"]
+        },
+    }
 
 
 def _interval(value: float | None, size: Any) -> str:
@@ -181,60 +156,19 @@ def _interval(value: float | None, size: Any) -> str:
     return NOTHING if ends is None else " to ".join(percent(end) for end in ends)
 
 
-def _limits(record: dict[str, Any]) -> list[str]:
-    small = (record.get("groups_not_counted") or {}).get(record["primary_test"]) or []
-    lines = [
-        "## Limits",
-        "",
-        "- These are the numbers of one run: another seed gives others, and a difference between two such models may "
-        "be chance.",
-        "- They tell of the shortcut that the test sets vary. Other shortcuts in the data are not seen by them.",
-        "- Accuracy says nothing of how sure the model is, nor of inputs unlike these data.",
-    ]
-    if small:
-        lines.append(
-            f"- Too small to count as the worst group (fewer than {SMALLEST_COUNTED_GROUP} test samples): "
-            f"{markdown_text(named(str(name) for name in small))}."
-        )
-    return [*lines, ""]
+def _command(record: dict[str, Any]) -> str | None:
+    command, name = record.get("command"), str(record["model"]["name"])
+    if command and _portable(name) != name:
+        command = command.replace(shlex.quote(name), "MODEL_DIR")
+    return command and _line(command)
 
 
-def _loading(record: dict[str, Any]) -> list[str]:
-    kind = record.get("kind")
-    if record.get("loader") == "transformers" and kind in _CLASSES:
-        code = [
-            f"from transformers import {_CLASSES[kind]}, {_PROCESSORS[kind]}",
-            "",
-            'folder = "."  # this folder, or its name on the hub',
-            f"model = {_CLASSES[kind]}.from_pretrained(folder)",
-            f"inputs = {_PROCESSORS[kind]}.from_pretrained(folder)",
-        ]
-    else:
-        code = [
-            "from evenhand.models import load_model",
-            "",
-            'model = load_model(".")  # this folder; reads uint8 pixel_values of shape (B, channels, height, width)',
-        ]
-    return ["## How to load it", "", "```python", *code, "```", ""]
-
-
-def _provenance(record: dict[str, Any]) -> list[str]:
-    lines = ["## How it was made", ""]
-    command = record.get("command")
-    if command:
-        fence = "````" if "```" in command else "```"
-        name = str(record["model"]["name"])
-        if _portable(name) != name:
-            command = command.replace(shlex.quote(name), "MODEL_DIR")
-        lines += [f"{fence}sh", visible(" ".join(command.split())), fence, ""]
-    else:
-        lines += ["The data or settings were made in Python, so no command repeats this run.", ""]
+def _version_rows(record: dict[str, Any]) -> list[list[str]]:
     rows = [[name, setting_value(value)] for name, value in (record.get("versions") or {}).items()]
     commit = record.get("commit")
     if isinstance(commit, dict):
         rows.append(["commit", f"{commit.get('hash')}{' with uncommitted changes' if commit.get('dirty') else ''}"])
-    rows.append(["configuration", str(record["configuration"])])
-    return [*lines, *markdown_table("", ["What", "Version"], rows, 2)]
+    return [*rows, ["configuration", str(record["configuration"])]]
 
 
 def _portable(model: str) -> str:
@@ -244,8 +178,8 @@ def _portable(model: str) -> str:
     return kinds[1].name if is_path else model
 
 
-def _version(record: dict[str, Any]) -> str:
-    return markdown_text(str((record.get("versions") or {}).get("evenhand", "of unknown version")))
+def _line(text: str) -> str:
+    return visible(" ".join(text.split()))
 
 
 def _count(value: Any) -> str:

@@ -28,6 +28,7 @@ from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
+from evenhand.runs.fit import model_folder
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
@@ -117,11 +118,7 @@ def _located(model: Path | str) -> tuple[Path | str, Record | None]:
     record = Record.load(path)
     if not record.is_done:
         raise UserError(f"The run in '{model}' has no model to evaluate: its status is '{record.status}'.")
-    if not (Path(model) / "model").is_dir():
-        raise UserError(
-            f"The run in '{model}' has no folder 'model': a study keeps models with keep_models: true only."
-        )
-    return Path(model) / "model", record
+    return model_folder(Path(model)), record
 
 
 def _data_of_run(

@@ -5,6 +5,7 @@ Legend: N training samples.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.evaluation.progress import Progress
+from evenhand.files import LOCK, alone_in, check_place
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.models.inference import Device, ready, torch_device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
+from evenhand.runs.finish import finish, is_done
 from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.record import Record
 from evenhand.runs.shared_stages import SharedStages
@@ -142,12 +145,13 @@ def carry_out(
     with untouched_surroundings(), team.own_folder() as own:
         told = progress if rank == 0 else None
         run = StoredRun(configuration, prepared.task, source, own, device, told, shared, team)
-        if not run.is_done:
-            if not source.starts_random:
-                source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
-            _check_space(own, run)
-            _make_folder(own)
-        run.finish()
+        if is_done(run):
+            return
+        if not source.starts_random:
+            source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
+        _check_space(own, run)
+        with alone_in(own):
+            finish(run)
 
 
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
@@ -157,12 +161,26 @@ def _result(folder: Path, device: torch.device, configuration: Configuration) ->
     if configuration.has_unknown_files(record):
         record["notes"] = [*record.get("notes", []), FILES_UNKNOWN]
     return Result(
-        model=ready(load_model(folder / "model"), device),
+        model=ready(load_model(model_folder(folder)), device),
         metrics=record["metrics"],
         scores=np.load(scores) if scores.exists() else None,
         record=record,
         folder=folder,
     )
+
+
+def model_folder(run: Path) -> Path:
+    """Where a finished run's model lies.
+
+    Raises:
+        UserError: If the model is gone.
+    """
+    if not (run / "model").is_dir():
+        raise UserError(
+            f"The run in '{run}' has no folder 'model' (a study keeps models with keep_models: true only): delete "
+            "the run's folder and repeat the run."
+        )
+    return run / "model"
 
 
 def default_folder(configuration: Configuration) -> Path:
@@ -178,14 +196,15 @@ def default_folder(configuration: Configuration) -> Path:
 
 def _check_folder(folder: Path, configuration: Configuration) -> None:
     """The folder is free, or holds this very run."""
-    if not folder.exists():
+    if not os.access(folder, os.F_OK):
+        check_place(folder / "record.json")
         return
     if not folder.is_dir():
         raise UserError(f"The output folder '{folder}' is a file.")
     path = folder / "record.json"
     if not path.exists():
         # what a run that was killed before its first record leaves
-        if {entry.name for entry in folder.iterdir()} - {".writable", ".record.json.partial"}:
+        if any(entry.name not in (LOCK, ".writable") and entry.suffix != ".partial" for entry in folder.iterdir()):
             raise UserError(f"The output folder '{folder}' is not empty and holds no run: choose another one.")
         return
     try:
@@ -228,13 +247,3 @@ def _check_space(folder: Path, run: StoredRun) -> None:
         raise UserError(
             f"The run needs {needed / 1e6:.0f} MB in '{folder}', but only {free / 1e6:.0f} MB are free there."
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"The output folder '{folder}' can't be written to ({error.strerror}).") from error

@@ -7,6 +7,7 @@ in their part, so that git merges what two machines have added. A part is replac
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from filelock import FileLock
-
-from evenhand.runs.record import Record, read_object, write_text
+from evenhand.files import LOCK, found_below, if_there, locked, write_text
+from evenhand.runs.record import Record, read_object
 from evenhand.runs.schema import Raw
 from evenhand.validation import UserError
 
@@ -47,14 +47,16 @@ def runs_below(folder: Path) -> list[Record]:
     Raises:
         UserError: If one can't be read.
     """
-    records = [path for path in folder.rglob("record.json") if path.is_file()]
-    lines = [run for path in folder.rglob("runs.jsonl") for run in _in_lines(path.parent)]
-    return _best([*map(Record.load, records), *lines])
+    records = [run for path in found_below(folder, "record.json") for run in _in_folder(path)]
+    lines = [run for path in found_below(folder, "runs.jsonl") for run in _in_lines(path.parent)]
+    return _best([*records, *lines])
 
 
 def runs_of_study(folder: Path) -> list[Record]:
     """The runs of one study, as `runs_below` finds them; what lies deeper is not looked at."""
-    return _best([*map(Record.load, folder.glob("*/record.json")), *_in_lines(folder)])
+    _, folders, _ = next(os.walk(folder), ("", [], []))
+    records = [run for name in folders for run in _in_folder(folder / name / "record.json")]
+    return _best([*records, *_in_lines(folder)])
 
 
 def add_lines(folder: Path, runs: Iterable[Raw], samples: Mapping[str, Raw], without: Collection[str] = ()) -> None:
@@ -66,7 +68,7 @@ def add_lines(folder: Path, runs: Iterable[Raw], samples: Mapping[str, Raw], wit
         samples: Samples by the hash of their run.
         without: Hashes of runs whose lines go.
     """
-    with FileLock(folder / ".lock"):
+    with locked(folder / LOCK):
         # first: a run that is there has its samples, whenever the process is killed
         shown = [_line(raw | {"configuration": name}) for name, raw in samples.items() if raw.get("samples")]
         _write(folder, "samples", shown, without)
@@ -84,7 +86,7 @@ def convert(folder: Path) -> None:
     old = [p for p in sorted(folder.glob("*/record.json")) if {entry.name for entry in p.parent.iterdir()} <= {*names}]
     if not old:
         return
-    found = [Record.load(path) for path in old]
+    found = [run for path in old for run in _in_folder(path)]
     for run in found:
         if run.configuration != run.path.parent.name:
             raise UserError(f"The file '{run.path}' is the record of another run: delete it.")
@@ -103,6 +105,12 @@ def _best(found: Iterable[Record]) -> list[Record]:
         # of a run that was found twice the done one, and among equals the first
         runs[run.path] = min(runs.get(run.path, run), run, key=lambda one: not one.is_done)
     return [runs[path] for path in sorted(runs)]
+
+
+def _in_folder(path: Path) -> list[Record]:
+    """The run whose record this is; none if the record is gone."""
+    record = if_there(Record.load, path)
+    return [] if record is None else [record]
 
 
 def _in_lines(folder: Path) -> list[Record]:
@@ -124,9 +132,13 @@ def _parts(folder: Path, kind: Kind) -> dict[Path, list[_Line]]:
         UserError: If a line isn't whole.
     """
     parts: dict[Path, list[_Line]] = {}
-    for path in [*folder.glob(f"{kind}.jsonl"), *sorted(folder.glob(f"{kind}-*.jsonl"))]:
+    _, _, names = next(os.walk(folder), ("", [], []))
+    found = [name for name in names if re.fullmatch(rf"{kind}(-.*)?\.jsonl", name)]
+    for path in (folder / name for name in sorted(found, key=lambda name: (len(name) > len(f"{kind}.jsonl"), name))):
         try:
             texts = path.read_text(encoding="utf-8").split("\n")  # splitlines would part a text at U+2028
+        except FileNotFoundError:
+            continue  # another process removed it
         except (OSError, ValueError) as error:
             raise UserError(f"{path} can't be read ({error}).") from error
         parts[path] = [_parsed(text, f"{path}, line {i}") for i, text in enumerate(texts, 1) if text.strip()]

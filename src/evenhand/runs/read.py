@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BeforeValidator, Field
 
+from evenhand.files import found_below, if_there
 from evenhand.runs.ledger import runs_below
 from evenhand.runs.record import FilesTold, Method, Model, Named, Record, read_object
 from evenhand.runs.schema import Raw, Stored, Text, checked
@@ -29,7 +30,7 @@ def find_records(folder: Path) -> list[Record]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; name one that holds finished runs.")
     runs = runs_below(folder)
-    if not runs and next(folder.rglob("study.json"), None) is None:
+    if not runs and not found_below(folder, "study.json"):
         raise UserError(f"{folder} holds no record.json; run 'evenhand train' or 'evenhand demo' first.")
     return runs
 
@@ -74,7 +75,9 @@ def read_samples(run: Record) -> list[Sample]:
         UserError: If they can't be read, or a field is missing or wrong.
     """
     path = run.path.with_name("samples.json")
-    raw, source = (read_object(path), str(path)) if run.samples is None else run.samples
+    raw, source = (if_there(read_object, path), str(path)) if run.samples is None else run.samples
+    if raw is None:
+        return []
     return [
         sample if sample.png is None or _is_png(sample.png) else sample.model_copy(update={"png": None, "broken": True})
         for sample in checked(_Samples, raw, source).samples
@@ -174,7 +177,8 @@ def find_plans(folder: Path) -> Plans:
     baselines: set[str] = set()
     runs: dict[str, Record] = {}
     former: dict[str, Record] = {}
-    plans = {path: read_object(path) for path in sorted(folder.rglob("study.json"))}
+    found = {path: if_there(read_object, path) for path in found_below(folder, "study.json")}
+    plans = {path: raw for path, raw in found.items() if raw is not None}
     titles = []
     for path, raw in plans.items():
         plan = checked(StudyPlan, raw, str(path))

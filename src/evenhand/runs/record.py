@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +22,7 @@ import torch
 from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr
 from pydantic_core import PydanticCustomError
 
+from evenhand.files import write_text
 from evenhand.runs.schema import Raw, Shown, ShownEntries, ShownItems, Stored, Text, checked, shown, wrong
 from evenhand.runs.worst_groups import Groups, record_groups, weakest
 from evenhand.validation import UserError
@@ -39,20 +39,6 @@ _PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "numpy",
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; a reader sees the old file or the new one, whatever happens."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: a reader sees the old file or the new one, whatever happens."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,14 +61,6 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(f"{path} must hold a JSON object; delete it or repeat its run.")
     return raw
-
-
-def fresh_folder(path: Path) -> Path:
-    """An empty folder at `path`; what a killed run left there is removed."""
-    if path.exists():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
-    return path
 
 
 def now() -> str:

@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import nn
 
+from evenhand.files import locked, whole_folder
 from evenhand.runs.configuration import Configuration
+from evenhand.runs.record import read_json, write_json
+from evenhand.runs.seals import REPORT, SEAL, seal
+from evenhand.validation import UserError
 
 
 class SharedStages:
@@ -32,12 +33,9 @@ class SharedStages:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
+    def lock(self, key: str) -> AbstractContextManager[None]:
         """Only one process at a time works on a key; the others wait."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".{key}.lock"):
-            yield
+        return locked(self.folder / f".{key}.lock")
 
     def fetch(self, key: str, into: Path, name: str) -> bool:
         """Fill the empty folder `into` with the finished stage, marked as reused; False if there is none.
@@ -48,9 +46,10 @@ class SharedStages:
         if not stage.exists():
             return False
         shutil.copytree(stage, into, copy_function=_link, dirs_exist_ok=True)
-        report = json.loads((stage / "stage.json").read_text(encoding="utf-8"))
-        (into / "stage.json").unlink()  # a link: the shared one must stay as it is
-        (into / "stage.json").write_text(json.dumps(report | {"name": name, "reused": True}), encoding="utf-8")
+        for path in (into / REPORT, into / SEAL):
+            path.unlink(missing_ok=True)  # a link: the shared one must stay as it is
+        write_json(into / REPORT, read_json(stage / REPORT) | {"name": name, "reused": True})
+        seal(into)
         return True
 
     def publish(self, key: str, stage: Path) -> None:
@@ -58,12 +57,10 @@ class SharedStages:
         final = self.folder / key
         if final.exists():
             return
-        partial = self.folder / f".{key}.{uuid.uuid4().hex}"
         try:
-            shutil.copytree(stage, partial, copy_function=_link)
-            partial.rename(final)
-        except OSError:
-            shutil.rmtree(partial, ignore_errors=True)
+            with whole_folder(final) as partial:
+                shutil.copytree(stage, partial, copy_function=_link, dirs_exist_ok=True)
+        except UserError:
             if not final.exists():  # another process was quicker otherwise
                 raise
 

@@ -94,11 +94,7 @@ class Store:
         content = _described(plan, skipped, only)
         checked(StudyPlan, content, "The plan")
         for folder in (self.working, self.results):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / "study.json", content)
-            except OSError as error:
-                raise UserError(f"The folder '{folder}' can't be written to ({error.strerror}).") from error
+            write_json(folder / "study.json", content)
 
     def record(self, run: Configuration) -> Record | None:
         """The record of a run if it is done or failed, here or on the machine that the results came from.
@@ -141,7 +137,6 @@ class Store:
         for name, outcome in outcomes.items():
             path, here = self.working / name / "record.json", self._here(name)
             if here is None or here.status != outcome.record.status:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 if outcome.samples is not None:
                     write_json(path.with_name("samples.json"), outcome.samples)
                 write_json(path, outcome.record.raw)

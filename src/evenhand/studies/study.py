@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 
+from evenhand.files import LOCK, locked
 from evenhand.models.inference import Device, torch_device
 from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
@@ -143,20 +143,14 @@ class Study:
         made = _engine(engine, jobs, address) if self.pending else None
         skipped = [key for key, state in self.states.items() if state == "skipped"]
         self.store.open(self.plan, skipped, self.only)
-        lock = FileLock(self.store.working / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise UserError(f"The study in '{self.store.working}' is running already, in another process.") from error
-        try:
+        busy = f"The study in '{self.store.working}' is running already, in another process."
+        with locked(self.store.working / LOCK, busy):
             first = self.plan.cells[0].first
             first_seed = first.seed, first.data_seed
             self.store.settle(self.plan.cells, first_seed=first_seed)
             if made is not None:
                 self._carry_out(made, self._jobs(device, jobs or 1, elsewhere=engine == "ray"), first_seed, watch)
             self.store.sweep(self.plan.cells, keep_models=self.plan.keep_models)
-        finally:
-            lock.release()
 
     def write_report(self) -> ReportFiles:
         """The page and the tables into the working folder, the tables beside the results too."""

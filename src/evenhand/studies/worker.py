@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from evenhand.evaluation.progress import Progress
+from evenhand.files import locked
 from evenhand.models.inference import Device, torch_device
 from evenhand.runs.configuration import Configuration, files_read
 from evenhand.runs.fit import carry_out
@@ -50,10 +50,8 @@ class Job:
 def perform(job: Job, progress: Progress | None = None) -> Outcome:
     """Carry a run out to its end; whatever goes wrong in it is the run's failure and nobody else's."""
     torch.set_num_threads(job.threads)
-    locks = job.folder.parent / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
     # A process that lost its study (or its cluster) may still be at this run for a moment.
-    with FileLock(locks / job.run.run_hash):
+    with locked(job.folder.parent / ".locks" / job.run.run_hash):
         try:
             _carry_out(job, progress)
         except Exception as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from evenhand.files import settle
 from evenhand.validation import UserError
 
 
@@ -87,7 +88,7 @@ class Team:
     def settle(self, partial: Path, final: Path) -> None:
         """The stage in `partial` is finished: it appears whole in `final`, the first process's for all of them."""
         if self.rank == 0:
-            partial.rename(final)
+            settle(partial, final)
         if self.processes > 1:
             PartialState().wait_for_everyone()
         if self.rank:
