@@ -187,8 +187,11 @@ def spoiled(runs: Path, tmp_path: Path, change: Any) -> Path:
         (lambda record: record | {"format": 0}, "has record format 0 but this version of evenhand reads format 1"),
         (lambda record: json.dumps(record)[:200], "is not valid JSON"),
         (lambda record: [], "must hold a JSON object"),
-        (lambda record: {k: v for k, v in record.items() if k != "task"}, "record.json lacks the key 'task'; delete it or repeat its run."),
-        (lambda record: record | {"seed": "x"}, "record.json must be an integer, but is \"x\"; delete it"),
+        (
+            lambda record: {k: v for k, v in record.items() if k != "task"},
+            "record.json lacks the key 'task'; delete it or repeat its run.",
+        ),
+        (lambda record: record | {"seed": "x"}, 'record.json must be an integer, but is "x"; delete it'),
     ],
 )
 def test_records_that_can_not_be_used(runs: Path, task: Task, tmp_path: Path, change: Any, said: str) -> None:

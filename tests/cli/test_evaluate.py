@@ -138,7 +138,11 @@ def test_models_and_data_that_do_not_fit_are_refused(notes: Path, digits: Path, 
         (notes, tiny_task, r"The model takes texts, but the split 'validation' has no such column"),
         (digits, wrong, r"The model takes images, but the split 'data' has no such column"),
         (digits, "colored-mnits", "Unknown task 'colored-mnits'"),
-        (digits, None, f"The run in '{digits}' is of the task 'noise', whose data its record doesn't hold: give the data"),
+        (
+            digits,
+            None,
+            f"The run in '{digits}' is of the task 'noise', whose data its record doesn't hold: give the data",
+        ),
         (notes / "model", None, "is no run with a task of its own"),
     ):
         with pytest.raises(eh.UserError, match=message):
