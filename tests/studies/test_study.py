@@ -338,7 +338,8 @@ def test_damaged_files_of_a_study(finished: Path, tmp_path: Path) -> None:
     assert refusal(results_dir=results) == f"The file '{record}' is the record of another run: delete it."
     record.write_text(content)
     (results / "study.json").write_text("{}")
-    assert refusal(results_dir=results) == f"The file '{results / 'study.json'}' is no plan of a study: delete it."
+    said = f"{results / 'study.json'} lacks the key 'format'; delete it and start the study again."
+    assert refusal(results_dir=results) == said
 
 
 def test_a_study_that_is_running_is_not_started_twice(finished: Path) -> None:
@@ -351,7 +352,7 @@ def test_a_study_that_is_running_is_not_started_twice(finished: Path) -> None:
 
 def test_a_failure_before_the_first_record_is_a_record_that_reports_read(tmp_path: Path) -> None:
     run = Study.open(write_quick(tmp_path, 1)).pending[0][1]
-    add_lines(tmp_path, [failed_record(run, "the reason")], {})
+    add_lines(tmp_path, [failed_record(run, "the reason").raw], {})
     assert [(record.status, record.error) for record in find_records(tmp_path)] == [("failed", "the reason")]
 
 
@@ -414,7 +415,7 @@ def test_a_run_that_was_done_here_replaces_the_failed_one_of_the_results(finishe
     cell = Study.open(Path("quick.yaml")).plan.cells[0]
     (results / "runs.jsonl").unlink()
     # as a kill leaves it between a run's end and its line
-    add_lines(results, [failed_record(run, "out of memory") for run in cell.runs], {})
+    add_lines(results, [failed_record(run, "out of memory").raw for run in cell.runs], {})
     opened = Study.open(Path("quick.yaml"))
     assert set(opened.states.values()) == {"done"}
     opened.run()

@@ -134,13 +134,13 @@ class StudyPlan(Stored):
     cells: list[PlannedCell]
 
 
-def read_plan(path: Path) -> StudyPlan:
-    """The plan in a file.
+def checked_plan(raw: Raw, source: Path) -> StudyPlan:
+    """A plan from its content.
 
     Raises:
-        UserError: If there is none, or it isn't whole.
+        UserError: If a field is missing or wrong.
     """
-    return checked(StudyPlan, read_object(path), str(path))
+    return checked(StudyPlan, raw, str(source), "delete it and start the study again")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def find_plans(folder: Path) -> Plans:
     plans = {path: raw for path, raw in found.items() if raw is not None}
     titles = []
     for path, raw in plans.items():
-        plan = checked(StudyPlan, raw, str(path))
+        plan = checked_plan(raw, path)
         titles.append(plan.title)
         baselines |= set(plan.baseline)
         for cell, told in zip(plan.cells, raw["cells"], strict=True):

@@ -314,7 +314,7 @@ class Record(Stored):
         for name in ("selection", "label_access", "primary_test", "metrics") if done else ():
             if getattr(made, name) is None:
                 expected = "an object" if name == "metrics" else "a text"
-                raise UserError(wrong(name, source, expected, None))
+                raise wrong(name, source, expected, None)
         for name, measured in ((None, made.metrics), *made.tests.items()):
             if measured is not None:
                 measured._told = raw, name

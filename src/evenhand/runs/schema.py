@@ -69,31 +69,38 @@ _EXPECTED = {
 }
 
 
-def checked(model: type[_M], raw: Any, source: str) -> _M:
+_ADVICE = "delete it or repeat its run"
+
+
+def checked(model: type[_M], raw: Any, source: str, advice: str = _ADVICE) -> _M:
     """A file's content as its schema has it.
 
     Raises:
-        UserError: If a field is missing or wrong; the sentence names `source` and the field.
+        UserError: If a field is missing or wrong; the sentence names `source` and the field, and gives the advice.
     """
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError(_sentence(error.errors(include_url=False)[0], source)) from error
+        raise UserError(f"{_sentence(error.errors(include_url=False)[0], source)}; {advice}.") from error
 
 
 def _sentence(error: ErrorDetails, source: str) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
-        return f"{source} lacks the key '{_plain(key)}'; delete it or repeat its run."
+        return f"{source} lacks the key '{_plain(key)}'"
     expected = _EXPECTED.get(error["type"], error["msg"])
     if error["type"] == "literal_error":
         expected = f"one of {error.get('ctx', {})['expected'].replace(chr(39), '')}"
-    return wrong(key, source, expected, error["input"])
+    return _wrong(key, source, expected, error["input"])
 
 
-def wrong(key: str, source: str, expected: str, value: Any) -> str:
-    """The sentence on a field that holds something else than it must."""
-    return f"'{_plain(key)}' in {source} must be {expected}, but is {shown(value)}; delete it or repeat its run."
+def wrong(key: str, source: str, expected: str, value: Any) -> UserError:
+    """The error on a field that holds something else than it must."""
+    return UserError(f"{_wrong(key, source, expected, value)}; {_ADVICE}.")
+
+
+def _wrong(key: str, source: str, expected: str, value: Any) -> str:
+    return f"'{_plain(key)}' in {source} must be {expected}, but is {shown(value)}"
 
 
 def _plain(name: str) -> str:

@@ -15,9 +15,9 @@ from typing import Literal
 
 from evenhand.runs.configuration import Configuration, without_seeds
 from evenhand.runs.ledger import add_lines, convert, runs_of_study
-from evenhand.runs.read import PlannedCell, StudyPlan, read_plan
+from evenhand.runs.read import PlannedCell, checked_plan
 from evenhand.runs.record import FORMAT, Record, read_object, write_json
-from evenhand.runs.schema import Raw, checked
+from evenhand.runs.schema import Raw
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
 
@@ -64,7 +64,7 @@ class Store:
                 if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
                     raise UserError(f"The folder '{folder}' is not empty and holds no study: choose another one.")
                 continue
-            found = read_plan(path)
+            found = checked_plan(read_object(path), path)
             names = {name for cell in found.cells for name in (cell.cell, cell.former)}
             if found.file != plan.file:
                 raise UserError(
@@ -92,7 +92,7 @@ class Store:
             only: The pattern that leaves them out.
         """
         content = _described(plan, skipped, only)
-        checked(StudyPlan, content, "The plan")
+        checked_plan(content, self.working / "study.json")
         for folder in (self.working, self.results):
             write_json(folder / "study.json", content)
 
