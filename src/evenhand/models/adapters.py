@@ -78,13 +78,14 @@ class Adapters:
         given = {name: value for name, value in plain_fields(self).items() if value is not None}
         return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
 
-    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PreTrainedModel | PeftModel:
+    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str], base: str) -> PreTrainedModel | PeftModel:
         """Freeze the model but its head, and put fresh adapters into it, drawn from torch's random numbers.
 
         Args:
             model: The model; it is changed in place.
             name: What the user calls it.
             heads: Modules that train whole: the classification head.
+            base: What saved adapters call the model, for those who load them with peft alone.
 
         Raises:
             UserError: If the model has no such layers.
@@ -110,8 +111,7 @@ class Adapters:
                     f"The adapters' targets '{self.targets}' are no layers of the model '{name}' that "
                     f"'{self.kind}' can adapt."
                 ) from error
-        # a folder of this machine means nothing elsewhere
-        adapted.peft_config["default"].base_model_name_or_path = Path(name).name if Path(name).exists() else name
+        adapted.peft_config["default"].base_model_name_or_path = base
         return adapted
 
     def _peft_config(self, model_type: str, heads: list[str]) -> Any:
@@ -149,13 +149,19 @@ def adapters_of(given: Adapters | str | None) -> Adapters | None:
     return given
 
 
-def save_adapters(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write what trains: adapters and head as peft does, without its template of a model card; or the head alone."""
+def save_adapters(model: PreTrainedModel | PeftModel, folder: Path, embedding: bool = False) -> None:
+    """Write what trains: adapters and head as peft does, without its template of a model card; or the head alone.
+
+    Args:
+        model: The model.
+        folder: Where to write.
+        embedding: Whether adapters come with the frozen embedding, for one that the base doesn't have.
+    """
     if isinstance(model, PreTrainedModel):
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in _unfrozen(model).items()}, folder / HEAD_FILE)
         return
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+    model.save_pretrained(str(folder), save_embedding_layers=embedding)  # "auto" would ask the hub
     (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,8 +31,8 @@ from evenhand.methods.base import Init, OneStage, nothing_done
 from evenhand.methods.erm import ERM
 from evenhand.methods.pgd import Weighted
 from evenhand.metrics import detection_quality
-from evenhand.models.adapters import merged, save_adapters
-from evenhand.models.inference import logits_and_labels, true_class_probabilities
+from evenhand.models.adapters import merged
+from evenhand.models.inference import logits_and_labels, ready, true_class_probabilities
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import ModelSource
 from evenhand.runs.card import model_card
@@ -44,10 +44,6 @@ from evenhand.sampling import effective_sample_size
 from evenhand.tasks import Task
 from evenhand.training.processes import Team
 from evenhand.training.stage import train_stage
-
-if TYPE_CHECKING:
-    from peft import PeftModel
-from evenhand.models.inference import ready
 
 SELECTION = "last epoch"
 
@@ -87,6 +83,7 @@ class StoredRun:
         self.shared = shared
         self.team = team or Team(0, 1, folder)
         self.preprocess, self.processor = source.preprocessor(configuration.training.max_length)
+        self.source_notes = source.notes()
         self.collate = collator_for(self.preprocess)
         self.rows = {name: model_rows(split, self.preprocess) for name, split in task.splits.items()}
         self.reports: list[dict[str, Any]] = []
@@ -281,7 +278,7 @@ class StoredRun:
         if isinstance(model, PreTrainedModel):
             model.save_pretrained(partial)
         else:
-            save_adapters(cast("PeftModel", model), partial)
+            self.source.save(model, partial)
         self._save_processor(partial)
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
@@ -358,6 +355,7 @@ class StoredRun:
         described["model"]["parameters"] = self.parameters
         method = self.configuration.method
         idle = self.did_nothing if status == "done" and method.name != ERM.name else None
+        done_nothing = [] if idle is None else [f"{nothing_done(method.title, idle)}."]
         return {
             "format": FORMAT,
             "status": status,
@@ -373,7 +371,7 @@ class StoredRun:
             "labels": list(self.task.label_names),
             "loader": "evenhand" if isinstance(self.source.config(), SmallVisionConfig) else "transformers",
             "primary_test": self.task.primary_test,
-            "notes": [*self.task.notes, *([] if idle is None else [f"{nothing_done(method.title, idle)}."])],
+            "notes": [*self.task.notes, *self.source_notes, *done_nothing],
             "did_nothing": idle,
             "data": {name: sizes_and_chance(split) for name, split in self.task.splits.items()},
             "metrics": dict(primary.metrics) if primary else None,
