@@ -78,9 +78,7 @@ def read_pad_token(tokenizer: Any, name: str) -> str | None:
         raise UserError(f"The tokenizer of the model '{name}' has no padding token, so texts can't be batched.")
     tokenizer.pad_token = tokenizer.eos_token
     used = tokenizer.pad_token
-    return (
-        f"The tokenizer of the model '{name}' has no padding token, so texts are padded with its end of text, '{used}'."
-    )
+    return f"The tokenizer of the model '{name}' has no padding token: its end of text, '{used}', is used."
 
 
 def missing_rows(model: PreTrainedModel, tokenizer: Any) -> int:

@@ -19,7 +19,7 @@ from evenhand.evaluation.progress import Progress
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.models.inference import ready
+from evenhand.models.inference import check_separate, ready
 from evenhand.models.saved import load_model
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
@@ -167,7 +167,8 @@ def carry_out(
         run = StoredRun(configuration, task, source, own, device, progress if rank == 0 else None, shared, team)
         if not run.is_done:
             if not source.starts_random:
-                source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
+                # weights that can't be loaded or scored are refused here
+                check_separate(source.pretrained(configuration.seed).eval())
             _check_space(own, run)
             _make_folder(own)
         run.finish()
