@@ -78,6 +78,13 @@ class Adapters:
         given = {name: value for name, value in plain_fields(self).items() if value is not None}
         return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
 
+    def nothing_to_adapt(self, name: str) -> UserError:
+        """What is said of a model that starts from random weights."""
+        head = self.kind == "head"
+        none = f"there is nothing for the adapters '{self.kind}' to adapt"
+        why = "a head alone would learn from noise" if head else none
+        return UserError(f"The model '{name}' starts from random weights, so {why}: train it in full.")
+
     def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str], base: str) -> PreTrainedModel | PeftModel:
         """Freeze the model but its head, and put fresh adapters into it, drawn from torch's random numbers.
 

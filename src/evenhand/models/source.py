@@ -135,12 +135,7 @@ class ModelSource(ABC):
         if self.fresh and self.is_small:
             raise UserError(f"The model '{self.name}' starts from random weights anyway: leave fresh out.")
         if self.adapters is not None and self.starts_random:
-            nothing = (
-                "a head alone would learn from noise"
-                if self.adapters.kind == "head"
-                else f"there is nothing for the adapters '{self.adapters.kind}' to adapt"
-            )
-            raise UserError(f"The model '{self.name}' starts from random weights, so {nothing}: train it in full.")
+            raise self.adapters.nothing_to_adapt(self.name)
 
     def _check_inputs(self, taken: Kind) -> None:
         if self.kind != taken:

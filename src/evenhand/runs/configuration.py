@@ -24,7 +24,7 @@ from evenhand.models.adapters import Adapters
 from evenhand.models.heads import head_of, parameter_count
 from evenhand.models.named import checkpoint_files, model_source
 from evenhand.models.small_transformers import ARCHITECTURES
-from evenhand.models.source import ModelSource
+from evenhand.models.source import RANDOM_START, ModelSource
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
@@ -205,8 +205,10 @@ def shipped_training(task: TaskSource | Task, model: str, adapters: Adapters | N
     """The settings that a model is trained with unless told otherwise.
 
     Raises:
-        UserError: If the task ships none for a small model.
+        UserError: If the task ships none for a small model, or adapters are asked for where there is nothing to adapt.
     """
+    if adapters is not None and (fresh or model in RANDOM_START):
+        raise adapters.nothing_to_adapt(model)
     if isinstance(task, TaskSource):
         shipped = task.training_for(model, adapters is not None)
     elif model in ARCHITECTURES:
