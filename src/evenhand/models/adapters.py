@@ -206,7 +206,8 @@ def merged(model: Any) -> Any:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """What transformers says about a name that peft's own code uses is nothing that a user could mend."""
+    """What transformers and peft say about names and choices of peft's own is nothing that a user could mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # of GPT-2's layers, which it then does right
         yield

@@ -69,6 +69,12 @@ class SmallVision(ModelSource):
     def _config(self) -> PreTrainedConfig:
         self._check_inputs("image")
         channels, height, width = self._shape
+        if self.name not in BACKBONES and not self.fresh:
+            stored = read_config(Path(self.name) / "config.json")
+            found = tuple(stored.get(n) for n in ("num_channels", "image_height", "image_width"))
+            if None not in found and found != self._shape:
+                taken, given = ("×".join(map(str, size)) for size in (found, self._shape))
+                raise UserError(f"The model '{self.name}' takes images of {taken}, but the task's are {given}.")
         config = SmallVisionConfig(
             architecture=self.architecture,
             num_channels=channels,
@@ -98,8 +104,9 @@ class FreshTransformer(ModelSource):
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:
         """An image processor, or a tokenizer of the training texts."""
         if self.name in IMAGE_MODELS:
-            processor = image_processor(self._shape)
-            return partial(processed_images, processor), processor
+            processor, channels = image_processor(self._shape), self._shape[0]
+            fit_processor(processor, channels)
+            return partial(processed_images, processor, channels=channels), processor
         assert self.texts is not None  # the texts of a task that has some
         tokenizer = trained_tokenizer(self.texts())
         return Tokenizing(tokenizer, min(max_length or _NO_LIMIT, tokenizer.model_max_length)), tokenizer

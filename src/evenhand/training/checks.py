@@ -224,15 +224,12 @@ def _check_labels(label_N: NDArray[Any], num_labels: int, which: str) -> None:
         first = label_N[missing[0] if len(missing) else 0]
         raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(first)!r} first{place}.")
     if floats and not np.array_equal(label_N, np.round(label_N)):
-        raise UserError(
-            f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}{place}."
-        )
+        got = f"{label_N.dtype}{place}"
+        raise UserError(f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {got}.")
     counts_N = label_N != IGNORED
     if not counts_N.any():
-        of = which or "training data set"
-        raise UserError(
-            f"All {len(label_N)} labels of the {of} are {IGNORED}: there is nothing to {'measure' if which else 'learn'}."
-        )
+        of, lost = (which, "measure") if which else ("training data set", "learn")
+        raise UserError(f"All {len(label_N)} labels of the {of} are {IGNORED}: there is nothing to {lost}.")
     outside = np.flatnonzero(counts_N & ((label_N < 0) | (label_N >= num_labels)))
     if len(outside):
         raise UserError(
