@@ -44,8 +44,8 @@ class AlwaysTraining(nn.BatchNorm1d):
 
 
 class Rows1d(nn.InstanceNorm1d):
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return super().forward(inputs[0][:, None])[:, 0]
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return super().forward(input[:, None])[:, 0]
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(8, track_running_stats=False), AlwaysTraining(8)])

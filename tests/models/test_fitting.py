@@ -130,7 +130,7 @@ def test_the_end_of_text_pads_where_nothing_else_does_and_it_is_said(tmp_path: P
 
 
 def test_positions_that_count_from_the_padding_token_stay(tmp_path: Path) -> None:
-    model = tf.RobertaForSequenceClassification(tf.RobertaConfig(**SMALL | {"pad_token_id": 1}, num_labels=3))
+    model = tf.RobertaForSequenceClassification(tf.RobertaConfig(**SMALL | {"pad_token_id": 1}, num_labels=3))  # pyright: ignore[reportCallIssue]
     source = texts(saved(tmp_path, model))
     loaded: Any = source.pretrained(0)
     assert loaded.config.pad_token_id == 1
@@ -343,7 +343,7 @@ def test_images_take_the_models_channels(taken: int, given_channels: Any, tmp_pa
         image_size=16,
         patch_size=8,
         num_channels=taken,
-        num_labels=3,
+        num_labels=3,  # pyright: ignore[reportCallIssue]
     )
     saved(tmp_path, tf.ViTForImageClassification(config), tf.ViTImageProcessorPil(size={"height": 16, "width": 16}))
     rng = np.random.default_rng(0)
@@ -378,7 +378,7 @@ def test_small_models_take_gray_images_and_saved_ones_their_own_size(tmp_path: P
     source = model_source("small-vit", "image", CLASSES, (1, 8, 8))
     batch = source.preprocessor()[0]({"pixel_values": np.zeros((2, 1, 8, 8), dtype=np.uint8)})
     assert source.random(0)(**batch).logits.shape == (2, 3)
-    model_source("digits-cnn", "image", CLASSES, (1, 8, 8)).random(0).save_pretrained(tmp_path)
+    model_source("digits-cnn", "image", CLASSES, (1, 8, 8)).random(0).save_pretrained(str(tmp_path))
     with pytest.raises(UserError, match=r"takes images of 1×8×8, but the task's are 3×8×8\."):
         model_source(str(tmp_path), "image", CLASSES, (3, 8, 8)).config()
 

@@ -301,8 +301,9 @@ class Checkpoint(ModelSource):
         with torch.device("meta"):
             table = padded_positions(self._fresh(0))
         # RoBERTa's kind counts from padding_idx + 1 on
-        padded = table is not None and table.num_embeddings == total
-        return total - cast(int, table.padding_idx) - 1 if padded else total
+        if table is not None and table.padding_idx is not None and table.num_embeddings == total:
+            return total - table.padding_idx - 1
+        return total
 
     def _tokenizer(self, required: bool = True) -> Any:
         """The tokenizer beside the checkpoint, which can pad; None if there is none and it isn't `required`."""
