@@ -16,6 +16,13 @@ IGNORED = -100
 """The label of a sample that doesn't count, as in PyTorch and transformers."""
 
 
+def as_classes(labels: Tensor) -> Tensor:
+    """Labels as the numbers of classes: booleans, integers of any size and whole floats; others as they are."""
+    if labels.dtype == torch.long or (labels.is_floating_point() and not bool((labels == labels.round()).all())):
+        return labels
+    return labels if labels.is_complex() else labels.long()
+
+
 def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
     """Cross-entropy of each sample, l_i = −log p_i; shape (B,), computed in at least float32.
 

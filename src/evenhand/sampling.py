@@ -66,7 +66,7 @@ def mixture(score_N: NDArray[np.floating], mix: float, floor: float) -> NDArray[
     if len(score_N) and not np.any(score_N):
         raise UserError(
             "All scores are 0: the biased model is certain of every training sample, so nothing tells them apart; "
-            "train it for fewer epochs."
+            "train it less, by a smaller learning rate or larger batches."
         )
     probability_N = normalized(score_N, "score")
     warn_if_equal(probability_N, "score")

@@ -213,7 +213,7 @@ def test_attached_in_a_loop_is_the_trainer_step() -> None:
     [
         ({"labels": torch.tensor([0, 1, -1, 2])}, r"Labels must lie in 0…2, .* Got -1 for sample 2 of the batch"),
         ({"labels": torch.tensor([0, 1, 3, 2])}, r"Labels must lie in 0…2, .* Got 3 for sample 2"),
-        ({"labels": torch.tensor([0.0, 1.0, 2.0, 2.0])}, "integer labels"),
+        ({"labels": torch.tensor([0.0, 1.0, 2.0, 1.5])}, "integer labels"),
         ({"labels": torch.tensor([0, 1])}, r"shape \(batch, classes\)"),
         ({"logits": torch.zeros(4, 5, 3)}, r"Got \(4, 5, 3\) and \(4,\)"),
         (

@@ -1,6 +1,6 @@
 """From the columns of a batch of rows to the keyword arguments of a model's forward.
 
-Legend: B rows of a batch, T tokens of its longest text.
+Legend: B rows of a batch, T tokens of its longest text, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -32,13 +32,37 @@ def pixels(size: tuple[int, int], rows: dict[str, Any]) -> dict[str, Tensor]:
     return {"pixel_values": torch.from_numpy(rows["pixel_values"])}
 
 
-def processed_images(processor: Any, rows: dict[str, Any]) -> dict[str, Tensor]:
-    """Images as a checkpoint's image processor prepares them."""
+def processed_images(processor: Any, rows: dict[str, Any], channels: int = 3) -> dict[str, Tensor]:
+    """Images as a checkpoint's image processor prepares them, with the number of channels that the checkpoint takes."""
     if "image" in rows:
-        return dict(processor([decoded(picture) for picture in rows["image"]], return_tensors="pt"))
-    # processors take channels last: (B, C, H, W) → B × (H, W, C)
-    images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
+        pictures = [decoded(picture) for picture in rows["image"]]
+        if channels == 3:
+            return dict(processor(pictures, return_tensors="pt"))
+        images = [np.asarray(picture) for picture in pictures]
+    else:  # processors take channels last: (B, C, H, W) → B × (H, W, C)
+        images = list(rows["pixel_values"].transpose(0, 2, 3, 1))
+    images = [with_channels(image_HWC, channels) for image_HWC in images]
     return dict(processor(images, return_tensors="pt", input_data_format="channels_last"))
+
+
+def with_channels(image_HWC: NDArray[Any], channels: int) -> NDArray[Any]:
+    """An image of 1 (gray), 3 (RGB) or 4 (RGB and opacity) channels with another of these numbers.
+
+    Gray becomes three equal channels and colour its luminance (ITU-R 601); opacity is full where there was none, and
+    left out where it isn't taken.
+    """
+    found = image_HWC.shape[-1]
+    if found == channels:
+        return image_HWC
+    colour_HWC = np.repeat(image_HWC, 3, axis=-1) if found == 1 else image_HWC[..., :3]
+    if channels == 1:
+        gray_HW1 = colour_HWC.astype(np.float64) @ np.array([[0.299], [0.587], [0.114]])
+        whole = np.issubdtype(image_HWC.dtype, np.integer)
+        return (gray_HW1.round() if whole else gray_HW1).astype(image_HWC.dtype)
+    if channels == 3:
+        return colour_HWC
+    full = np.iinfo(image_HWC.dtype).max if np.issubdtype(image_HWC.dtype, np.integer) else 1
+    return np.concatenate([colour_HWC, np.full_like(colour_HWC[..., :1], full)], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch.utils.data import Dataset as TorchDataset
 from evenhand.data.cached_tables import is_whole
 from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.inputs import Preprocess, Tokenizing
-from evenhand.losses import IGNORED
+from evenhand.losses import IGNORED, as_classes
 from evenhand.validation import UserError
 
 Collator = Callable[[Any], dict[str, Any]]
@@ -316,7 +316,7 @@ class IndexKeeping:
 
 
 class LabelChecking:
-    """A collator around another one, after which a label that is no class is an error that names it.
+    """A collator around another one, after which labels are integers; one that is no class is an error that names it.
 
     On the device the loss would only fail there. Here the labels are on the CPU. −100 is the label of a sample that
     doesn't count.
@@ -324,27 +324,33 @@ class LabelChecking:
     Args:
         collator: Any collator of transformers or of the user.
         num_labels: C; None if the model doesn't say.
+        kind: What the batches are for: training or evaluation.
     """
 
-    def __init__(self, collator: Collator, num_labels: int | None) -> None:
+    def __init__(self, collator: Collator, num_labels: int | None, kind: str = "training") -> None:
         self.collator = collator
         self.num_labels = num_labels
+        self.kind = kind
 
     def __call__(self, features: Any) -> dict[str, Any]:
         """Collate, and look at the labels."""
         batch = self.collator(features)
         label_B = batch.get("labels")
-        if isinstance(label_B, torch.Tensor) and label_B.is_floating_point():
+        where = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} batch"
+        if not isinstance(label_B, torch.Tensor):
+            return batch
+        batch["labels"] = label_B = as_classes(label_B)
+        if label_B.is_floating_point():
             raise UserError(
                 "evenhand trains single-label classifiers, whose labels are integers, one a sample; regression and "
-                f"multi-label data are refused. Got {label_B.dtype} in a training batch."
+                f"multi-label data are refused. Got {label_B.dtype} in {where}."
             )
-        if self.num_labels is None or not isinstance(label_B, torch.Tensor) or label_B.ndim != 1:
+        if self.num_labels is None or label_B.ndim != 1:
             return batch
         outside = torch.nonzero(((label_B < 0) & (label_B != IGNORED)) | (label_B >= self.num_labels)).flatten()
         if len(outside):
             raise UserError(
                 f"Labels must lie in 0…{self.num_labels - 1} for this model, or be {IGNORED} for a sample that doesn't "
-                f"count. Got {label_B[outside[0]].item()} in a training batch."
+                f"count. Got {label_B[outside[0]].item()} in {where}."
             )
         return batch

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
 from evenhand.data.rows import Collator, Rows, arrow_table
-from evenhand.losses import IGNORED
+from evenhand.losses import IGNORED, as_classes
 from evenhand.models.inference import Call, logits_of
 from evenhand.validation import UserError
 
@@ -103,12 +103,13 @@ def batches(
         label_B = inputs.pop("labels", None)
         if label_B is None:
             raise UserError("The dataset's batches have no 'labels', so there is no loss to differentiate.")
+        label_B = as_classes(label_B)
         if label_B.shape != (len(rows),) or label_B.is_floating_point():
             raise UserError(
                 f"The labels must be one class a sample. Got shape {tuple(label_B.shape)} and {label_B.dtype} "
                 f"for {len(rows)} samples."
             )
-        yield Batch(inputs, label_B.long(), rows, call)
+        yield Batch(inputs, label_B, rows, call)
 
 
 def _placed(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -25,7 +25,7 @@ from evenhand.gradients.norm_batches import Batch, batches, scoring_order
 from evenhand.gradients.norm_pass import NormPass, requiring_gradients
 from evenhand.gradients.parameters import Source, selected_parameters
 from evenhand.models.heads import head_of
-from evenhand.models.inference import eval_mode, is_out_of_memory
+from evenhand.models.inference import check_separate, eval_mode, is_out_of_memory
 from evenhand.validation import Range, UserError, check_integer, check_value
 
 Norm = Literal["l1", "l2", "linf", "l2sq"] | Annotated[float, Range(0, low_open=True)]
@@ -73,7 +73,8 @@ def gradient_norms(
         The norms in the dataset's order, shape (N,), float64.
 
     Raises:
-        UserError: If an argument is wrong, the dataset is empty, a label no class, or logits missing or not finite.
+        UserError: If an argument is wrong, the dataset is empty, a label no class, logits missing or not finite, or
+            samples of a batch depend on each other (BatchNorm without running statistics).
     """
     check_value("gradient_norms", "source", source, Source)
     check_value("gradient_norms", "norm", norm, Norm)
@@ -113,6 +114,7 @@ def _scorer(model: nn.Module, source: Source | Sequence[str], power: float) -> I
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(eval_mode(model))
+        check_separate(model)
         stack.enter_context(requiring_gradients(model.parameters(), False))
         stack.enter_context(general.attached())
         # the fused attention layers of PyTorch's inference skip the modules that hold the parameters

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evenhand.gradients import WeightedGradients
-from evenhand.losses import IGNORED, counted, cross_entropy, true_class_probability
+from evenhand.losses import IGNORED, as_classes, counted, cross_entropy, true_class_probability
 from evenhand.methods.rule import HasRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
@@ -94,7 +94,8 @@ class Attached:
 
         Args:
             logits: Output of the model for this batch, shape (B, C).
-            labels: True classes, shape (B,), or −100 for a sample that doesn't count.
+            labels: True classes (integers, booleans or whole floats), shape (B,), or −100 for a sample that doesn't
+                count.
             combine: False on all but the last micro-batch of an optimizer step.
             bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,).
             index: For `signal="ema"`: which sample of the data set each is, shape (B,).
@@ -109,6 +110,7 @@ class Attached:
         """
         if not self._attached:
             raise UserError("This method was detached from its model: attach it again.")
+        labels = as_classes(labels) if isinstance(labels, Tensor) else labels
         self._check_batch(logits, labels)
         signal_B = self._checked_signal(bias_probs, labels)
         index_B = self._checked_index(index, labels)

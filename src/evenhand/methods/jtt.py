@@ -10,7 +10,7 @@ from torch import nn
 
 from evenhand.methods.base import Method, Run
 from evenhand.methods.erm import ERM
-from evenhand.validation import Range, UserError
+from evenhand.validation import Range, UserError, count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,9 @@ class JTT(Method):
         identifying = run.train("identification", ERM(), epochs=self.identification_epochs)
         wrong_N = run.errors(identifying)
         if not wrong_N.any():
+            fewer = "fewer identification_epochs, " if self.identification_epochs > 1 else ""
             raise UserError(
-                f"JTT's error set is empty: after {self.identification_epochs} epochs every training sample is "
-                "classified correctly, so take fewer identification_epochs."
+                f"JTT's error set is empty: after {count(self.identification_epochs, 'epoch')} every training sample "
+                f"is classified correctly, so take {fewer}a smaller learning rate, larger batches or another method."
             )
         return run.train("debiased", ERM(), sampling=np.where(wrong_N, self.upweight, 1.0))

@@ -17,7 +17,7 @@ from evenhand.losses import IGNORED, counted, cross_entropy
 from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
 from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
 from evenhand.models.heads import head_of
-from evenhand.models.inference import evaluating
+from evenhand.models.inference import check_separate, evaluating
 from evenhand.validation import UserError
 
 
@@ -75,6 +75,7 @@ class _JointObjective(Objective):
         model = self.companion.model
         head = head_of(model)[1]
         with evaluating(model), watching(head) as calls:
+            check_separate(model)
             logits_BC = batch.logits(model)
             features_BF = head_input(calls, logits_BC)
         if not bool(torch.isfinite(logits_BC).all()):

@@ -78,13 +78,21 @@ class Adapters:
         given = {name: value for name, value in plain_fields(self).items() if value is not None}
         return {"peft": given.pop("kind"), **{f"peft_{name}": value for name, value in given.items()}}
 
-    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str]) -> PreTrainedModel | PeftModel:
+    def nothing_to_adapt(self, name: str) -> UserError:
+        """What is said of a model that starts from random weights."""
+        head = self.kind == "head"
+        none = f"there is nothing for the adapters '{self.kind}' to adapt"
+        why = "a head alone would learn from noise" if head else none
+        return UserError(f"The model '{name}' starts from random weights, so {why}: train it in full.")
+
+    def attach(self, model: PreTrainedModel, name: str, heads: Sequence[str], base: str) -> PreTrainedModel | PeftModel:
         """Freeze the model but its head, and put fresh adapters into it, drawn from torch's random numbers.
 
         Args:
             model: The model; it is changed in place.
             name: What the user calls it.
             heads: Modules that train whole: the classification head.
+            base: What saved adapters call the model, for those who load them with peft alone.
 
         Raises:
             UserError: If the model has no such layers.
@@ -110,8 +118,7 @@ class Adapters:
                     f"The adapters' targets '{self.targets}' are no layers of the model '{name}' that "
                     f"'{self.kind}' can adapt."
                 ) from error
-        # a folder of this machine means nothing elsewhere
-        adapted.peft_config["default"].base_model_name_or_path = Path(name).name if Path(name).exists() else name
+        adapted.peft_config["default"].base_model_name_or_path = base
         return adapted
 
     def _peft_config(self, model_type: str, heads: list[str]) -> Any:
@@ -149,13 +156,19 @@ def adapters_of(given: Adapters | str | None) -> Adapters | None:
     return given
 
 
-def save_adapters(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write what trains: adapters and head as peft does, without its template of a model card; or the head alone."""
+def save_adapters(model: PreTrainedModel | PeftModel, folder: Path, embedding: bool = False) -> None:
+    """Write what trains: adapters and head as peft does, without its template of a model card; or the head alone.
+
+    Args:
+        model: The model.
+        folder: Where to write.
+        embedding: Whether adapters come with the frozen embedding, for one that the base doesn't have.
+    """
     if isinstance(model, PreTrainedModel):
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.contiguous() for name, tensor in _unfrozen(model).items()}, folder / HEAD_FILE)
         return
-    model.save_pretrained(str(folder), save_embedding_layers=False)  # "auto" would ask the hub
+    model.save_pretrained(str(folder), save_embedding_layers=embedding)  # "auto" would ask the hub
     (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -193,7 +206,8 @@ def merged(model: Any) -> Any:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """What transformers says about a name that peft's own code uses is nothing that a user could mend."""
+    """What transformers and peft say about names and choices of peft's own is nothing that a user could mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # of GPT-2's layers, which it then does right
         yield

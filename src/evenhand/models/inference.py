@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 from transformers import default_data_collator
 
@@ -34,6 +35,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def check_separate(model: nn.Module) -> None:
+    """Raise `UserError` for a model that in eval mode, as it is now, normalises by the statistics of the batch."""
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            raise UserError(
+                f"The model's layer '{name}' ({type(module).__name__}) normalises by the batch in eval mode too, so "
+                "what it says of a sample depends on the others beside it: use track_running_stats=True, or a layer "
+                "such as GroupNorm."
+            )
 
 
 @contextmanager
@@ -67,13 +79,18 @@ def logits_and_labels(
     batch_size: int = 512,
     collate_fn: Collator | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits of shape (N, C) and labels of shape (N,) of a dataset, in its order, in eval mode."""
+    """Logits of shape (N, C) and labels of shape (N,) of a dataset, in its order, in eval mode.
+
+    Raises:
+        UserError: If samples of a batch depend on each other.
+    """
     device = next(model.parameters()).device
     logits, labels = [], []
     # texts of like length together, longest first, so that little is padded
     order = np.argsort(-dataset.lengths, kind="stable") if isinstance(dataset, TokenRows) else None
     call = Call()
     with evaluating(model):
+        check_separate(model)
         for batch in batches_on_device(dataset, batch_size, device, collate_fn, order):
             label_B = batch.pop("labels")
             logits.append(logits_of(call(model, batch, label_B), label_B).float().cpu())

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -23,7 +24,7 @@ UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 
 
 def load_model(folder: Path | str) -> PreTrainedModel:
-    """Load a trained model: one of our small ones, or an image or sequence classifier of transformers.
+    """Load a trained model: one of our small ones, or an image or sequence classifier of transformers, in float32.
 
     Args:
         folder: The model's folder, or its name on the hub.
@@ -34,10 +35,10 @@ def load_model(folder: Path | str) -> PreTrainedModel:
     config = _classifier_config(folder)
     try:
         if config.get("model_type") == SmallVisionConfig.model_type:
-            return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder))
+            return cast(PreTrainedModel, SmallVisionModel.from_pretrained(folder, dtype=torch.float32))
         for auto_class in (AutoModelForSequenceClassification, AutoModelForImageClassification):
             if any(n.endswith(auto_class.__name__[len("AutoModel") :]) for n in config.get("architectures") or []):
-                return auto_class.from_pretrained(folder)
+                return auto_class.from_pretrained(folder, dtype=torch.float32)
     except UNREADABLE as error:
         raise UserError(f"The model in '{folder}' could not be loaded ({first_line(error)}).") from error
     raise UserError(f"The model in '{folder}' is no image or sequence classifier ({config.get('architectures')}).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,11 @@ class ModelSource(ABC):
         return self.name
 
     @property
+    def _hub_name(self) -> str:
+        """What others know it by; of a folder, which means nothing on another machine, its own name."""
+        return Path(self.name).name if Path(self.name).exists() else self.name
+
+    @property
     def maker(self) -> Any:
         """The class that makes the model, or loads it."""
         return AutoModelForImageClassification if self.kind == "image" else AutoModelForSequenceClassification
@@ -130,12 +135,7 @@ class ModelSource(ABC):
         if self.fresh and self.is_small:
             raise UserError(f"The model '{self.name}' starts from random weights anyway: leave fresh out.")
         if self.adapters is not None and self.starts_random:
-            nothing = (
-                "a head alone would learn from noise"
-                if self.adapters.kind == "head"
-                else f"there is nothing for the adapters '{self.adapters.kind}' to adapt"
-            )
-            raise UserError(f"The model '{self.name}' starts from random weights, so {nothing}: train it in full.")
+            raise self.adapters.nothing_to_adapt(self.name)
 
     def _check_inputs(self, taken: Kind) -> None:
         if self.kind != taken:
@@ -167,7 +167,7 @@ class ModelSource(ABC):
         if self.adapters is None:
             cast(PreTrainedModel, model).save_pretrained(folder)
         else:
-            save_adapters(cast(PreTrainedModel, model), folder)
+            save_adapters(cast(PreTrainedModel, model), folder, self._adds_tokens)
 
     def skeleton(self, adapted: bool = True) -> nn.Module:
         """The model without memory for its weights; as its checkpoint is if not `adapted`."""
@@ -183,15 +183,21 @@ class ModelSource(ABC):
         if self.starts_random:
             return self._fresh(seed)
         config = self.config()
-        try:
-            with seeded(seed), _without_loading_report():
-                # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
+        with seeded(seed), _without_loading_report():
+            # A checkpoint's head may have another number of classes: it is drawn anew, which is what one wants.
+            try:
                 model, report = self.maker.from_pretrained(
-                    self._location, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+                    self._location,
+                    config=config,
+                    dtype=torch.float32,  # half precision rounds small steps to nothing
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
                 )
-        except UNREADABLE as error:
-            raise UserError(f"The weights of '{self.name}' could not be loaded ({first_line(error)}).") from error
-        lacking = sorted(n for n in report["missing_keys"] if n.split(".")[0] not in head_modules(model))
+            except UNREADABLE as error:
+                raise UserError(f"The weights of '{self.name}' could not be loaded ({first_line(error)}).") from error
+            new = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+            self._fit(model, new)
+        lacking = sorted(n for n in new if n.split(".")[0] not in head_modules(model))
         if lacking:
             logger.warning(
                 "The checkpoint '%s' lacks %d tensors of the backbone, such as %s, which start from random values.",
@@ -206,7 +212,27 @@ class ModelSource(ABC):
             return self._made(self.config())
 
     def _made(self, config: Any) -> PreTrainedModel:
-        return self.maker.from_config(config)
+        return self.maker.from_config(config, dtype=torch.float32)
+
+    def _fit(self, model: PreTrainedModel, new: Collection[str]) -> None:  # noqa: B027
+        """Bring a loaded checkpoint in line with the run.
+
+        Args:
+            model: The model; it is changed in place.
+            new: Names of the tensors that the checkpoint lacks, which were drawn.
+        """
+
+    @property
+    def _adds_tokens(self) -> bool:
+        """Whether the embedding has rows that the checkpoint lacks."""
+        return False
+
+    def fit(self, model: PreTrainedModel) -> None:  # noqa: B027
+        """Bring a model of this source that was loaded as it lies there in line with its tokenizer."""
+
+    def notes(self) -> list[str]:
+        """What of the checkpoint was brought in line with the task, a sentence each."""
+        return []
 
     def _adapted(self, model: PreTrainedModel, seed: int) -> PreTrainedModel | PeftModel:
         """The model itself, or with adapters its head on the checkpoint's frozen backbone."""
@@ -219,7 +245,7 @@ class ModelSource(ABC):
             return self._with_adapters(self.adapters, adapted)
 
     def _with_adapters(self, adapters: Adapters, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
-        return adapters.attach(model, self.name, head_modules(model))
+        return adapters.attach(model, self.name, head_modules(model), self._hub_name)
 
     @abstractmethod
     def preprocessor(self, max_length: int | None = None) -> tuple[Preprocess, Any]:

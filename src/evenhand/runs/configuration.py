@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from torch import nn
 
 from evenhand.data.rows import arrow_table
 from evenhand.files import Files, read_files
+from evenhand.gradients.parameters import PARTS, matching_parameters, parameters_in_scope
 from evenhand.methods.base import Method
 from evenhand.models.adapters import Adapters
 from evenhand.models.heads import head_of, parameter_count
 from evenhand.models.named import checkpoint_files, model_source
 from evenhand.models.small_transformers import ARCHITECTURES
-from evenhand.models.source import ModelSource
+from evenhand.models.source import RANDOM_START, ModelSource
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
@@ -203,8 +205,10 @@ def shipped_training(task: TaskSource | Task, model: str, adapters: Adapters | N
     """The settings that a model is trained with unless told otherwise.
 
     Raises:
-        UserError: If the task ships none for a small model.
+        UserError: If the task ships none for a small model, or adapters are asked for where there is nothing to adapt.
     """
+    if adapters is not None and (fresh or model in RANDOM_START):
+        raise adapters.nothing_to_adapt(model)
     if isinstance(task, TaskSource):
         shipped = task.training_for(model, adapters is not None)
     elif model in ARCHITECTURES:
@@ -219,11 +223,20 @@ def shipped_training(task: TaskSource | Task, model: str, adapters: Adapters | N
 
 
 def check_parts(method: Method, source: ModelSource) -> None:
-    """Raise `UserError` where a method asks for parameters that have no gradient when the head alone trains."""
-    if source.adapters is None or source.adapters.kind != "head":
+    """Raise `UserError` where a method or the adapters name parts of a model that it doesn't have, or don't train."""
+    scope, part = getattr(method, "scope", "all"), getattr(method, "source", "head")
+    if source.adapters is None and scope == "all" and part in PARTS:
         return
-    scope, part = getattr(method, "scope", None), getattr(method, "source", None)
-    model = source.skeleton()
+    model = source.skeleton()  # refuses targets that are no layers
+    if source.adapters is not None and source.adapters.kind == "head":
+        _check_parts_of_head(method, model, scope, part)
+    parameters_in_scope(model, scope)
+    if part not in PARTS:
+        matching_parameters(model, [part], "source")
+
+
+def _check_parts_of_head(method: Method, model: nn.Module, scope: str, part: str) -> None:
+    """Raise `UserError` where a method asks for parameters that have no gradient when the head alone trains."""
     # a head of several layers has some beside the last one
     lacking = part == "extractor" and parameter_count(model) == parameter_count(head_of(model)[1])
     if scope == "adapters" or lacking:

@@ -6,6 +6,7 @@ Legend: N samples of a split, C classes.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from evenhand.data.inputs import Preprocess
 from evenhand.data.rows import collator_for, model_rows
 from evenhand.evaluation.measured import SplitResult, measured
 from evenhand.metrics import GroupShare, Members
+from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
 from evenhand.models.named import model_source
 from evenhand.models.saved import load_model
@@ -34,6 +36,8 @@ from evenhand.runs.recorded import recorded_task, recorded_training, usable
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, named, unknown_name
+
+logger = logging.getLogger(__name__)
 
 Data = str | TaskSource | Task | datasets.Dataset | Mapping[str, datasets.Dataset]
 
@@ -98,7 +102,7 @@ def evaluate(
     recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
-        splits, task = _splits(given, recorded if data_seed is None else data_seed, _named_classes(loaded))
+        splits, task = _splits(given, recorded if data_seed is None else data_seed, class_names(loaded.config))
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         return {
@@ -205,18 +209,15 @@ def _preprocess(
             taken, given = ("×".join(map(str, size)) for size in (shape, found))
             raise UserError(f"The model takes images of {taken}, but those of the split '{name}' are {given}.")
     source = model_source(folder, kind, _classes(model), shape)
+    source.fit(model)
+    for note in source.notes():
+        logger.warning(note)
     return source.preprocessor(None if record is None else recorded_training(record).max_length)[0]
 
 
 def _classes(model: PreTrainedModel) -> tuple[str, ...]:
     names: dict[Any, str] = dict(model.config.id2label or {})
     return tuple(names[i] for i in sorted(names, key=int))
-
-
-def _named_classes(model: PreTrainedModel) -> tuple[str, ...] | None:
-    """The model's classes; None where it has numbers only."""
-    classes = _classes(model)
-    return None if all(c == f"LABEL_{i}" for i, c in enumerate(classes)) else classes
 
 
 @dataclass(frozen=True)
@@ -237,21 +238,22 @@ class _Compared:
 def _compared(
     model: PreTrainedModel, folder: str, name: str, split: datasets.Dataset, merged: Mapping[str, str]
 ) -> _Compared:
-    """Classes are matched by name; by number where the model has no names."""
+    """Classes are matched by name, in upper or lower case; by number where the model has no names."""
     classes, found = _classes(model), tuple(split.features["labels"].names)
     if merged:
         if not set(classes) <= set(merged):
             raise UserError(f"The model's classes are {', '.join(classes)}, but the task's are {', '.join(merged)}.")
         return _Compared(found, np.arange(len(found)), np.array([found.index(merged[c]) for c in classes]))
     numbers = np.arange(len(classes))
-    if len(classes) == len(found) and _named_classes(model) is None:
+    if len(classes) == len(found) and class_names(model.config) is None:
         return _Compared(classes, numbers, numbers)
-    if not set(found) <= set(classes):
+    places = [number for number in class_numbers(found, classes) if number is not None]
+    if len(places) < len(found):
         raise UserError(
             f"The classes of the model '{folder}' are {', '.join(classes)}, but those of the split '{name}' are "
             f"{', '.join(found)}."
         )
-    return _Compared(classes, np.array([classes.index(c) for c in found]), numbers)
+    return _Compared(classes, np.array(places), numbers)
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------

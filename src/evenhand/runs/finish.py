@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from evenhand.evaluation.measured import SplitResult, sample_predictions, sizes_
 from evenhand.files import whole_folder, write_text
 from evenhand.methods.base import nothing_done
 from evenhand.methods.erm import ERM
-from evenhand.models.adapters import merged, save_adapters
+from evenhand.models.adapters import merged
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.runs.card import model_card
 from evenhand.runs.record import FORMAT, Record, machine, now, source_commit, versions, write_json, write_record
@@ -21,7 +21,7 @@ from evenhand.runs.stored_run import StoredRun
 from evenhand.validation import UserError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    pass
 
 SELECTION = "last epoch"
 
@@ -76,7 +76,7 @@ def _save(run: StoredRun, model: nn.Module, name: str, card: str | None = None) 
         if isinstance(model, PreTrainedModel):
             model.save_pretrained(partial)
         else:
-            save_adapters(cast("PeftModel", model), partial)
+            run.source.save(model, partial)
         run.save_processor(partial)
         if card is not None:
             write_text(partial / "README.md", card)
@@ -96,6 +96,7 @@ def _record(
     described["model"]["parameters"] = run.parameters
     method, stages = run.configuration.method, run.stages
     idle = run.did_nothing if status == "done" and method.name != ERM.name else None
+    done_nothing = [f"{nothing_done(method.title, idle)}."] if idle else []
     return {
         "format": FORMAT,
         "status": status,
@@ -111,7 +112,12 @@ def _record(
         "labels": list(run.task.label_names),
         "loader": "evenhand" if isinstance(run.source.config(), SmallVisionConfig) else "transformers",
         "primary_test": run.task.primary_test,
-        "notes": [*run.task.notes, *([f"{nothing_done(method.title, idle)}."] if idle else []), *stages.notes],
+        "notes": [
+            *run.task.notes,
+            *run.source_notes,
+            *([f"{nothing_done(method.title, idle)}."] if idle else []),
+            *stages.notes,
+        ],
         "did_nothing": idle,
         "data": {name: sizes_and_chance(split) for name, split in run.task.splits.items()},
         "metrics": dict(primary.metrics) if primary else None,

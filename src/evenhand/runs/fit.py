@@ -21,7 +21,7 @@ from evenhand.files import LOCK, alone_in, check_place
 from evenhand.methods.base import Method
 from evenhand.metrics import GroupAccuracy
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
-from evenhand.models.inference import Device, ready, torch_device
+from evenhand.models.inference import Device, check_separate, ready, torch_device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
 from evenhand.runs.finish import finish, is_done
@@ -148,7 +148,8 @@ def carry_out(
         if is_done(run):
             return
         if not source.starts_random:
-            source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
+            # weights that can't be loaded or scored are refused here
+            check_separate(source.pretrained(configuration.seed).eval())
         _check_space(own, run)
         with alone_in(own):
             finish(run)

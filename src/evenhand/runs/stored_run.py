@@ -71,6 +71,7 @@ class StoredRun:
         self.team = team or Team(0, 1, folder)
         self.stages = Stages(folder / "stages", configuration, device, self.team, shared)
         self.preprocess, self.processor = source.preprocessor(configuration.training.max_length)
+        self.source_notes = source.notes()
         self.collate = collator_for(self.preprocess)
         self.rows = {name: model_rows(split, self.preprocess) for name, split in task.splits.items()}
         self.did_nothing: str | None = None  # why the stage that was trained last is plain ERM

@@ -134,7 +134,9 @@ def _configurations(
     try:
         shipped = shipped_training(task, model, adapters, fresh)
     except UserError as error:
-        raise located.error(cell.fields["model"].place, str(error)) from error
+        # a task's own model is named in no field
+        place = next(f.place for name, f in cell.fields.items() if name == "model" or name.startswith("peft."))
+        raise located.error(place, str(error)) from error
     training = _built(cell, "training", Training, dataclasses.asdict(shipped), located)
     key = repr((task, model))
     if key not in looked_at:

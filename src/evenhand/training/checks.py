@@ -5,6 +5,7 @@ Legend: N training samples, C classes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ from evenhand.losses import IGNORED
 from evenhand.methods.base import Method, OneStage
 from evenhand.sampling import normalized
 from evenhand.validation import UserError
+
+logger = logging.getLogger(__name__)
+
+_LABELS = ("labels", "label")
 
 
 def one_stage(method: Method) -> OneStage:
@@ -52,6 +57,21 @@ def check_model(trainer: transformers.Trainer) -> None:
             "evenhand.Trainer does not run under torch.nn.DataParallel: launch one process a GPU with torchrun, "
             f"or show it one GPU by CUDA_VISIBLE_DEVICES. Got {trainer.args.n_gpu} GPUs in one process."
         )
+
+
+def check_precision(trainer: transformers.Trainer) -> None:
+    """Refuse weights in float16 that a scaler can't train, and warn of others that small steps are lost on."""
+    assert trainer.model is not None
+    halves = {p.dtype for p in trainer.model.parameters() if p.requires_grad} & {torch.float16, torch.bfloat16}
+    if not halves:
+        return
+    kind = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in halves))
+    advice = "call model.float() and train with bf16=True or fp16=True, which keep the weights in float32"
+    if torch.float16 in halves and trainer.args.fp16:
+        raise UserError(f"The model's weights are {kind}, whose gradients can't be scaled for fp16=True: {advice}.")
+    logger.warning(
+        "The model's weights are %s and are trained so, in which small steps round to nothing: %s.", kind, advice
+    )
 
 
 def check_own_loss(method: OneStage, class_weights: Sequence[float] | None) -> None:
@@ -126,35 +146,95 @@ def check_train_dataset(dataset: Any, num_labels: int | None, custom: bool) -> N
         raise UserError("The training data set is empty.")
     if not isinstance(dataset, datasets.Dataset) or num_labels is None:
         return
-    name = next((c for c in ("labels", "label") if c in dataset.column_names), None)
+    _check_labelled(dataset, num_labels, custom, "The training data set")
+
+
+def check_eval_dataset(dataset: Any, train: Any, num_labels: int | None, custom: bool, name: str = "") -> None:
+    """Refuse an evaluation set that evaluations would fail on, or whose groups they would overlook.
+
+    Args:
+        dataset: The evaluation set. Of one that streams the first row is looked at.
+        train: The training set.
+        num_labels: C, None if the model doesn't say.
+        custom: Whether the collator sees every column.
+        name: The set's name where there are several.
+    """
+    title = f"The evaluation set '{name}'" if name else "The evaluation set"
+    if isinstance(dataset, datasets.IterableDataset):
+        first = list(dataset.take(1))
+        dataset = datasets.Dataset.from_list(first, features=dataset.features) if first else dataset
+    if not isinstance(dataset, datasets.Dataset):
+        return
+    if len(dataset) == 0:
+        raise UserError(f"{title} is empty.")
+    for groups in ("group", "alignment"):
+        feature = dataset.features.get(groups)
+        inner = feature.feature if isinstance(feature, datasets.List) else feature
+        if isinstance(inner, datasets.Value):
+            raise UserError(
+                f"{title} has a column '{groups}' of {inner.dtype}, whose groups have no names: make it a ClassLabel "
+                f"by class_encode_column('{groups}'), or give it another name."
+            )
+    if num_labels is not None:
+        _check_labelled(dataset, num_labels, custom, title, title.removeprefix("The "))
+    if not custom and isinstance(train, datasets.Dataset):
+        _check_like_training(dataset, train, title)
+
+
+def _check_like_training(dataset: datasets.Dataset, train: datasets.Dataset, title: str) -> None:
+    """Refuse an evaluation set without the training set's inputs, or whose classes have other names."""
+    for inputs in ("input_ids", "pixel_values", "inputs_embeds"):
+        if inputs in train.column_names and inputs not in dataset.column_names:
+            raise UserError(f"{title} has no '{inputs}' column, as the training set; it has {dataset.column_names}.")
+    theirs, ours = (
+        next((split.features[c] for c in _LABELS if c in split.column_names), None) for split in (dataset, train)
+    )
+    if isinstance(theirs, datasets.ClassLabel) and isinstance(ours, datasets.ClassLabel):
+        differing = [(a, b) for a, b in zip(theirs.names, ours.names, strict=False) if a != b]
+        if differing:
+            raise UserError(
+                f"{title} calls a class '{differing[0][0]}' that the training set calls '{differing[0][1]}': give both "
+                "the same names in the same order."
+            )
+
+
+def _check_labelled(dataset: datasets.Dataset, num_labels: int, custom: bool, title: str, which: str = "") -> None:
+    """Refuse a data set without labels, or whose labels are no classes."""
+    name = next((c for c in _LABELS if c in dataset.column_names), None)
     if name is None:
         if custom:
             return
-        raise UserError(f"The training data set has no 'labels' column; it has {dataset.column_names}.")
+        raise UserError(f"{title} has no 'labels' column; it has {dataset.column_names}.")
     label_N = column(dataset, name)
     if custom and not np.issubdtype(label_N.dtype, np.integer):
         return
-    check_labels(label_N, num_labels)
+    _check_labels(label_N, num_labels, which)
 
 
-def check_labels(label_N: NDArray[Any], num_labels: int) -> None:
+def _check_labels(label_N: NDArray[Any], num_labels: int, which: str) -> None:
     """Raise `UserError` unless the labels are classes 0 … num_labels − 1 or −100, one a sample."""
+    place = f" in the {which}" if which else ""
     if label_N.ndim != 1:
-        raise UserError("evenhand trains single-label classifiers; multi-label data (lists of labels) are refused.")
-    if label_N.dtype.kind in "OUS":
-        raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(label_N[0])!r} first.")
-    if not np.issubdtype(label_N.dtype, np.integer):
         raise UserError(
-            f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {label_N.dtype}."
+            f"evenhand trains single-label classifiers; multi-label data (lists of labels) are refused{place}."
         )
+    floats = label_N.dtype.kind == "f"
+    missing = np.flatnonzero(np.isnan(label_N)) if floats else []
+    if label_N.dtype.kind not in "biuf" or len(missing):
+        first = label_N[missing[0] if len(missing) else 0]
+        raise UserError(f"Labels must be integers, one a sample and none missing. Got {str(first)!r} first{place}.")
+    if floats and not np.array_equal(label_N, np.round(label_N)):
+        got = f"{label_N.dtype}{place}"
+        raise UserError(f"evenhand trains classifiers, whose labels are integers; regression is refused. Got {got}.")
     counts_N = label_N != IGNORED
     if not counts_N.any():
-        raise UserError(f"All {len(label_N)} labels of the training data set are {IGNORED}: there is nothing to learn.")
+        of, lost = (which, "measure") if which else ("training data set", "learn")
+        raise UserError(f"All {len(label_N)} labels of the {of} are {IGNORED}: there is nothing to {lost}.")
     outside = np.flatnonzero(counts_N & ((label_N < 0) | (label_N >= num_labels)))
     if len(outside):
         raise UserError(
             f"Labels must lie in 0…{num_labels - 1} for this model, or be {IGNORED} for a sample that doesn't count. "
-            f"Got {label_N[outside[0]]} for sample {outside[0]} ({len(outside)} such samples)."
+            f"Got {label_N[outside[0]]} for sample {outside[0]}{place} ({len(outside)} such samples)."
         )
 
 
@@ -216,7 +296,7 @@ def checked_class_weights(weights: Sequence[float] | None, num_labels: int | Non
     if len(bad):
         raise UserError(f"class_weights must be finite and not negative. Got {weight_C[bad[0]]} for class {bad[0]}.")
     if not weight_C.any():
-        raise UserError("class_weights are all zero, so there is nothing to learn.")
+        raise UserError("class_weights are all zero, so there is nothing to {'measure' if which else 'learn'}.")
     return torch.from_numpy(weight_C)
 
 

@@ -5,6 +5,8 @@ Legend: N samples of an evaluation set, B of a batch, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from evenhand.data.columns import split_groups
-from evenhand.data.rows import IndexedDataset, IndexKeeping
+from evenhand.data.rows import IndexedDataset, IndexKeeping, LabelChecking
 from evenhand.losses import IGNORED
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, Metrics, SplitGroups, worst_and_small
+from evenhand.training.checks import check_eval_dataset
 from evenhand.validation import UserError
 
 _BY_GROUP = {"aligned", "conflicting", "average_train_weighted"} | {
@@ -40,11 +43,16 @@ class GroupEvaluation(transformers.Trainer):
     number, whatever order a sampler gives them, and on several processes.
     """
 
+    num_labels: int | None = None  # C, if the model says so
     _tally: _Tally | None = None
     _logits_BC: Tensor | None = None  # of the last evaluated batch, whatever place they have in the model's output
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', but a best model is chosen by a metric that the evaluation set defines, or not at all."""
+        """As transformers', but evaluation sets that can't be evaluated on are refused before the first step.
+
+        So is a metric for the best model that they don't define.
+        """
+        self._check_eval_sets()
         self._check_best_metric()
         return super().train(*args, **kwargs)
 
@@ -69,7 +77,25 @@ class GroupEvaluation(transformers.Trainer):
         return output
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """As transformers'; in an evaluation by group each sample comes with its row number."""
+        """As transformers', with labels that are classes; in an evaluation by group each sample has its row number."""
+        with self._checked_labels():
+            return self._eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """As transformers', with labels that are classes."""
+        with self._checked_labels():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _checked_labels(self) -> Iterator[None]:
+        plain = self.data_collator
+        self.data_collator = LabelChecking(plain, self.num_labels, "evaluation")
+        try:
+            yield
+        finally:
+            self.data_collator = plain
+
+    def _eval_dataloader(self, eval_dataset: Any) -> DataLoader[Any]:
         dataset = self._evaluated(eval_dataset)
         if self._tally is None:
             return super().get_eval_dataloader(eval_dataset)
@@ -104,15 +130,26 @@ class GroupEvaluation(transformers.Trainer):
             self._tally.add(self.accelerator, index_B, logits_BC, labels)
         return (loss, None, None) if prediction_loss_only else (loss, logits, labels)
 
+    def _check_eval_sets(self) -> None:
+        """Refuse evaluation sets that an evaluation in the midst of the training would fail on."""
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        custom = not self.args.remove_unused_columns
+        for name, dataset in sets.items() if self.args.eval_strategy != "no" else ():
+            check_eval_dataset(dataset, self.train_dataset, self.num_labels, custom, name)
+
     def _check_best_metric(self) -> None:
         """Refuse a metric by group for the best model that no evaluation would give."""
         wanted = (self.args.metric_for_best_model or "").removeprefix("eval_")
         if not wanted or self.args.eval_strategy == "no" or self.compute_metrics is not None:
             return
         sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        if "" not in sets and (wanted in _BY_GROUP or wanted == "accuracy"):
+            names = ", ".join(f"{name}_{wanted}" for name in sets)
+            raise UserError(f"The metric_for_best_model '{wanted}' must be that of one evaluation set: {names}.")
         for name, dataset in sets.items():
             metric = wanted.removeprefix(f"{name}_") if name else wanted
-            if (not name or metric != wanted) and metric in _BY_GROUP:
+            by_group = metric in _BY_GROUP or metric == "accuracy" or metric.startswith("accuracy_")
+            if (not name or metric != wanted) and by_group:
                 tally = _tally_of(dataset, self.train_dataset)
                 if tally is None or metric not in tally.defined():
                     raise UserError(_undefined(metric, name, tally))

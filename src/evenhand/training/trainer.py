@@ -36,6 +36,7 @@ from evenhand.training.checks import (
     check_companion,
     check_model,
     check_own_loss,
+    check_precision,
     check_train_dataset,
     checked_class_weights,
     checked_sampling,
@@ -101,6 +102,7 @@ class Trainer(GroupEvaluation):
         self.label_names = self.args.label_names or ["labels"]  # which a model's signature may lack
         self.can_return_loss = True
         check_model(self)
+        check_precision(self)
         check_companion(self, self.method, companion)
         check_combination(self, self.method)
         self.num_labels: int | None = getattr(getattr(self.model, "config", None), "num_labels", None)
