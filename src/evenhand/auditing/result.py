@@ -20,6 +20,7 @@ from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.shown import shown_samples
 from evenhand.auditing.verdict import line, tested_text, verdict
+from evenhand.evaluation.exports import write_csv
 from evenhand.runs.record import versions, write_json
 from evenhand.tasks import Task
 from evenhand.validation import UserError
@@ -196,7 +197,7 @@ class Audit:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix == ".csv":
-                self.frame.to_csv(partial, index=False)
+                write_csv(self.frame, partial)
             else:
                 self.frame.to_parquet(partial, index=False)
             partial.replace(path)

@@ -13,17 +13,19 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import OnDevice, default
 from evenhand.cli.task_options import TaskChoice
-from evenhand.cli.terminal import group_lines, output
+from evenhand.cli.terminal import group_lines
+from evenhand.evaluation.exports import write_csv
 from evenhand.metrics import GroupShare
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
-from evenhand.wording import percent
+from evenhand.wording import one_line, percent
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".csv": write_csv,
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
 
@@ -79,6 +81,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
             _show(name, split)
         if self.predictions is not None:
             output().print(f"Predictions: {self.predictions}")
+            note_formulas(self.predictions)
         return 0
 
 
@@ -98,7 +101,7 @@ def described(split: Evaluated) -> dict[str, Any]:
 
 
 def _show(name: str, split: Evaluated) -> None:
-    table = Table(title=name, title_justify="left")
+    table = Table(title=one_line(name), title_justify="left")
     table.add_column("samples")
     for column in ("n", "accuracy %", "95 % interval"):
         table.add_column(column, justify="right")
@@ -106,7 +109,7 @@ def _show(name: str, split: Evaluated) -> None:
         for label, share in found.items():
             ends = "–" if share.interval is None else " to ".join(percent(end) for end in share.interval)
             table.add_row(
-                f"{part}{'all' if label == 'average' else label}", str(share.n), percent(share.accuracy), ends
+                one_line(f"{part}{'all' if label == 'average' else label}"), str(share.n), percent(share.accuracy), ends
             )
     console = output()
     console.print(table)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +20,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from evenhand.cli.console import PlainConsole
 from evenhand.evaluation.progress import Measurement
 from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
@@ -31,7 +30,7 @@ from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
 from evenhand.validation import named
-from evenhand.wording import percent
+from evenhand.wording import one_line, percent
 
 _ROWS = 30  # of a table of classes or groups
 
@@ -55,14 +54,14 @@ class RunDisplay:
         shows_data: bool = False,
     ) -> None:
         self.shows_data = shows_data
-        self.console = console or Console(stderr=True, quiet=quiet)
+        self.console = console or PlainConsole(stderr=True, quiet=quiet)
         self.live = self.console.is_terminal and not quiet
         self.epochs = epochs
         self.run = ""
         self.clocks: dict[tuple[str, str], _Clock] = {}
         self.bars: dict[tuple[str, str], TaskID] = {}
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -86,7 +85,7 @@ class RunDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(Text(one_line(line)), soft_wrap=True)
 
     def data(self, task: BuiltTask) -> None:
         """The task is built."""
@@ -101,7 +100,7 @@ class RunDisplay:
         self.clocks.setdefault(key, _Clock(done)).steps = done
         if self.live:
             if key not in self.bars:
-                description = escape(f"{self.run} · {name}".lstrip(" ·"))
+                description = one_line(f"{self.run} · {name}".lstrip(" ·"))
                 self.bars[key] = self.progress.add_task(description, total=total, unit="steps", told="")
             self.progress.update(self.bars[key], completed=done)
         elif done == total:
@@ -274,7 +273,7 @@ def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:
     """The worst group and the small ones, a line each, the lower one first, and the groups without a sample."""
     lines = [f"{text[:1].upper()}{text[1:]}." for text in group_texts(groups)]
     empty = empty_groups(by_group)
-    return [*lines, f"Groups without a sample here: {named(empty)}."] if empty else lines
+    return [*lines, one_line(f"Groups without a sample here: {named(empty)}.")] if empty else lines
 
 
 def data_tables(summary: DataSummary) -> list[Table]:
@@ -285,7 +284,7 @@ def data_tables(summary: DataSummary) -> list[Table]:
             continue
         table = Table(Column(kind, overflow="fold"), *(Column(split, justify="right") for split in summary.sizes))
         for name, of in list(counted.items())[:_ROWS]:
-            table.add_row(Text(name), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
+            table.add_row(Text(one_line(name)), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
         if len(counted) > _ROWS:
             table.add_row(f"… {len(counted) - _ROWS} more")
         tables.append(table)
@@ -294,8 +293,3 @@ def data_tables(summary: DataSummary) -> list[Table]:
 
 def _counted(count: int, size: int) -> str:
     return f"{count:,} ({100 * count / size:.1f} %)"
-
-
-def output() -> Console:
-    """Standard output, for results."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)

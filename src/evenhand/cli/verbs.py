@@ -13,8 +13,9 @@ import torch
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import ModelOptions, Working, default
-from evenhand.cli.terminal import RunDisplay, group_lines, metrics_table, output
+from evenhand.cli.terminal import RunDisplay, group_lines, metrics_table
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.methods.base import nothing_done
 from evenhand.report import write_report
@@ -23,7 +24,7 @@ from evenhand.runs.worst_groups import record_groups
 from evenhand.training.processes import is_first_process, leave
 from evenhand.training.stage import StageError
 from evenhand.validation import check_integer, unknown_name
-from evenhand.wording import percent
+from evenhand.wording import one_line, percent
 
 
 @contextmanager
@@ -189,10 +190,11 @@ def _show_result(method: Method, result: Result) -> None:
     for line in group_lines(record_groups(record), result.metrics["by_group"]):
         console.print(line)
     for note in record.get("notes", []):
-        console.print(note)
+        console.print(one_line(str(note)))
     console.print(f"Result: {result.folder} (record.json, model/, stages/)")
 
 
 def _show_report(folder: Path, title: str | None) -> None:
     files = write_report(folder, title)
     output().print(f"Report: {files.html}\nTables: {files.html.parent / 'tables'}")
+    note_formulas(*files.html.parent.glob("tables/*.csv"))
