@@ -88,6 +88,13 @@ def read_files(paths: Iterable[Path], root: Path | None = None) -> Files:
     return Files(tuple(sorted(files, key=lambda file: file.name)))
 
 
+def is_missing_path(name: str) -> bool:
+    """Whether a name can only be a path, and nothing is there: the hub's names are NAME or OWNER/NAME."""
+    first = name.partition("/")[0]
+    looks = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/") or "\\" in name
+    return (looks or ("/" in name and Path(first).is_dir())) and not Path(name).expanduser().exists()
+
+
 def plain_name(name: str) -> str:
     """A file's name without the ending of a compressed one."""
     return name[: -len(".gz")] if name.lower().endswith(".gz") else name

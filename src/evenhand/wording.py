@@ -54,7 +54,7 @@ def _is_hidden(character: str) -> bool:
     )
 
 
-FORMULA = ("=", "+", "-", "−", "@", "\t", "\r", "＝", "＋", "－", "＠")  # noqa: RUF001
+FORMULA = ("=", "+", "-", "−", "@", "\t", "\r", "＝", "＋", "－", "＠")
 """What a text begins with that a spreadsheet computes."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

@@ -16,13 +16,14 @@ from tyro.conf import Positional
 from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import OnDevice, default
 from evenhand.cli.task_options import TaskChoice
-from evenhand.cli.terminal import group_lines
+from evenhand.cli.terminal import classes_table, group_lines
 from evenhand.evaluation.exports import write_csv
 from evenhand.metrics import GroupShare
+from evenhand.runs.by_class import class_shares
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
-from evenhand.wording import one_line, percent
+from evenhand.wording import distinct, one_line, percent
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": write_csv,
@@ -79,6 +80,8 @@ class EvaluateVerb(OnDevice, TaskChoice):
             return 0
         for name, split in found.items():
             _show(name, split)
+        for note in distinct(note for split in found.values() for note in split.notes):
+            output().print(one_line(note))
         if self.predictions is not None:
             output().print(f"Predictions: {self.predictions}")
             note_formulas(self.predictions)
@@ -97,6 +100,7 @@ def described(split: Evaluated) -> dict[str, Any]:
         "shares": shares(split.shares),
         "groups": shares(split.groups),
         "groups_not_counted": split.result.not_counted,
+        "notes": list(split.notes),
     }
 
 
@@ -113,6 +117,8 @@ def _show(name: str, split: Evaluated) -> None:
             )
     console = output()
     console.print(table)
+    for classes in classes_table(class_shares(split.result.metrics)):
+        console.print(classes)
     metrics = split.result.metrics
     for line in group_lines(told_groups(metrics), metrics["by_group"]):
         console.print(line)

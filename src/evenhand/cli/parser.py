@@ -6,6 +6,7 @@ tyro makes parser and help of these dataclasses and of the methods themselves.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 import typing
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ def _run(words: list[str]) -> int:
         raise SystemExit(_said(f"error: {error}", 2)) from None
     except UserError as error:
         return _said(f"error: {error}", 2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _said(f"error: The path '{str(error.filename)[:60]}…' is longer than a file's may be.", 2)
     except StageError as error:
         return _said(f"the run failed: {error}", 1)
     except KeyboardInterrupt:

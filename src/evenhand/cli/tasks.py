@@ -20,7 +20,7 @@ from evenhand.cli.task_options import OWN_DATA, TaskChoice
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.tasks.splits import compared, split_counts
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.validation import UserError, check_seed, unknown_name
 from evenhand.wording import one_line
 
 _SAMPLES = 3  # of train and of the primary test set
@@ -49,7 +49,7 @@ class Tasks(TaskChoice):
 
     def run(self) -> int:
         """Print to standard output."""
-        check_integer("tasks", "data_seed", self.data_seed, 0)
+        check_seed("tasks", "data_seed", self.data_seed)
         settings = self.settings_given()
         if self.task is None and "data" not in settings:
             others = sorted(set(settings) - ({"data_dir"} if self.check else set()))

@@ -24,7 +24,15 @@ from evenhand.cli.console import PlainConsole
 from evenhand.evaluation.progress import Measurement
 from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
-from evenhand.runs.worst_groups import Groups, empty_groups, group_texts, is_lower, record_groups, weakest
+from evenhand.runs.worst_groups import (
+    Groups,
+    empty_groups,
+    group_texts,
+    interval_text,
+    is_lower,
+    record_groups,
+    weakest,
+)
 from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
@@ -32,6 +40,7 @@ from evenhand.tasks.summary import DataSummary, data_summary
 from evenhand.validation import named
 from evenhand.wording import one_line, percent
 
+_SHARE_COLUMNS = ("n", "accuracy %", "95 % interval")
 _ROWS = 30  # of a table of classes or groups
 
 
@@ -269,6 +278,18 @@ def metrics_table(record: dict[str, Any]) -> Table:
     return table
 
 
+def classes_table(shares: Mapping[str, GroupShare]) -> list[Table]:
+    """Accuracy of each class with its samples; no table where groups are known."""
+    if not shares:
+        return []
+    table = Table(Column("class", overflow="fold"), *(Column(c, justify="right") for c in _SHARE_COLUMNS))
+    for name, share in list(shares.items())[:_ROWS]:
+        table.add_row(Text(one_line(name)), f"{share.n:,}", percent(share.accuracy), interval_text(share))
+    if len(shares) > _ROWS:
+        table.add_row(f"… {len(shares) - _ROWS} more")
+    return [table]
+
+
 def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:
     """The worst group and the small ones, a line each, the lower one first, and the groups without a sample."""
     lines = [f"{text[:1].upper()}{text[1:]}." for text in group_texts(groups)]
@@ -284,7 +305,9 @@ def data_tables(summary: DataSummary) -> list[Table]:
             continue
         table = Table(Column(kind, overflow="fold"), *(Column(split, justify="right") for split in summary.sizes))
         for name, of in list(counted.items())[:_ROWS]:
-            table.add_row(Text(one_line(name)), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
+            table.add_row(
+                Text(one_line(name)), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items())
+            )
         if len(counted) > _ROWS:
             table.add_row(f"… {len(counted) - _ROWS} more")
         tables.append(table)

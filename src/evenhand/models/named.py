@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from evenhand.data.inputs import Preprocess, Tokenizing, pixels, processed_images
-from evenhand.files import Files, read_files
+from evenhand.files import Files, is_missing_path, read_files
 from evenhand.models.adapters import Adapters
 from evenhand.models.saved import first_line, read_config
 from evenhand.models.small_transformers import ARCHITECTURES, IMAGE_MODELS, image_processor, trained_tokenizer
@@ -101,6 +101,10 @@ class Checkpoint(ModelSource):
         if near and "/" not in self.name and not Path(self.name).exists():
             raise unknown_name("model", self.name, NAMED)
         location = self._location
+        if is_missing_path(location):
+            raise UserError(
+                f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and there is no such folder."
+            )
         try:
             config = AutoConfig.from_pretrained(location, **self._labels)
         except (OSError, ValueError) as error:

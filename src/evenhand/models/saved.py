@@ -13,6 +13,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from evenhand.files import is_missing_path
 from evenhand.models.small_vision import SmallVisionConfig, SmallVisionModel
 from evenhand.validation import UserError
 
@@ -46,6 +47,8 @@ def _classifier_config(folder: Path | str) -> dict[str, Any]:
         raise UserError(f"The folder '{folder}' holds adapters only: give the model that they were merged into.")
     if Path(folder).exists():
         raise UserError(f"The folder '{folder}' holds no model (config.json is missing).")
+    if is_missing_path(str(folder)):
+        raise UserError(f"There is no folder '{folder}'.")
     try:
         return AutoConfig.from_pretrained(folder).to_dict()
     except (OSError, ValueError) as error:

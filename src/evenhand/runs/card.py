@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
+from evenhand.runs.by_class import apart_text, class_shares
 from evenhand.runs.read import METRICS, number
-from evenhand.runs.worst_groups import Groups, group_texts, is_lower, record_groups
+from evenhand.runs.worst_groups import Groups, group_texts, interval_text, is_lower, record_groups
 from evenhand.validation import named
 from evenhand.wording import (
     METRIC_TITLES,
     NOTHING,
+    distinct,
     markdown_table,
     markdown_text,
     percent,
@@ -146,7 +148,15 @@ def _results(record: dict[str, Any]) -> list[str]:
     )
     lines = ["## Results", "", *markdown_table(note, ["Test set", *(METRIC_TITLES[m] for m in metrics)], rows, 1)]
     lines += [line for name in names for line in _worst(name, found[name])]
+    lines += [line for text in distinct([apart_text(record)]) for line in (markdown_text(text), "")]
     for name in names:
+        classes = [
+            [label, _count(share.n), percent(share.accuracy), interval_text(share)]
+            for label, share in class_shares(tests[name]).items()
+        ]
+        if classes:
+            lines += [f"### By class: {markdown_text(name)}", ""]
+            lines += markdown_table("", ["Class", "Samples", "Accuracy (%)", "95% interval"], classes, 1)
         by_group = tests[name]["by_group"]
         if by_group:
             group_sizes = (record.get("group_sizes") or {}).get(name) or {}

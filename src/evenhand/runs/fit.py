@@ -23,6 +23,7 @@ from evenhand.models.inference import ready
 from evenhand.models.saved import load_model
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
+from evenhand.runs.new_data import keep_train_rows
 from evenhand.runs.prepared import Asked, prepare
 from evenhand.runs.record import read_json
 from evenhand.runs.shared_stages import SharedStages
@@ -30,7 +31,7 @@ from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task, TaskSource
 from evenhand.training.processes import Team, process_of, share_of
 from evenhand.training.stage import untouched_surroundings
-from evenhand.validation import UserError, check_integer
+from evenhand.validation import UserError, check_file_name, check_path, check_seed
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -113,9 +114,11 @@ def fit(
     """
     if not isinstance(method, Method):
         raise UserError(f"The 'method' parameter of fit must be a method such as evenhand.PGD(). Got {method!r}.")
-    check_integer("fit", "seed", seed, 0)
+    check_seed("fit", "seed", seed)
     if data_seed is not None:
-        check_integer("fit", "data_seed", data_seed, 0)
+        check_seed("fit", "data_seed", data_seed)
+    if output_dir is not None:
+        check_path(output_dir)
     place = torch_device(device)
     asked = Asked(
         model=model,
@@ -170,7 +173,9 @@ def carry_out(
                 source.pretrained(configuration.seed)  # weights that can't be loaded are refused here
             _check_space(own, run)
             _make_folder(own)
-        run.finish()
+            run.finish()
+            if rank == 0:
+                keep_train_rows(own, configuration, task)
 
 
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
@@ -193,7 +198,10 @@ def default_folder(configuration: Configuration) -> Path:
     seeds = f"seed{configuration.seed}"
     if configuration.data_seed != configuration.seed:
         seeds += f"-data{configuration.data_seed}"
-    return Path("runs") / configuration.task.name / f"{configuration.method.name}-{configuration.cell_hash[:8]}-{seeds}"
+    task, run = configuration.task.name, f"{configuration.method.name}-{configuration.cell_hash[:8]}-{seeds}"
+    for what, name in (("the task's", task), ("the run's", run)):
+        check_file_name(what, name, "say with output_dir where the run shall lie")
+    return Path("runs") / task / run
 
 
 # ---- checks before anything is written ------------------------------------------------------------------------------

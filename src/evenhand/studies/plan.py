@@ -22,7 +22,7 @@ from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
 from evenhand.tasks import TASKS, TaskSource
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_integer, did_you_mean, unknown_name
+from evenhand.validation import MOST_SEEDS, UserError, check_file_name, check_within, did_you_mean, unknown_name
 
 T = TypeVar("T")
 FilesRead = dict[str, Files | None]
@@ -88,10 +88,11 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
     """
     file, located = read_study_file(path)
     if seeds is not None:
-        check_integer("study", "seeds", seeds, 1)
+        check_within("study", "seeds", seeds, 1, MOST_SEEDS)
     name = file.study or path.stem
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"The file's name '{path.name}' can't name a study: give it a name with the key 'study'.")
+    check_file_name("the study's", name, "give it a shorter one with the key 'study'")
     flat = flat_cells(file, located)
     names = _names(flat, located)
     looked_at: dict[str, FilesRead] = {}
@@ -134,7 +135,7 @@ def _configurations(
     try:
         shipped = shipped_training(task, model, adapters, fresh)
     except UserError as error:
-        raise located.error(cell.fields["model"].place, str(error)) from error
+        raise located.error(cell.fields["model"].place if "model" in cell.fields else cell.place, str(error)) from error
     training = _built(cell, "training", Training, dataclasses.asdict(shipped), located)
     key = repr((task, model))
     if key not in looked_at:

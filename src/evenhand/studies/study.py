@@ -23,7 +23,7 @@ from evenhand.studies.plan import Cell, Plan, read_plan
 from evenhand.studies.store import State, Store, shown
 from evenhand.studies.worker import Job
 from evenhand.tasks import Task
-from evenhand.validation import UserError, check_choice, check_integer
+from evenhand.validation import UserError, check_choice, check_integer, check_path
 
 EngineName = Literal["local", "ray"]
 
@@ -82,6 +82,9 @@ class Study:
         Raises:
             UserError: If the file is wrong, or a folder belongs to something else.
         """
+        for path in (file, output_dir, results_dir, data_dir):
+            if path is not None:
+                check_path(path)
         plan = read_plan(file, seeds, data_dir)
         for cell in plan.cells:
             try:
