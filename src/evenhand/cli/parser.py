@@ -19,7 +19,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 from evenhand.cli.audit import AuditVerb
 from evenhand.cli.console import discard, write_any_text
 from evenhand.cli.evaluate import EvaluateVerb
-from evenhand.cli.refusals import Refused, in_sentences
+from evenhand.cli.refusals import OptionError, in_sentences
 from evenhand.cli.study import StudyVerb
 from evenhand.cli.task_options import TaskChoice, with_task_fields
 from evenhand.cli.tasks import Tasks
@@ -73,7 +73,7 @@ def _run(words: list[str]) -> int:
     try:
         verb, method = _parse(words)
         return verb.run(method) if method is not None else verb.run()
-    except Refused as error:
+    except OptionError as error:
         raise SystemExit(_said(f"error: {error}", 2)) from None
     except UserError as error:
         return _said(f"error: {error}", 2)

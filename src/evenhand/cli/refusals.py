@@ -11,12 +11,12 @@ from typing import Any
 from evenhand.validation import UserError, did_you_mean
 
 
-class Refused(UserError):
+class OptionError(UserError):
     """An option of the command line can't be read."""
 
 
 def in_sentences(words: Sequence[str]) -> AbstractContextManager[None]:
-    """While it lasts, tyro's refusal of a value is a `Refused`; what tyro says of unknown options stays its own.
+    """While it lasts, tyro's refusal of a value is a `OptionError`; what tyro says of unknown options stays its own.
 
     Args:
         words: The command line.
@@ -40,10 +40,10 @@ def _hook(words: list[str]) -> Callable[[Any], None]:
         value = _given(words, flags)
         if kind == "BadValue":
             example = f": one that begins with '-' is written {option}={value}" if value is not None else ""
-            raise Refused(f"{what} needs a value{example}.")
+            raise OptionError(f"{what} needs a value{example}.")
         choices = _choices(str(lowered.metavar))
         shown = "" if value is None else f" Got {value!r}{did_you_mean(value, choices)}."
-        raise Refused(f"{what} must be {_wanted(str(lowered.metavar), choices)}.{shown}")
+        raise OptionError(f"{what} must be {_wanted(str(lowered.metavar), choices)}.{shown}")
 
     return refuse
 

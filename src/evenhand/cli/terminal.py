@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -33,15 +33,21 @@ from evenhand.runs.worst_groups import (
     record_groups,
     weakest,
 )
-from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
+from evenhand.studies.engines import Event, Finished, Lost, Measured, Quiet, Stage, Started
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
 from evenhand.validation import named
-from evenhand.wording import one_line, percent
+from evenhand.wording import duration, one_line, percent
 
 _SHARE_COLUMNS = ("n", "accuracy %", "95 % interval")
 _ROWS = 30  # of a table of classes or groups
+
+
+_PATIENCE = 50.0  # seconds without a line; engines tell every few seconds that they are quiet
+_NAMED = 6  # runs in a line
+
+Told = Started | Stage | Measured | Lost | Finished
 
 
 class RunDisplay:
@@ -172,14 +178,24 @@ class StudyDisplay:
         pending: The cells with runs to carry out, by name, and how many runs each has.
         quiet: Show nothing.
         console: Where to; standard error by default.
+        clock: Seconds. Without a terminal a line says at least once a minute what is at work.
     """
 
-    def __init__(self, pending: Mapping[str, int], quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        pending: Mapping[str, int],
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.runs = RunDisplay(quiet, console)
         self.pending = dict(pending)
         self.outcomes: dict[str, list[dict[str, Any]]] = {}
         self.total = sum(self.pending.values())
         self.ended = 0
+        self.clock = clock
+        self.said = self.began = clock()
+        self.active: dict[str, str] = {}  # each run at work, and how far it is
         self.overall: TaskID | None = None
 
     def __enter__(self) -> StudyDisplay:
@@ -192,9 +208,17 @@ class StudyDisplay:
         self.runs.__exit__(*error)
 
     def event(self, event: Event) -> None:
-        """Something has happened to a run."""
-        name = event.job.name
-        if isinstance(event, Stage):
+        """Something has happened to a run, or nothing for some seconds."""
+        if not isinstance(event, Quiet):
+            self._told(event, event.job.name)
+        if not self.runs.live and self.clock() - self.said >= _PATIENCE:
+            self._say(self._at_work())
+
+    def _told(self, event: Told, name: str) -> None:
+        if isinstance(event, Started):
+            self.active[name] = "begun"
+        elif isinstance(event, Stage):
+            self.active[name] = f"stage '{event.name}', step {event.done:,} of {event.total:,}"
             if self.runs.live:
                 self.runs.begin(name)
                 self.runs.stage(event.name, event.done, event.total)
@@ -204,11 +228,11 @@ class StudyDisplay:
                 self.runs.measured(event.measurement)
         elif isinstance(event, Lost):
             self._close(name)
-            self.runs.say(f"{name}: its process {event.reason}; begun again")
-        elif isinstance(event, Finished):
+            self._say(f"{name}: its process {event.reason}; begun again")
+        else:
             self._close(name)
             self.ended += 1
-            self.runs.say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
+            self._say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
             self._cell_goes_on(event.job.cell, event.outcome.record)
             if self.overall is not None:
                 self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
@@ -218,7 +242,17 @@ class StudyDisplay:
         records = self.outcomes.setdefault(cell, [])
         records.append(record)
         if len(records) == self.pending.get(cell) and len(records) > 1:
-            self.runs.say(f"cell {cell}: {_cell_ending(records)}")
+            self._say(f"cell {cell}: {_cell_ending(records)}")
+
+    def _say(self, line: str) -> None:
+        self.runs.say(line)
+        self.said = self.clock()
+
+    def _at_work(self) -> str:
+        """As in "[3/12] 2 at work after 4 min 10 s: PGD, seed 0 (stage 'biased', step 40 of 200); …"."""
+        shown = [f"{name} ({how_far})" for name, how_far in self.active.items()]
+        after = duration(self.clock() - self.began)
+        return f"[{self.ended}/{self.total}] {len(shown)} at work after {after}: {named(shown, _NAMED) or 'none yet'}"
 
     def _cells(self) -> str:
         ended = sum(len(self.outcomes.get(cell, [])) == runs for cell, runs in self.pending.items())
@@ -226,6 +260,7 @@ class StudyDisplay:
 
     def _close(self, run: str) -> None:
         """The bars of a run go when it ends: a study has too many."""
+        self.active.pop(run, None)
         for key in [key for key in self.runs.bars if key[0] == run]:
             self.runs.progress.remove_task(self.runs.bars.pop(key))
 

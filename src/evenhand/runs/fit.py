@@ -23,6 +23,7 @@ from evenhand.models.inference import ready
 from evenhand.models.saved import load_model
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
+from evenhand.runs.differences import differences_text
 from evenhand.runs.new_data import keep_train_rows
 from evenhand.runs.prepared import Asked, prepare
 from evenhand.runs.record import read_json
@@ -258,7 +259,8 @@ def _difference(record: dict[str, Any], configuration: Configuration) -> str:
         for option, told in record["files"].items():
             if (told or {}).get("sha256") != (ours.get(option) or {}).get("sha256"):
                 return f"other files (--{option.replace('_', '-')})"
-    return "another configuration (method, task, model, training or seed)"
+    told = differences_text(record, configuration.as_dict())
+    return f"another configuration ({told or 'other data'}; stored → asked)"
 
 
 def _check_space(folder: Path, run: StoredRun) -> None:

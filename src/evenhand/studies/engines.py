@@ -54,7 +54,15 @@ class Finished:
     outcome: Outcome
 
 
-Event: TypeAlias = Started | Stage | Measured | Lost | Finished
+@dataclass(frozen=True)
+class Quiet:
+    """Nothing has happened for some seconds, so that whoever watches can say how far it is."""
+
+
+TICK = 5.0
+"""Seconds after which an engine tells that it is quiet."""
+
+Event: TypeAlias = Started | Stage | Measured | Lost | Finished | Quiet
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.runs.configuration import Configuration, check_parts
 from evenhand.runs.fit import Device, torch_device
-from evenhand.studies.engines import Engine, Event, Finished
+from evenhand.studies.engines import Engine, Event, Finished, Quiet
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
 from evenhand.studies.on_ray import RayEngine
@@ -185,12 +185,12 @@ class Study:
         events = engine.events(jobs)
         try:
             for event in events:
-                key = event.job.run.run_hash
-                self.states[key] = "running"
+                if not isinstance(event, Quiet):
+                    self.states[event.job.run.run_hash] = "running"
                 if isinstance(event, Finished):
                     run = event.job.run
                     self.store.keep(run, event.outcome, show_samples=shown(run, first_seed))
-                    self.states[key] = "done" if event.outcome.record["status"] == "done" else "failed"
+                    self.states[run.run_hash] = "done" if event.outcome.record["status"] == "done" else "failed"
                 if watch is not None:
                     watch.event(event)
         finally:
