@@ -33,7 +33,7 @@ from evenhand.runs.worst_groups import (
     record_groups,
     weakest,
 )
-from evenhand.studies.engines import Event, Finished, Lost, Measured, Quiet, Stage, Started
+from evenhand.studies.engines import Lost, Measured, Stage, Started, Told
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
@@ -46,8 +46,6 @@ _ROWS = 30  # of a table of classes or groups
 
 _PATIENCE = 50.0  # seconds without a line; engines tell every few seconds that they are quiet
 _NAMED = 6  # runs in a line
-
-Told = Started | Stage | Measured | Lost | Finished
 
 
 class RunDisplay:
@@ -207,14 +205,14 @@ class StudyDisplay:
     def __exit__(self, *error: object) -> None:
         self.runs.__exit__(*error)
 
-    def event(self, event: Event) -> None:
-        """Something has happened to a run, or nothing for some seconds."""
-        if not isinstance(event, Quiet):
-            self._told(event, event.job.name)
+    def waiting(self) -> None:
+        """Nothing has happened for some seconds."""
         if not self.runs.live and self.clock() - self.said >= _PATIENCE:
             self._say(self._at_work())
 
-    def _told(self, event: Told, name: str) -> None:
+    def event(self, event: Told) -> None:
+        """Something has happened to a run."""
+        name = event.job.name
         if isinstance(event, Started):
             self.active[name] = "begun"
         elif isinstance(event, Stage):
@@ -236,6 +234,7 @@ class StudyDisplay:
             self._cell_goes_on(event.job.cell, event.outcome.record)
             if self.overall is not None:
                 self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
+        self.waiting()
 
     def _cell_goes_on(self, cell: str, record: dict[str, Any]) -> None:
         """After a cell's last run of this start, what its runs of this start gave."""

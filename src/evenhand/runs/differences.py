@@ -31,7 +31,7 @@ def differences_text(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
 
 
 def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Method, task, model, training and seeds by dotted name; the name of each stands for the whole where it differs."""
+    """Method, task, model, training and seeds by dotted name; a part's own name is that of the part."""
     for part in _PARTS:
         value = described.get(part, _NONE)
         inner = value if isinstance(value, Mapping) else {}

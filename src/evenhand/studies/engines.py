@@ -62,7 +62,8 @@ class Quiet:
 TICK = 5.0
 """Seconds after which an engine tells that it is quiet."""
 
-Event: TypeAlias = Started | Stage | Measured | Lost | Finished | Quiet
+Told: TypeAlias = Started | Stage | Measured | Lost | Finished
+Event: TypeAlias = Told | Quiet
 
 
 class Engine(Protocol):

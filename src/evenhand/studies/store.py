@@ -84,7 +84,8 @@ class Store:
             if not names & {name for run in runs for name in (run.cell_hash, run.former_cell_hash)}:
                 raise UserError(
                     f"The folder '{folder}' belongs to another file called {file}, which has no cell in common with "
-                    f"this one{_nearest(found['cells'], runs)}: give this study another name by the key 'study', or choose another folder."
+                    f"this one{_nearest(found['cells'], runs)}: give this study another name by the key 'study', or "
+                    "choose another folder."
                 )
 
     def open(self, plan: Plan, skipped: Collection[str], only: str | None) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from filelock import FileLock, Timeout
@@ -15,7 +15,7 @@ from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.runs.configuration import Configuration, check_parts
 from evenhand.runs.fit import Device, torch_device
-from evenhand.studies.engines import Engine, Event, Finished, Quiet
+from evenhand.studies.engines import Engine, Finished, Quiet, Told
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
 from evenhand.studies.on_ray import RayEngine
@@ -29,10 +29,19 @@ EngineName = Literal["local", "ray"]
 
 
 class Watch(Protocol):
-    """Is told how a study goes on."""
+    """Is told how a study goes on; where it has a method `waiting`, also that nothing has happened for some seconds."""
 
-    def event(self, event: Event) -> None:
+    def event(self, event: Told) -> None:
         """Something has happened to a run."""
+        ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A watch that speaks of itself while nothing happens."""
+
+    def waiting(self) -> None:
+        """Nothing has happened for some seconds."""
         ...
 
 
@@ -185,8 +194,11 @@ class Study:
         events = engine.events(jobs)
         try:
             for event in events:
-                if not isinstance(event, Quiet):
-                    self.states[event.job.run.run_hash] = "running"
+                if isinstance(event, Quiet):
+                    if isinstance(watch, Waiting):
+                        watch.waiting()
+                    continue
+                self.states[event.job.run.run_hash] = "running"
                 if isinstance(event, Finished):
                     run = event.job.run
                     self.store.keep(run, event.outcome, show_samples=shown(run, first_seed))
