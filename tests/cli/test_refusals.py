@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 import evenhand as eh
 from evenhand.cli.parser import main
+from evenhand.cli.terminal import RunDisplay
 from evenhand.tasks import Task
 from evenhand.training.settings import Training
 
@@ -119,26 +120,38 @@ def test_numbers_of_numpy_are_numbers_and_booleans_are_none() -> None:
         eh.fit(eh.ERM(), "colored-digits", output_dir="a\0b")
 
 
-def program(*words: str, **variables: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "evenhand", *words]
-    environment = {**os.environ, **variables}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+@pytest.mark.parametrize("command", ["methods", "train erm --help", "--version"])
+def test_a_closed_pipe_ends_the_program_quietly(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(command.split()) == 141
+    assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("words", [("methods",), ("train", "erm", "--help")])
-def test_a_closed_pipe_ends_the_program_quietly(words: tuple[str, ...]) -> None:
-    started = program(*words)
-    assert started.stdout is not None
-    assert started.stderr is not None
-    started.stdout.close()
-    assert started.stderr.read() == b""
-    assert started.wait() == 141
+def test_a_run_goes_on_where_nobody_reads_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        with RunDisplay() as display:
+            display.say("one")
+            display.say("two")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_output_in_another_encoding_replaces_what_it_lacks(encoding: str) -> None:
-    out, err = program("methods", "edge", PYTHONIOENCODING=encoding).communicate()
-    assert err == b""
-    assert b"EDGE" in out or b"edge" in out
-    out, err = program("report", "/no/\N{EN DASH}", PYTHONIOENCODING=encoding).communicate()
-    assert err == b"evenhand: error: There is no folder /no/?; name one that holds finished runs.\n"
+def test_output_in_another_encoding_replaces_what_it_lacks(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {}
+    for name in ("stdout", "stderr"):
+        streams[name] = io.BytesIO()
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(streams[name], encoding=encoding))
+    assert main(["methods", "edge"]) == 0
+    assert b"edge ? " in streams["stdout"].getvalue()
+    assert main(["report", "/no/\N{EN DASH}"]) == 2
+    sys.stderr.flush()
+    assert streams["stderr"].getvalue() == (
+        b"evenhand: error: There is no folder /no/?; name one that holds finished runs.\n"
+    )
