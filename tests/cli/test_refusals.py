@@ -83,6 +83,8 @@ def test_a_command_is_refused_in_a_sentence(command: str, sentence: str, capsys:
         ("seeds: 1\ntraining: {epochs: 2.5}", "must be an integer"),
         ("seeds: 1\ntraining: {lr: .nan}", "'lr'"),
         ("seeds: 1\ntraining: {epochs: true}", "must be"),
+        ("seeds: 10000\ngrid: {training.epochs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}", "has 110,000 runs"),
+        (f"seeds: 1\ngrid: {{{', '.join(f'task.x{i}: [1, 2]' for i in range(60))}}}", "more than 100,000 combinations"),
     ],
 )
 def test_a_study_file_is_refused_in_a_sentence(

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from evenhand.cli.terminal import StudyDisplay
-from evenhand.studies import local, on_ray, study
+from evenhand.studies import local, on_ray
 from evenhand.studies.engines import Measured, Quiet, Stage, Started
+from evenhand.studies.study import Study
 
 JOB: Any = SimpleNamespace(name="[ERM], seed 0", cell="ERM", threads=1, device="cpu", run=SimpleNamespace(run_hash="x"))
 
@@ -73,12 +74,12 @@ def test_the_ray_engine_tells_that_it_is_quiet(monkeypatch: pytest.MonkeyPatch) 
 def test_a_study_passes_it_on_to_watches_that_speak() -> None:
     told = []
     engine: Any = SimpleNamespace(events=lambda jobs: (event for event in (Started(JOB), Quiet(), Quiet())))
-    speaks = SimpleNamespace(event=told.append, waiting=lambda: told.append("waiting"))
+    speaks: Any = SimpleNamespace(event=told.append, waiting=lambda: told.append("waiting"))
     opened: Any = SimpleNamespace(states={})
-    study.Study._carry_out(opened, engine, [], (0, 0), speaks)
+    Study._carry_out(opened, engine, [], (0, 0), speaks)
     assert told == [Started(JOB), "waiting", "waiting"]
     told.clear()
-    study.Study._carry_out(opened, engine, [], (0, 0), SimpleNamespace(event=told.append))  # type: ignore[arg-type]
+    Study._carry_out(opened, engine, [], (0, 0), SimpleNamespace(event=told.append))  # type: ignore[arg-type]
     assert told == [Started(JOB)]
 
 

@@ -26,8 +26,8 @@ class PlainConsole(Console):
 
     def render_str(self, text: str, **looks: Any) -> Text:
         """As rich's own, which print, tables and their headings call for every text that isn't styled already."""
-        kept = {name: looks.get(name) for name in ("justify", "overflow")}
-        return Text(visible(text), style=looks.get("style") or "", **kept)
+        style = looks.get("style") or ""
+        return Text(visible(text), style, justify=looks.get("justify"), overflow=looks.get("overflow"))
 
     def on_broken_pipe(self) -> None:
         """Whoever reads standard output has gone, so there is nothing to say; a run goes on if progress isn't read."""

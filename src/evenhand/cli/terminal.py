@@ -33,7 +33,7 @@ from evenhand.runs.worst_groups import (
     record_groups,
     weakest,
 )
-from evenhand.studies.engines import Lost, Measured, Stage, Started, Told
+from evenhand.studies.engines import Event, Lost, Measured, Stage, Started
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
@@ -210,7 +210,7 @@ class StudyDisplay:
         if not self.runs.live and self.clock() - self.said >= _PATIENCE:
             self._say(self._at_work())
 
-    def event(self, event: Told) -> None:
+    def event(self, event: Event) -> None:
         """Something has happened to a run."""
         name = event.job.name
         if isinstance(event, Started):

@@ -15,7 +15,9 @@ _ESCAPED = re.compile(f"""(?:^|,)"?'[{re.escape("".join(FORMULA))}]""")
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV, in which no text is a spreadsheet's formula."""
     words = table.select_dtypes(exclude=["number", "bool"])
-    written = table.assign(**{name: column.map(csv_value) for name, column in words.items()})
+    written = table.copy(deep=False)
+    for name, column in words.items():
+        written[name] = column.map(csv_value)
     written.columns = [csv_value(name) for name in written.columns]
     written.to_csv(path, index=False, errors="replace")  # half a surrogate pair is in no UTF-8 file
 

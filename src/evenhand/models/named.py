@@ -101,11 +101,9 @@ class Checkpoint(ModelSource):
         if near and "/" not in self.name and not Path(self.name).exists():
             raise unknown_name("model", self.name, NAMED)
         location = self._location
-        if is_missing_path(location):
-            raise UserError(
-                f"Unknown model '{self.name}': it is none of {', '.join(NAMED)}, and there is no such folder."
-            )
         try:
+            if is_missing_path(location):  # or transformers would ask the hub for it
+                raise ValueError("there is no such folder")
             config = AutoConfig.from_pretrained(location, **self._labels)
         except (OSError, ValueError) as error:
             raise UserError(

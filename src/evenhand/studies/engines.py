@@ -62,13 +62,12 @@ class Quiet:
 TICK = 5.0
 """Seconds after which an engine tells that it is quiet."""
 
-Told: TypeAlias = Started | Stage | Measured | Lost | Finished
-Event: TypeAlias = Told | Quiet
+Event: TypeAlias = Started | Stage | Measured | Lost | Finished
 
 
 class Engine(Protocol):
     """Carries out runs."""
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """Carry out all jobs; every one ends with `Finished`. Closing the iterator stops what is going on."""
         ...

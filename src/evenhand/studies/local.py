@@ -29,7 +29,7 @@ class LocalEngine:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """As every engine's."""
         context = _context()
         waiting = deque(jobs)

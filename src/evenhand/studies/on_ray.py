@@ -32,7 +32,7 @@ class RayEngine:
         self.jobs = jobs
         self.ray = _connected(address)
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """As every engine's; the cluster is left at the end."""
         ray = self.ray
         # A task that asks for more than any machine has would wait for ever.

@@ -17,7 +17,7 @@ from evenhand.files import Files
 from evenhand.methods import METHODS, Method
 from evenhand.models.adapters import Adapters
 from evenhand.runs.configuration import Configuration, files_read, shipped_training
-from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
+from evenhand.studies.fields import HEADS, MOST_RUNS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
 from evenhand.tasks import TASKS, TaskSource
@@ -94,6 +94,9 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
         raise UserError(f"The file's name '{path.name}' can't name a study: give it a name with the key 'study'.")
     check_file_name("the study's", name, "give it a shorter one with the key 'study'")
     flat = flat_cells(file, located)
+    runs = sum(len(cell.seeds) if seeds is None else seeds for cell in flat)
+    if runs > MOST_RUNS:
+        raise located.error((), f"the study has {runs:,} runs, but it can have up to {MOST_RUNS:,}.")
     names = _names(flat, located)
     looked_at: dict[str, FilesRead] = {}
     cells = tuple(

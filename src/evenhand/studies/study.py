@@ -15,7 +15,7 @@ from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.runs.configuration import Configuration, check_parts
 from evenhand.runs.fit import Device, torch_device
-from evenhand.studies.engines import Engine, Finished, Quiet, Told
+from evenhand.studies.engines import Engine, Event, Finished, Quiet
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
 from evenhand.studies.on_ray import RayEngine
@@ -31,7 +31,7 @@ EngineName = Literal["local", "ray"]
 class Watch(Protocol):
     """Is told how a study goes on; where it has a method `waiting`, also that nothing has happened for some seconds."""
 
-    def event(self, event: Told) -> None:
+    def event(self, event: Event) -> None:
         """Something has happened to a run."""
         ...
 
