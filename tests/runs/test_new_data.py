@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -41,9 +42,9 @@ def test_new_data_keep_the_runs_groups_and_tell_which_rows_it_knows(
     rows(80, 160).to_csv(tmp_path / "new.csv", index=False)
     found = evaluate(run, eh.OwnData(data=tmp_path / "new.csv"))["data"]
     assert set(found.groups) == {"a, p", "a, q", "b, p", "b, q"}
-    known_N = np.asarray(found.predictions["trained_on"])
+    known_N: Any = np.asarray(found.predictions["trained_on"])
     assert not known_N[80:].any()
-    assert 0 < int(np.count_nonzero(known_N)) <= 80
+    assert 0 < np.count_nonzero(known_N) <= 80
     assert found.notes[0].startswith(f"The run was trained on {known_N.sum()} of the 160 rows of 'data' (same content")
     assert str(found.predictions["id"][int(np.flatnonzero(known_N)[0])]) in found.notes[0]
     assert main(["evaluate", str(run), "--data", str(tmp_path / "new.csv")]) == 0
