@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,13 @@ class SmallGroups(TypedDict):
     groups: list[str]
 
 
+class ClassShare(TypedDict):
+    """How many samples a class has, and the accuracy on them (its recall)."""
+
+    n: int
+    accuracy: float
+
+
 class Metrics(TypedDict):
     """What is measured on one test set; fractions of 1, None where undefined. Intervals are Wilson's, of 95 %."""
 
@@ -75,6 +82,7 @@ class Metrics(TypedDict):
     aligned: float | None
     conflicting: float | None
     by_group: dict[str, float | None]
+    by_class: NotRequired[dict[str, ClassShare]]  # at the end of a run, where no groups are known
 
 
 def accuracy(

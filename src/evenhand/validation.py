@@ -6,12 +6,23 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, Union
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy's global generator takes no larger one."""
+
+MOST_SEEDS = 10_000
+"""How many may be asked for by their number."""
+
+LONGEST_FILE_NAME = 255
+"""Bytes that file systems give a name."""
 
 
 class UserError(ValueError):
@@ -61,6 +72,17 @@ def check_integer(owner: str, name: str, value: object, low: int, high: int | No
         raise UserError(f"The '{name}' parameter of {owner} must be an integer {wanted}. Got {value!r}.")
 
 
+def check_within(owner: str, name: str, value: object, low: int, high: int) -> None:
+    """The same with an upper end so far away that only what passes it is told of it."""
+    check_integer(owner, name, value, low)
+    check_integer(owner, name, value, low, high)
+
+
+def check_seed(owner: str, name: str, value: object) -> None:
+    """Raise `UserError` unless `value` is an integer that every random generator takes."""
+    check_within(owner, name, value, 0, LARGEST_SEED)
+
+
 def check_choice(owner: str, name: str, value: object, choices: Iterable[str], beside: str = "") -> None:
     """Raise `UserError` unless `value` is one of `choices`; the nearest ones are named, and what goes beside them."""
     choices = list(choices)
@@ -96,6 +118,28 @@ def check_value(owner: str, name: str, value: object, hint: Any) -> None:
         for mark in getattr(part, "__metadata__", ()):
             if hasattr(mark, "check"):
                 mark.check(owner, name, value, typing.get_args(part)[0])
+
+
+def check_path(path: Path | str) -> None:
+    """Raise `UserError` where a name in a path is one that no file can have."""
+    for part in Path(path).parts:
+        if "\0" in part:
+            raise UserError(f"The path {str(path)!r} can't be used: no file's name may hold a NUL.")
+        if len(os.fsencode(part)) > LONGEST_FILE_NAME:
+            raise UserError(f"The name '{part[:40]}…' is too long: a file's may have {LONGEST_FILE_NAME} bytes.")
+
+
+def check_file_name(what: str, name: str, remedy: str) -> None:
+    """Raise `UserError` where a name can't be that of a single file or folder.
+
+    Args:
+        what: Whose name it is, as in "the task's".
+        name: The name.
+        remedy: What the user can do.
+    """
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0") or len(os.fsencode(name)) > LONGEST_FILE_NAME:
+        shown = name if len(name) <= 60 else f"{name[:60]}…"
+        raise UserError(f"No folder can have {what} name {shown!r}: {remedy}.")
 
 
 def check_fields(owner: str, settings: Any) -> None:

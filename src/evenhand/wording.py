@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,17 +30,44 @@ LONGEST_TEXT = 2000  # and of a text or an error
 def visible(text: str) -> str:
     """A text with a mark in place of each character that shows nothing but may change what is around it.
 
-    Those are control characters other than tab and newline, halves of surrogate pairs, and the marks that turn the
-    direction of writing for what follows them.
+    Those are control characters other than tab and newline, halves of surrogate pairs, separators of lines, and the
+    marks that turn the direction of writing for what follows them.
     """
     return "".join("\ufffd" if _is_hidden(c) else c for c in text)
+
+
+def one_line(text: str) -> str:
+    """The text as `visible` leaves it, without a new line or a tab, which would break a sentence or a table."""
+    return visible(text).replace("\n", " ").replace("\t", " ")
 
 
 def _is_hidden(character: str) -> bool:
     code = ord(character)
     if code < 0x20:
         return character not in "\t\n"
-    return 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+    return (
+        0x7F <= code < 0xA0
+        or 0xD800 <= code < 0xE000
+        or code in (0x061C, 0x200E, 0x200F)
+        or 0x2028 <= code <= 0x202E
+        or 0x2066 <= code <= 0x2069
+    )
+
+
+FORMULA = ("=", "+", "-", "−", "@", "\t", "\r", "＝", "＋", "－", "＠")
+"""What a text begins with that a spreadsheet computes."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def csv_value(value: Any) -> Any:
+    """What a CSV file holds of a value: a text that a spreadsheet would compute begins with an apostrophe there.
+
+    Numbers stay numbers, also where they are written as text.
+    """
+    if isinstance(value, str) and value.startswith(FORMULA) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def clipped(text: str, most: int = LONGEST_NAME) -> str:
@@ -126,7 +154,8 @@ def megabytes(count_of_bytes: float) -> str:
 def markdown_text(text: str) -> str:
     """Escape what Markdown or the HTML within it would read as markup, and keep to one line."""
     escaped = html.escape(" ".join(visible(clipped(text, LONGEST_TEXT)).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
+    inline = "".join(f"\\{c}" if c in "\\`*_[]|~$#" else c for c in escaped)
+    return re.sub(r"^(\d{0,9})([-+=.)])(?=[\s=-]|$)", r"\1\\\2", inline)  # a list, or the line below a heading
 
 
 def markdown_table(

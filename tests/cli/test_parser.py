@@ -355,10 +355,14 @@ def test_a_run_leaves_its_record_and_is_not_trained_again(tmp_path: Path, capsys
     assert [p for p in sorted((tmp_path / "out").rglob("*")) if p.is_file()] == files
     assert [p.stat().st_mtime_ns for p in files] == times
 
-    for other in ("train gce --epochs 1", "train erm --epochs 2", "train erm --epochs 1 --seed 1"):
+    for other, told in (
+        ("train gce --epochs 1", "method erm → gce, method.q none → 0.7"),
+        ("train erm --epochs 2", "training.epochs 1 → 2"),
+        ("train erm --epochs 1 --seed 1", "seed 0 → 1, data_seed 0 → 1"),
+    ):
         assert refusal(f"{other} --quiet --output-dir out", capsys) == (
-            "The output folder 'out' holds a run of another configuration (method, task, model, training or seed): "
-            "choose another one."
+            f"The output folder 'out' holds a run of another configuration ({told}; stored → asked): choose another "
+            "one."
         )
 
 

@@ -84,12 +84,18 @@ def test_no_text_breaks_a_table(texts: list[str], name: str) -> None:
     assert [line.endswith("\\\\") for line in body.splitlines()] == [True] * len(texts)
 
 
-@pytest.mark.parametrize("text", ["", "a,b", 'say "x"', "two\nlines", "two\rlines", "  ", "ünï", "=1+1"])
+@pytest.mark.parametrize("text", ["", "a,b", 'say "x"', "two\nlines", "two\rlines", "  ", "ünï", "1=1"])
 def test_csv_gives_back_what_rows_hold(text: str) -> None:
     rows = [{"label": "m", text + "!": text}, {"label": text, "mean": 0.1234567890123}]
     first, second = csv.DictReader(io.StringIO(csv_text(rows), newline=""))
     assert (first[text + "!"], first["mean"]) == (text, "")
     assert (second["label"], float(second["mean"])) == (text, 0.1234567890123)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-x", "−x", "@sum", "\tx", "\rx"])
+def test_csv_holds_no_formula(text: str) -> None:
+    (found,) = csv.DictReader(io.StringIO(csv_text([{text: text, "value": -0.5}]), newline=""))
+    assert found == {f"'{text}": f"'{text}", "value": "-0.5"}
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:

@@ -320,7 +320,9 @@ def test_folders_of_another_study(finished: Path, tmp_path: Path) -> None:
         "key 'study', or choose another folder."
     )
     Path("quick.yaml").write_text(Path("quick.yaml").read_text().replace("epochs: 1", "epochs: 2"))
-    assert "another file called quick.yaml, which has no cell in common" in refusal(**folders(finished))
+    told = refusal(**folders(finished))
+    assert "another file called quick.yaml, which has no cell in common" in told
+    assert "(stored → asked: training.epochs 1 → 2)" in told
     Path("mine").mkdir()
     Path("mine/thesis.tex").write_text("years of work")
     message = "The folder 'mine' is not empty and holds no study: choose another one."

@@ -33,7 +33,7 @@ from evenhand.models.inference import Device, torch_device
 from evenhand.runs.prepared import Asked
 from evenhand.runs.record import now
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.validation import UserError, check_integer
+from evenhand.validation import MOST_SEEDS, UserError, check_seed, check_within
 
 
 def audit(
@@ -231,10 +231,10 @@ def _seeds(seeds: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if seeds is None:
         return None
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        check_integer("audit", "seeds", seeds, 1)
+        check_within("audit", "seeds", seeds, 1, MOST_SEEDS)
         return tuple(range(seeds))
     if not isinstance(seeds, Sequence) or isinstance(seeds, str) or not seeds:
         raise UserError(f"The 'seeds' parameter of audit must be how many, or a list of seeds. Got {seeds!r}.")
     for seed in seeds:
-        check_integer("audit", "seeds", seed, 0)
+        check_seed("audit", "seeds", seed)
     return tuple(int(seed) for seed in seeds)

@@ -24,6 +24,7 @@ from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.verdict import line, tested_text, verdict
 from evenhand.data.measures import Picture
+from evenhand.evaluation.exports import write_csv
 from evenhand.files import whole_file
 from evenhand.runs.record import versions, write_json
 from evenhand.tasks import Task
@@ -201,7 +202,10 @@ class Audit:
         if path.suffix not in (".parquet", ".csv"):
             raise UserError(f"Scores are written as .parquet or .csv. Got '{path}'.")
         with whole_file(path) as partial:
-            (self.frame.to_csv if path.suffix == ".csv" else self.frame.to_parquet)(partial, index=False)
+            if path.suffix == ".csv":
+                write_csv(self.frame, partial)
+            else:
+                self.frame.to_parquet(partial, index=False)
         return path
 
     def save(self, folder: Path | str) -> list[Path]:

@@ -10,8 +10,9 @@ import tyro
 from tyro.conf import Positional
 
 from evenhand.auditing import audit
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import ModelOptions, default
-from evenhand.cli.terminal import RunDisplay, output
+from evenhand.cli.terminal import RunDisplay
 from evenhand.report import write_audit
 from evenhand.validation import UserError
 
@@ -60,6 +61,7 @@ class AuditVerb(ModelOptions):
             )
         page, *data = write_audit(found)
         output().print(f"{found.summary()}\nPage: {page}\nData: {', '.join(map(str, data))}")
+        note_formulas(*data)
         return 0
 
     def _places(self) -> dict[str, Any]:

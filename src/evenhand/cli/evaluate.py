@@ -13,18 +13,21 @@ import tyro
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import OnDevice, default
 from evenhand.cli.task_options import TaskChoice
-from evenhand.cli.terminal import group_lines, output
+from evenhand.cli.terminal import classes_table, group_lines
+from evenhand.evaluation.exports import write_csv
 from evenhand.files import check_place, whole_file
 from evenhand.metrics import GroupShare
+from evenhand.runs.by_class import class_shares
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
-from evenhand.wording import percent
+from evenhand.wording import distinct, one_line, percent
 
 _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".csv": write_csv,
     ".parquet": lambda table, path: table.to_parquet(path, index=False),
 }
 
@@ -80,8 +83,11 @@ class EvaluateVerb(OnDevice, TaskChoice):
             return 0
         for name, split in found.items():
             _show(name, split)
+        for note in distinct(note for split in found.values() for note in split.notes):
+            output().print(one_line(note))
         if self.predictions is not None:
             output().print(f"Predictions: {self.predictions}")
+            note_formulas(self.predictions)
         return 0
 
 
@@ -97,11 +103,12 @@ def described(split: Evaluated) -> dict[str, Any]:
         "shares": shares(split.shares),
         "groups": shares(split.groups),
         "groups_not_counted": split.result.not_counted,
+        "notes": list(split.notes),
     }
 
 
 def _show(name: str, split: Evaluated) -> None:
-    table = Table(title=name, title_justify="left")
+    table = Table(title=one_line(name), title_justify="left")
     table.add_column("samples")
     for column in ("n", "accuracy %", "95 % interval"):
         table.add_column(column, justify="right")
@@ -109,10 +116,12 @@ def _show(name: str, split: Evaluated) -> None:
         for label, share in found.items():
             ends = "–" if share.interval is None else " to ".join(percent(end) for end in share.interval)
             table.add_row(
-                f"{part}{'all' if label == 'average' else label}", str(share.n), percent(share.accuracy), ends
+                one_line(f"{part}{'all' if label == 'average' else label}"), str(share.n), percent(share.accuracy), ends
             )
     console = output()
     console.print(table)
+    for classes in classes_table(class_shares(split.result.metrics)):
+        console.print(classes)
     metrics = split.result.metrics
     for line in group_lines(told_groups(metrics), metrics["by_group"]):
         console.print(line)

@@ -6,6 +6,7 @@ tyro makes parser and help of these dataclasses and of the methods themselves.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 import typing
 from collections.abc import Sequence
@@ -16,7 +17,9 @@ import tyro
 from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from evenhand.cli.audit import AuditVerb
+from evenhand.cli.console import discard, write_any_text
 from evenhand.cli.evaluate import EvaluateVerb
+from evenhand.cli.refusals import OptionError, in_sentences
 from evenhand.cli.study import StudyVerb
 from evenhand.cli.task_options import TaskChoice, with_task_fields
 from evenhand.cli.tasks import Tasks
@@ -26,6 +29,7 @@ from evenhand.tasks import TASKS
 from evenhand.training.stage import StageError
 from evenhand.validation import Range, UserError, nearest_names, range_of, unknown_name
 from evenhand.version import __version__
+from evenhand.wording import one_line
 
 VERBS: dict[str, type[Any]] = {
     "demo": Demo,
@@ -47,23 +51,45 @@ shortcut (`evenhand demo --text`: on sentences whose last word leaks it). `evenh
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns the exit code: 0 done, 1 a run failed, 2 a mistake in what was asked for."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run the program; returns the exit code: 0 done, 1 a run failed, 2 a mistake in what was asked for.
+
+    It is 141 where nobody reads standard output any more, as behind `| head`.
+    """
+    write_any_text()
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+        return 141  # as of any program that SIGPIPE ends
+
+
+def _run(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
         print(f"evenhand {__version__}")
         return 0
     try:
         verb, method = _parse(words)
         return verb.run(method) if method is not None else verb.run()
+    except OptionError as error:
+        raise SystemExit(_said(f"error: {error}", 2)) from None
     except UserError as error:
-        print(f"evenhand: error: {error}", file=sys.stderr)
-        return 2
+        return _said(f"error: {error}", 2)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _said(f"error: The path '{str(error.filename)[:60]}…' is longer than a file's may be.", 2)
     except StageError as error:
-        print(f"evenhand: the run failed: {error}", file=sys.stderr)
-        return 1
+        return _said(f"the run failed: {error}", 1)
     except KeyboardInterrupt:
-        print("evenhand: interrupted; the same command goes on from the last finished stage.", file=sys.stderr)
-        return 130
+        return _said("interrupted; the same command goes on from the last finished stage.", 130)
+
+
+def _said(sentence: str, code: int) -> int:
+    print(f"evenhand: {one_line(sentence)}", file=sys.stderr)
+    return code
 
 
 def _parse(words: list[str]) -> tuple[Any, Method | None]:
@@ -80,7 +106,8 @@ def _parse(words: list[str]) -> tuple[Any, Method | None]:
         verb = with_task_fields(verb)
     if issubclass(verb, Train):
         verb = _with_method(verb)
-    chosen: Any = parse(verb, prog=f"evenhand {words[0]}", args=words[1:], config=settings)
+    with in_sentences(words):
+        chosen: Any = parse(verb, prog=f"evenhand {words[0]}", args=words[1:], config=settings)
     options: Any = getattr(chosen, "method", None)
     # tyro would put a box around what a method's own checks say, so they run here
     return chosen, options and METHODS[options.method_name](**dataclasses.asdict(options))

@@ -10,10 +10,11 @@ from typing import Annotated
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import Working, default
-from evenhand.cli.terminal import StudyDisplay, output
+from evenhand.cli.terminal import StudyDisplay
 from evenhand.studies import EngineName, Study
-from evenhand.wording import count, duration
+from evenhand.wording import count, duration, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,9 @@ def _show_end(opened: Study) -> None:
         if failed:
             record = opened.store.record(failed[0])
             seeds = ", ".join(str(run.seed) for run in failed)
-            console.print(f"failed: {cell.name}, seed {seeds}: {record and record.error}")
+            console.print(f"failed: {cell.name}, seed {seeds}: {one_line(str(record and record.error))}")
     files = opened.write_report()
     console.print(f"Report: {files.html}")
     console.print(f"Tables: {files.html.parent / 'tables'}")
     console.print(f"Records: {opened.store.results}")
+    note_formulas(*files.html.parent.glob("tables/*.csv"))

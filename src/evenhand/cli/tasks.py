@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import PlainConsole, output
 from evenhand.cli.options import default
 from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
 from evenhand.cli.task_options import OWN_DATA, TaskChoice
-from evenhand.cli.terminal import output
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.tasks.splits import compared, split_counts
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.validation import UserError, check_seed, unknown_name
+from evenhand.wording import one_line
 
 _SAMPLES = 3  # of train and of the primary test set
 
@@ -49,7 +49,7 @@ class Tasks(TaskChoice):
 
     def run(self) -> int:
         """Print to standard output."""
-        check_integer("tasks", "data_seed", self.data_seed, 0)
+        check_seed("tasks", "data_seed", self.data_seed)
         settings = self.settings_given()
         if self.task is None and "data" not in settings:
             others = sorted(set(settings) - ({"data_dir"} if self.check else set()))
@@ -106,12 +106,12 @@ class Tasks(TaskChoice):
             try:
                 source = _with_folder(cls, None if root is None else Path(root) / name)
             except UserError as error:
-                output().print(f"{name}: not checked: {error}")
+                output().print(f"{name}: not checked: {one_line(str(error))}")
                 continue
             try:
                 fine = _checked(source, source.build(self.data_seed))
             except UserError as error:
-                output().print(f"{name}: failed: {error}")
+                output().print(f"{name}: failed: {one_line(str(error))}")
                 fine = False
             if not fine:
                 differ.append(name)
@@ -184,9 +184,9 @@ def _show(task: Task) -> None:
     for name in ("train", task.primary_test):
         console.print(f"First samples of {name}:")
         for line in sample_lines(task.splits[name], _SAMPLES):
-            console.print(f"  {line}")
+            console.print(f"  {one_line(line)}")
     for note in task.notes:
-        console.print(note)
+        console.print(one_line(note))
 
 
 def _show_files(source: TaskSource) -> None:
@@ -201,11 +201,11 @@ def _show_files(source: TaskSource) -> None:
 
 def _count_table(counts: dict[str, dict[str, int]]) -> Table:
     """Splits as columns; all samples, groups and alignments as rows."""
-    table = Table("samples", *counts)
+    table = Table("samples", *map(one_line, counts))
     names = dict.fromkeys(what for numbers in counts.values() for what in numbers)
     for what in names:
         cells = [f"{numbers[what]:,}" if what in numbers else "–" for numbers in counts.values()]
-        table.add_row("all" if what == "n" else what, *cells)
+        table.add_row("all" if what == "n" else one_line(what), *cells)
     return table
 
 
@@ -222,7 +222,7 @@ def _checked(source: TaskSource, task: Task) -> bool:
     for split, rows in task.splits.items():
         if "image" not in rows.column_names:
             continue
-        bar = Console(stderr=True)
+        bar = PlainConsole(stderr=True)
         pictures = track(
             unreadable(rows), f"pictures of {split}", total=len(rows), console=bar, disable=not bar.is_terminal
         )
@@ -235,7 +235,7 @@ def _checked(source: TaskSource, task: Task) -> bool:
         else:
             console.print(f"{source.name}: {split}: all {len(rows):,} pictures can be read: ok")
     for note in task.notes:
-        console.print(f"{source.name}: {note}")
+        console.print(f"{source.name}: {one_line(note)}")
     return fine
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,19 +20,33 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from evenhand.cli.console import PlainConsole
 from evenhand.evaluation.progress import Measurement
 from evenhand.methods.base import nothing_done
 from evenhand.metrics import GroupShare, summarize
 from evenhand.runs.record import Record
-from evenhand.runs.worst_groups import Groups, empty_groups, group_texts, is_lower, record_groups, weakest
-from evenhand.studies.engines import Event, Finished, Lost, Measured, Stage
+from evenhand.runs.worst_groups import (
+    Groups,
+    empty_groups,
+    group_texts,
+    interval_text,
+    is_lower,
+    record_groups,
+    weakest,
+)
+from evenhand.studies.engines import Event, Lost, Measured, Stage, Started
 from evenhand.tasks import OwnData
 from evenhand.tasks import Task as BuiltTask
 from evenhand.tasks.summary import DataSummary, data_summary
 from evenhand.validation import named
-from evenhand.wording import percent
+from evenhand.wording import duration, one_line, percent
 
+_SHARE_COLUMNS = ("n", "accuracy %", "95 % interval")
 _ROWS = 30  # of a table of classes or groups
+
+
+_PATIENCE = 50.0  # seconds without a line; engines tell every few seconds that they are quiet
+_NAMED = 6  # runs in a line
 
 
 class RunDisplay:
@@ -56,14 +68,14 @@ class RunDisplay:
         shows_data: bool = False,
     ) -> None:
         self.shows_data = shows_data
-        self.console = console or Console(stderr=True, quiet=quiet)
+        self.console = console or PlainConsole(stderr=True, quiet=quiet)
         self.live = self.console.is_terminal and not quiet
         self.epochs = epochs
         self.run = ""
         self.clocks: dict[tuple[str, str], _Clock] = {}
         self.bars: dict[tuple[str, str], TaskID] = {}
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -87,7 +99,7 @@ class RunDisplay:
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(Text(one_line(line)), soft_wrap=True)
 
     def data(self, task: BuiltTask) -> None:
         """The task is built."""
@@ -102,7 +114,7 @@ class RunDisplay:
         self.clocks.setdefault(key, _Clock(done)).steps = done
         if self.live:
             if key not in self.bars:
-                description = escape(f"{self.run} · {name}".lstrip(" ·"))
+                description = one_line(f"{self.run} · {name}".lstrip(" ·"))
                 self.bars[key] = self.progress.add_task(description, total=total, unit="steps", told="")
             self.progress.update(self.bars[key], completed=done)
         elif done == total:
@@ -165,14 +177,24 @@ class StudyDisplay:
         pending: The cells with runs to carry out, by name, and how many runs each has.
         quiet: Show nothing.
         console: Where to; standard error by default.
+        clock: Seconds. Without a terminal a line says at least once a minute what is at work.
     """
 
-    def __init__(self, pending: Mapping[str, int], quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        pending: Mapping[str, int],
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.runs = RunDisplay(quiet, console)
         self.pending = dict(pending)
         self.outcomes: dict[str, list[Record]] = {}
         self.total = sum(self.pending.values())
         self.ended = 0
+        self.clock = clock
+        self.said = self.began = clock()
+        self.active: dict[str, str] = {}  # each run at work, and how far it is
         self.overall: TaskID | None = None
 
     def __enter__(self) -> StudyDisplay:
@@ -184,10 +206,18 @@ class StudyDisplay:
     def __exit__(self, *error: object) -> None:
         self.runs.__exit__(*error)
 
+    def waiting(self) -> None:
+        """Nothing has happened for some seconds."""
+        if not self.runs.live and self.clock() - self.said >= _PATIENCE:
+            self._say(self._at_work())
+
     def event(self, event: Event) -> None:
         """Something has happened to a run."""
         name = event.job.name
-        if isinstance(event, Stage):
+        if isinstance(event, Started):
+            self.active[name] = "begun"
+        elif isinstance(event, Stage):
+            self.active[name] = f"stage '{event.name}', step {event.done:,} of {event.total:,}"
             if self.runs.live:
                 self.runs.begin(name)
                 self.runs.stage(event.name, event.done, event.total)
@@ -197,21 +227,32 @@ class StudyDisplay:
                 self.runs.measured(event.measurement)
         elif isinstance(event, Lost):
             self._close(name)
-            self.runs.say(f"{name}: its process {event.reason}; begun again")
-        elif isinstance(event, Finished):
+            self._say(f"{name}: its process {event.reason}; begun again")
+        else:
             self._close(name)
             self.ended += 1
-            self.runs.say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
+            self._say(f"[{self.ended}/{self.total}] {name}: {_ending(event.outcome.record)}")
             self._cell_goes_on(event.job.cell, event.outcome.record)
             if self.overall is not None:
                 self.runs.progress.update(self.overall, completed=self.ended, told=self._cells())
+        self.waiting()
 
     def _cell_goes_on(self, cell: str, record: Record) -> None:
         """After a cell's last run of this start, what its runs of this start gave."""
         records = self.outcomes.setdefault(cell, [])
         records.append(record)
         if len(records) == self.pending.get(cell) and len(records) > 1:
-            self.runs.say(f"cell {cell}: {_cell_ending(records)}")
+            self._say(f"cell {cell}: {_cell_ending(records)}")
+
+    def _say(self, line: str) -> None:
+        self.runs.say(line)
+        self.said = self.clock()
+
+    def _at_work(self) -> str:
+        """As in "[3/12] 2 at work after 4 min 10 s: PGD, seed 0 (stage 'biased', step 40 of 200); …"."""
+        shown = [f"{name} ({how_far})" for name, how_far in self.active.items()]
+        after = duration(self.clock() - self.began)
+        return f"[{self.ended}/{self.total}] {len(shown)} at work after {after}: {named(shown, _NAMED) or 'none yet'}"
 
     def _cells(self) -> str:
         ended = sum(len(self.outcomes.get(cell, [])) == runs for cell, runs in self.pending.items())
@@ -219,6 +260,7 @@ class StudyDisplay:
 
     def _close(self, run: str) -> None:
         """The bars of a run go when it ends: a study has too many."""
+        self.active.pop(run, None)
         for key in [key for key in self.runs.bars if key[0] == run]:
             self.runs.progress.remove_task(self.runs.bars.pop(key))
 
@@ -264,11 +306,23 @@ def metrics_table(record: dict[str, Any]) -> Table:
     return table
 
 
+def classes_table(shares: Mapping[str, GroupShare]) -> list[Table]:
+    """Accuracy of each class with its samples; no table where groups are known."""
+    if not shares:
+        return []
+    table = Table(Column("class", overflow="fold"), *(Column(c, justify="right") for c in _SHARE_COLUMNS))
+    for name, share in list(shares.items())[:_ROWS]:
+        table.add_row(Text(one_line(name)), f"{share.n:,}", percent(share.accuracy), interval_text(share))
+    if len(shares) > _ROWS:
+        table.add_row(f"… {len(shares) - _ROWS} more")
+    return [table]
+
+
 def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:
     """The worst group and the small ones, a line each, the lower one first, and the groups without a sample."""
     lines = [f"{text[:1].upper()}{text[1:]}." for text in group_texts(groups)]
     empty = empty_groups(by_group)
-    return [*lines, f"Groups without a sample here: {named(empty)}."] if empty else lines
+    return [*lines, one_line(f"Groups without a sample here: {named(empty)}.")] if empty else lines
 
 
 def data_tables(summary: DataSummary) -> list[Table]:
@@ -279,7 +333,9 @@ def data_tables(summary: DataSummary) -> list[Table]:
             continue
         table = Table(Column(kind, overflow="fold"), *(Column(split, justify="right") for split in summary.sizes))
         for name, of in list(counted.items())[:_ROWS]:
-            table.add_row(Text(name), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items()))
+            table.add_row(
+                Text(one_line(name)), *(_counted(of.get(split, 0), size) for split, size in summary.sizes.items())
+            )
         if len(counted) > _ROWS:
             table.add_row(f"… {len(counted) - _ROWS} more")
         tables.append(table)
@@ -288,8 +344,3 @@ def data_tables(summary: DataSummary) -> list[Table]:
 
 def _counted(count: int, size: int) -> str:
     return f"{count:,} ({100 * count / size:.1f} %)"
-
-
-def output() -> Console:
-    """Standard output, for results."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)

@@ -13,17 +13,19 @@ import torch
 from rich.table import Table
 from tyro.conf import Positional
 
+from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import ModelOptions, Working, default
-from evenhand.cli.terminal import RunDisplay, group_lines, metrics_table, output
+from evenhand.cli.terminal import RunDisplay, classes_table, group_lines, metrics_table
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.methods.base import nothing_done
 from evenhand.report import write_report
+from evenhand.runs.by_class import apart_text, class_shares
 from evenhand.runs.fit import Result, fit
 from evenhand.runs.worst_groups import record_groups
 from evenhand.training.processes import is_first_process, leave
 from evenhand.training.stage import StageError
-from evenhand.validation import check_integer, unknown_name
-from evenhand.wording import percent
+from evenhand.validation import MOST_SEEDS, check_within, unknown_name
+from evenhand.wording import distinct, one_line, percent
 
 
 @contextmanager
@@ -83,7 +85,7 @@ class Demo(Working):
 
     def run(self) -> int:
         """Train everything, then write the report; a run that fails is shown in it."""
-        check_integer("demo", "seeds", self.seeds, 1)
+        check_within("demo", "seeds", self.seeds, 1, MOST_SEEDS)
         folder = self.output_dir or Path("runs/demo-text" if self.text else "runs/demo")
         failed = 0
         # these models gain an eighth by a second thread, lose a factor of ten where another program has the cores, and
@@ -188,11 +190,14 @@ def _show_result(method: Method, result: Result) -> None:
     console.print(metrics_table(record))
     for line in group_lines(record_groups(record), result.metrics["by_group"]):
         console.print(line)
-    for note in record.get("notes", []):
-        console.print(note)
+    for table in classes_table(class_shares(result.metrics)):
+        console.print(table)
+    for note in distinct([apart_text(record), *map(str, record.get("notes", []))]):
+        console.print(one_line(note))
     console.print(f"Result: {result.folder} (record.json, model/, stages/)")
 
 
 def _show_report(folder: Path, title: str | None) -> None:
     files = write_report(folder, title)
     output().print(f"Report: {files.html}\nTables: {files.html.parent / 'tables'}")
+    note_formulas(*files.html.parent.glob("tables/*.csv"))

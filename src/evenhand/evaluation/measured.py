@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 from evenhand.data.columns import column_values, membership, split_groups
 from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.rows import AnyRows, Collator
-from evenhand.metrics import Metrics, groups_not_counted
+from evenhand.metrics import ClassShare, Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
 from evenhand.tasks.base import Task
 
@@ -91,7 +92,11 @@ def split_result(
 
 
 def measured(
-    split: datasets.Dataset, predicted_N: NDArray[np.int64], label_N: NDArray[np.int64], train: datasets.Dataset | None
+    split: datasets.Dataset,
+    predicted_N: NDArray[np.int64],
+    label_N: NDArray[np.int64],
+    train: datasets.Dataset | None,
+    classes: Sequence[str] | None = None,
 ) -> SplitResult:
     """Measure predictions of a split.
 
@@ -100,10 +105,26 @@ def measured(
         predicted_N: Predicted classes, shape (N,).
         label_N: True classes, shape (N,).
         train: The training split, for its group shares; None where it isn't known.
+        classes: What the numbers of predictions and labels mean; the split's own classes if None.
     """
     known = split_groups(split, train)
     sizes = {name: int(member_N.sum()) for name, member_N in known.groups.items()}
-    return SplitResult(known.metrics(predicted_N == label_N), sizes, groups_not_counted(known.groups), predicted_N)
+    metrics = known.metrics(predicted_N == label_N)
+    if not known.groups:
+        names = split.features["labels"].names if classes is None else classes
+        metrics["by_class"] = _by_class(predicted_N == label_N, label_N, names)
+    return SplitResult(metrics, sizes, groups_not_counted(known.groups), predicted_N)
+
+
+def _by_class(correct_N: NDArray[np.bool_], label_N: NDArray[np.int64], names: Sequence[str]) -> dict[str, ClassShare]:
+    """Samples and accuracy of each class that has samples."""
+    size_C = np.bincount(label_N, minlength=len(names))
+    right_C = np.bincount(label_N, weights=correct_N, minlength=len(names))
+    return {
+        name: ClassShare(n=int(size), accuracy=float(right / size))
+        for name, size, right in zip(names, size_C, right_C, strict=True)
+        if size
+    }
 
 
 def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -80,7 +80,13 @@ def check_location(name: Path | str) -> None:
         raise UserError(f"The folder '{name}' is a run, not a model: give its folder 'model'.")
     if is_there(folder):
         raise UserError(f"The folder '{name}' holds no model (config.json is missing).")
-    is_path = isinstance(name, Path) or text.startswith((".", "/", "~")) or text.endswith("/") or "\\" in text
+    is_path = (
+        isinstance(name, Path)
+        or text.startswith((".", "/", "~"))
+        or text.endswith("/")
+        or text.count("/") > 1
+        or "\\" in text
+    )
     if is_path or ("/" in text and is_there(Path(folder.parts[0]))):
         raise UserError(f"There is no folder '{name}'.")
 

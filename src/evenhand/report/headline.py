@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, Summary
 from evenhand.report.cells import DID_NOTHING, Cell, Section, difference, sizes
+from evenhand.report.class_table import apart_notes
 from evenhand.report.ranking import (
     SHORTCUT_GAP,
     best_other,
@@ -261,6 +262,7 @@ def section_notes(section: Section) -> list[str]:
         _what_is_compared(section),
         f"Model selection: {listed(distinct(run.selection for run in done), 'or')}.",
         _uncounted(section),
+        *apart_notes(section),
         *_files(done),
     ]
 

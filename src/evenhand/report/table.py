@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from evenhand.wording import markdown_table, visible
+from evenhand.wording import csv_value, markdown_table, visible
 
 Item = TypeVar("Item")
 
@@ -172,13 +172,14 @@ def row(*places: Value | str, kind: str = "") -> Row:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV, numbers at full precision; every key of any row is a column."""
+    """Rows as CSV, numbers at full precision; every key of any row is a column, and no text is a formula."""
     rows = list(rows)
     stream = io.StringIO()
     # not pandas, whose columns can't be named by every text that JSON can hold
-    writer = csv.DictWriter(stream, list(dict.fromkeys(name for row in rows for name in row)))
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.writer(stream)
+    writer.writerow(map(csv_value, columns))
+    writer.writerows([csv_value(row.get(name)) for name in columns] for row in rows)
     return stream.getvalue().replace("\r\n", "\n")  # written as \r\n, or a \r within a text would not be quoted
 
 

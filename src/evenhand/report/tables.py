@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from evenhand.metrics import PairedDifference, Summary, holm, summarize, wilson
 from evenhand.report.cells import Cell, Section, difference, sizes
+from evenhand.report.class_table import classes_table
 from evenhand.report.cost import cost_table, timed
 from evenhand.report.facts import facts_table, settings_table
 from evenhand.report.headline import headline, section_notes
@@ -47,6 +48,7 @@ def section_tables(section: Section) -> Tables:
         "tests": paired_table(section),
         "detection": detection_table(section),
         "groups": groups_table(section),
+        "classes": classes_table(section),
         "cost": cost_table(section),
         "sets": sets_table(section),
         "facts": facts_table(section),
@@ -326,7 +328,10 @@ def methods_markdown(title: str, told: Told) -> str:
     for section, tables in told:
         lines += [f"## {markdown_text(section.heading)}", "", markdown_text(headline(section)), ""]
         lines += [*(markdown_text(note) for note in section_notes(section)), ""]
-        shown = [replace(tables["methods"], note=""), *(tables[n] for n in ("worst", "tests", "detection", "groups"))]
+        shown = [
+            replace(tables["methods"], note=""),
+            *(tables[n] for n in ("worst", "tests", "detection", "groups", "classes")),
+        ]
         lines += [line for table in shown if table.rows for line in table.markdown()]
     return "\n".join(lines)
 

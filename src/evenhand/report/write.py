@@ -194,6 +194,7 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         ],
         "tests": tables["tests"].data,
         "groups": tables["groups"].data,
+        "classes": tables["classes"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
         "settings": section_facts(section),

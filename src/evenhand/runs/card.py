@@ -10,9 +10,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
+from evenhand.runs.by_class import apart_text, class_shares
 from evenhand.runs.record import METRICS
 from evenhand.runs.schema import number
-from evenhand.runs.worst_groups import group_texts, is_lower, record_groups
+from evenhand.runs.worst_groups import group_texts, interval_text, is_lower, record_groups
 from evenhand.validation import named
 from evenhand.wording import (
     METRIC_TITLES,
@@ -138,6 +139,15 @@ def _results(record: dict[str, Any]) -> dict[str, Any]:
         "worst_lines": [
             f"{name}: {'; '.join(texts)}." for name, groups in found.items() if (texts := group_texts(groups, "%"))
         ],
+        "apart": apart_text(record),
+        "class_rows": {
+            name: [
+                [label, _count(share.n), percent(share.accuracy), interval_text(share)]
+                for label, share in classes.items()
+            ]
+            for name in names
+            if (classes := class_shares(tests[name]))
+        },
         "group_rows": {
             name: [
                 [group, _count(sizes[name].get(group)), percent(value), _interval(value, sizes[name].get(group))]

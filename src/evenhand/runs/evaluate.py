@@ -27,15 +27,18 @@ from evenhand.metrics import GroupShare, Members
 from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
 from evenhand.models.named import model_source
-from evenhand.models.saved import load_model
+from evenhand.models.saved import check_location, load_model
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
+from evenhand.runs.by_class import apart
 from evenhand.runs.fit import model_folder
+from evenhand.runs.new_data import trained_on, trained_text, with_groups_of_run
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
-from evenhand.validation import UserError, check_integer, named, unknown_name
+from evenhand.validation import UserError, check_integer, check_seed, named, unknown_name
+from evenhand.wording import distinct
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +55,16 @@ class Evaluated:
             with the number of samples and Wilson's 95 % interval.
         groups: Accuracy of each group by name.
         predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
-            class, and what is known of `attribute`, `alignment` and `group`.
+            class, and what is known of `attribute`, `alignment` and `group`; of a run on new data `trained_on`, whether
+            the run was trained on the row's content.
+        notes: What a reader of the numbers must know, a sentence each.
     """
 
     result: SplitResult
     shares: dict[str, GroupShare]
     groups: dict[str, GroupShare]
     predictions: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -102,13 +108,26 @@ def evaluate(
     recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
-        splits, task = _splits(given, recorded if data_seed is None else data_seed, class_names(loaded.config))
+        notes: list[str] = []
+        if isinstance(given, OwnData):
+            one, told = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
+            given, notes = {"data": one}, [*told]
+        splits, task = _splits(given, recorded if data_seed is None else data_seed)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
-        return {
+        found = {
             name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
             for name, split in chosen.items()
         }
+    if task is None and record is not None:
+        for name, split in chosen.items():
+            trained_N = trained_on(split, Path(model))
+            if trained_N is not None:
+                found[name].predictions["trained_on"] = trained_N
+            notes += distinct([trained_text(name, split, trained_N)])
+    if task is not None:
+        notes += distinct([_apart(found, task)])
+    return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------
@@ -118,6 +137,7 @@ def _located(model: Path | str) -> tuple[Path | str, Record | None]:
     """Where the model's files are, and the record if it is a run's."""
     path = Path(model) / "record.json"
     if not path.exists():
+        check_location(model)
         return model, None
     record = Record.load(path)
     if not record.is_done:
@@ -128,6 +148,11 @@ def _located(model: Path | str) -> tuple[Path | str, Record | None]:
 def _data_of_run(
     model: Path | str, record: Record | None, settings: Mapping[str, Any], data_dir: Path | str | None
 ) -> TaskSource:
+    if record is None and not Path(model).exists():
+        raise UserError(
+            f"There is no folder '{model}': name a run's, or say by a task or data what a model of the hub is measured "
+            "on."
+        )
     if record is None:
         raise UserError(f"'{model}' is no run with a task of its own: say what it is evaluated on, by a task or data.")
     return recorded_task(record, dict(settings) if data_dir is None else {**settings, "data_dir": data_dir})
@@ -151,18 +176,14 @@ def _same_as_run(data: OwnData, record: Record) -> TaskSource | Task:
         return dataclasses.replace(data, **{name: settings[name] for name in missing})
 
 
-def _splits(
-    data: Data, data_seed: int, classes: tuple[str, ...] | None
-) -> tuple[dict[str, datasets.Dataset], Task | None]:
+def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], Task | None]:
     """Every split by name, and the task if they are one's."""
-    if isinstance(data, OwnData):
-        return {"data": data.one_split(classes)}, None
     if isinstance(data, str):
         if data not in TASKS:
             raise unknown_name("task", data, TASKS)
         data = TASKS[data]()
     if isinstance(data, TaskSource):
-        check_integer("evaluate", "data_seed", data_seed, 0)
+        check_seed("evaluate", "data_seed", data_seed)
         data = data.build(data_seed)
     if isinstance(data, Task):
         return data.splits, data
@@ -288,11 +309,21 @@ def _evaluated(
     correct_N = predicted_N == label_N
     everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        measured(split, predicted_N, label_N, None if task is None else task.train),
+        measured(split, predicted_N, label_N, None if task is None else task.train, compared.names),
         _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
         pd.DataFrame(columns),
     )
+
+
+def _apart(found: Mapping[str, Evaluated], task: Task) -> str | None:
+    """Whether validation and the primary test set are further apart than chance, where both were measured."""
+    pair = [found.get("validation"), found.get(task.primary_test)]
+    shares = [split.shares for split in pair if split is not None and not split.groups]
+    if len(shares) < 2 or any("conflicting" in share for share in shares):
+        return None
+    named = zip(("validation", task.primary_test), shares, strict=True)
+    return apart(*(dataclasses.replace(share["average"], names=(name,)) for name, share in named))
 
 
 def _shares(correct_N: NDArray[np.bool_], members: Members) -> dict[str, GroupShare]:

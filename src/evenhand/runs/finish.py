@@ -112,12 +112,7 @@ def _record(
         "labels": list(run.task.label_names),
         "loader": "evenhand" if isinstance(run.source.config(), SmallVisionConfig) else "transformers",
         "primary_test": run.task.primary_test,
-        "notes": [
-            *run.task.notes,
-            *run.source_notes,
-            *([f"{nothing_done(method.title, idle)}."] if idle else []),
-            *stages.notes,
-        ],
+        "notes": [*run.task.notes, *run.source_notes, *done_nothing, *stages.notes],
         "did_nothing": idle,
         "data": {name: sizes_and_chance(split) for name, split in run.task.splits.items()},
         "metrics": dict(primary.metrics) if primary else None,

@@ -24,7 +24,9 @@ from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.models.inference import Device, check_separate, ready, torch_device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import FILES_UNKNOWN, Configuration
+from evenhand.runs.differences import differences_text
 from evenhand.runs.finish import finish, is_done
+from evenhand.runs.new_data import keep_train_rows
 from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.record import Record
 from evenhand.runs.shared_stages import SharedStages
@@ -32,7 +34,7 @@ from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task, TaskSource
 from evenhand.training.processes import Team, process_of, share_of
 from evenhand.training.stage import untouched_surroundings
-from evenhand.validation import UserError
+from evenhand.validation import UserError, check_file_name, check_path
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def fit(
         UserError: If something given is wrong; nothing has been trained or written then.
         StageError: If a stage diverged; the record says so.
     """
+    if output_dir is not None:
+        check_path(output_dir)
     place = torch_device(device)
     asked = Asked(model, seed, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh)
     run = prepare("fit", method, task, asked, progress)
@@ -153,6 +157,8 @@ def carry_out(
         _check_space(own, run)
         with alone_in(own):
             finish(run)
+        if rank == 0:
+            keep_train_rows(own, configuration, prepared.task)
 
 
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:
@@ -189,7 +195,10 @@ def default_folder(configuration: Configuration) -> Path:
     seeds = f"seed{configuration.seed}"
     if configuration.data_seed != configuration.seed:
         seeds += f"-data{configuration.data_seed}"
-    return Path("runs") / configuration.task.name / f"{configuration.method.name}-{configuration.cell_hash[:8]}-{seeds}"
+    task, run = configuration.task.name, f"{configuration.method.name}-{configuration.cell_hash[:8]}-{seeds}"
+    for what, name in (("the task's", task), ("the run's", run)):
+        check_file_name(what, name, "say with output_dir where the run shall lie")
+    return Path("runs") / task / run
 
 
 # ---- checks before anything is written ------------------------------------------------------------------------------
@@ -235,7 +244,8 @@ def _difference(record: dict[str, Any], configuration: Configuration) -> str:
         for option, told in record["files"].items():
             if (told or {}).get("sha256") != (ours.get(option) or {}).get("sha256"):
                 return f"other files (--{option.replace('_', '-')})"
-    return "another configuration (method, task, model, training or seed)"
+    told = differences_text(record, configuration.as_dict())
+    return f"another configuration ({told or 'other data'}; stored → asked)"
 
 
 def _check_space(folder: Path, run: StoredRun) -> None:

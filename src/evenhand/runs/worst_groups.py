@@ -11,7 +11,7 @@ from typing import Any
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, GroupShare, small_group_names, wilson, worst_group_name
 from evenhand.validation import named
-from evenhand.wording import clipped, count, percent, visible
+from evenhand.wording import clipped, count, one_line, percent
 
 MOST_NAMED = 6  # groups in a sentence; the table of groups has them all
 
@@ -103,7 +103,7 @@ def weakest(groups: Groups) -> float | None:
 
 
 def _named(names: Sequence[str]) -> str:
-    return visible(named((clipped(name) for name in names), MOST_NAMED))
+    return one_line(named((clipped(name) for name in names), MOST_NAMED))
 
 
 def _accuracy(share: GroupShare, unit: str, *, brief: bool) -> str:

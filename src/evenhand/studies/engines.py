@@ -54,12 +54,20 @@ class Finished:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Quiet:
+    """Nothing has happened for some seconds, so that whoever watches can say how far it is."""
+
+
+TICK = 5.0
+"""Seconds after which an engine tells that it is quiet."""
+
 Event: TypeAlias = Started | Stage | Measured | Lost | Finished
 
 
 class Engine(Protocol):
     """Carries out runs."""
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """Carry out all jobs; every one ends with `Finished`. Closing the iterator stops what is going on."""
         ...

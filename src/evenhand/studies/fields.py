@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ NAMED = ("task", "method")
 SECTIONS = (*NAMED, "training", "peft")
 HEADS = {"task": "name", "method": "name", "peft": "kind"}  # the field that a text in place of the section stands for
 PLAIN = ("model", "fresh")
+MOST_RUNS = 100_000  # of a study: planning more takes minutes
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def _combinations(grid: Mapping[str, list[Any]] | None, place: Place, located: L
             near = did_you_mean(section, [*SECTIONS, *PLAIN])
             raise located.error(where, f"a grid can't vary '{name}'{near}; it varies {', '.join(known)}.")
         axes.append([_flat(str(name), value, (*where, i)) for i, value in enumerate(values)])
+    if math.prod(map(len, axes)) > MOST_RUNS:
+        raise located.error((*place, "grid"), f"the grid has more than {MOST_RUNS:,} combinations.")
     for chosen in itertools.product(*axes):
         yield {name: field for part in chosen for name, field in part.items()}
 

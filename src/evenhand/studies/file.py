@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from evenhand.studies.located import Located, Place, read_yaml
-from evenhand.validation import UserError, did_you_mean
+from evenhand.validation import LARGEST_SEED, MOST_SEEDS, UserError, did_you_mean
 
 Fields = dict[str, Any] | StrictStr
 Values = Annotated[list[Any], Field(min_length=1)]
@@ -22,8 +22,11 @@ def _different(seeds: list[int]) -> list[int]:
     return seeds
 
 
-Seed = Annotated[StrictInt, Field(ge=0)]
-Seeds = Annotated[StrictInt, Field(ge=1)] | Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
+Seed = Annotated[StrictInt, Field(ge=0, le=LARGEST_SEED)]
+Seeds = (
+    Annotated[StrictInt, Field(ge=1, le=MOST_SEEDS)]
+    | Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
+)
 
 
 def seed_list(seeds: int | list[int]) -> list[int]:
@@ -66,7 +69,7 @@ class StudyFile(_Keys):
     study: Annotated[StrictStr, Field(pattern=r"^[\w][\w.-]*$")] | None = None
     title: StrictStr | None = None
     seeds: Seeds
-    data_seed: Annotated[StrictInt, Field(ge=0)] | None = None
+    data_seed: Seed | None = None
     baseline: StrictStr | None = None
     keep_models: StrictBool = False
     cells: Annotated[list[CellEntry], Field(min_length=1)] | None = None
@@ -102,6 +105,8 @@ def _sentence(error: ValidationError, located: Located) -> UserError:
         )
     if "seeds" in place:
         wanted = "must be a number of at least 1 or a list of different integers of at least 0"
+        if kind == "less_than_equal":
+            wanted = f"must be a number from 1 to {MOST_SEEDS} or a list of different integers from 0 to {LARGEST_SEED}"
         return located.error(place, f"'seeds' {wanted}. Got {got}.")
     if kind == "too_short":
         return located.error(place, f"'{name}' is empty, so there is nothing to run.")
@@ -122,7 +127,7 @@ _ALLOWED = {
     "training": "a mapping of training fields",
     "peft": "the adapters' kind, or a mapping with their kind and settings",
     "fresh": "true or false",
-    "data_seed": "an integer of at least 0",
+    "data_seed": f"an integer from 0 to {LARGEST_SEED}",
     "keep_models": "true or false",
     "cells": "a list of cells",
     "grid": "a mapping of fields to lists of values, such as 'method.source: [head, all]'",

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from evenhand.evaluation.progress import Measurement
-from evenhand.studies.engines import TRIES, Event, Finished, Lost, Measured, Stage, Started
+from evenhand.studies.engines import TICK, TRIES, Event, Finished, Lost, Measured, Quiet, Stage, Started
 from evenhand.studies.store import Outcome, failed_record
 from evenhand.studies.worker import Job, perform
 
@@ -29,7 +29,7 @@ class LocalEngine:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """As every engine's."""
         context = _context()
         waiting = deque(jobs)
@@ -45,7 +45,10 @@ class LocalEngine:
                     theirs.close()  # so that the process's death is the end of the pipe
                     active[ours] = job, process
                     yield Started(job)
-                for ready in connection.wait(list(active)):
+                told_by = connection.wait(list(active), TICK)
+                if not told_by:
+                    yield Quiet()
+                for ready in told_by:
                     assert isinstance(ready, Connection)
                     job, process = active[ready]
                     try:

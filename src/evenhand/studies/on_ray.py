@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evenhand.studies.engines import TRIES, Event, Finished, Started
+from evenhand.studies.engines import TICK, TRIES, Event, Finished, Quiet, Started
 from evenhand.studies.store import Outcome, failed_record
 from evenhand.studies.worker import Job, perform
 from evenhand.validation import UserError
@@ -32,7 +32,7 @@ class RayEngine:
         self.jobs = jobs
         self.ray = _connected(address)
 
-    def events(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def events(self, jobs: Sequence[Job]) -> Iterator[Event | Quiet]:
         """As every engine's; the cluster is left at the end."""
         ray = self.ray
         # A task that asks for more than any machine has would wait for ever.
@@ -48,7 +48,9 @@ class RayEngine:
                     task = ray.remote(max_retries=TRIES - 1, **needs)(perform)
                     active[task.remote(job)] = job
                     yield Started(job)
-                ready, _ = ray.wait(list(active), num_returns=1)
+                ready, _ = ray.wait(list(active), num_returns=1, timeout=TICK)
+                if not ready:
+                    yield Quiet()
                 for reference in ready:
                     job = active.pop(reference)
                     yield Finished(job, self._outcome(reference, job))

@@ -17,12 +17,12 @@ from evenhand.files import Files
 from evenhand.methods import METHODS, Method
 from evenhand.models.adapters import Adapters
 from evenhand.runs.configuration import Configuration, files_read, shipped_training
-from evenhand.studies.fields import HEADS, SECTIONS, FlatCell, flat_cells
+from evenhand.studies.fields import HEADS, MOST_RUNS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
 from evenhand.tasks import TASKS, TaskSource
 from evenhand.training.settings import Training
-from evenhand.validation import UserError, check_integer, did_you_mean, unknown_name
+from evenhand.validation import MOST_SEEDS, UserError, check_file_name, check_within, did_you_mean, unknown_name
 
 T = TypeVar("T")
 FilesRead = dict[str, Files | None]
@@ -88,11 +88,15 @@ def read_plan(path: Path, seeds: int | None = None, data_dir: Path | None = None
     """
     file, located = read_study_file(path)
     if seeds is not None:
-        check_integer("study", "seeds", seeds, 1)
+        check_within("study", "seeds", seeds, 1, MOST_SEEDS)
     name = file.study or path.stem
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UserError(f"The file's name '{path.name}' can't name a study: give it a name with the key 'study'.")
+    check_file_name("the study's", name, "give it a shorter one with the key 'study'")
     flat = flat_cells(file, located)
+    runs = sum(len(cell.seeds) if seeds is None else seeds for cell in flat)
+    if runs > MOST_RUNS:
+        raise located.error((), f"the study has {runs:,} runs, but it can have up to {MOST_RUNS:,}.")
     names = _names(flat, located)
     looked_at: dict[str, FilesRead] = {}
     cells = tuple(

@@ -8,18 +8,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from evenhand.runs.configuration import Configuration, without_seeds
+from evenhand.runs.differences import differences, differences_text
 from evenhand.runs.ledger import add_lines, convert, runs_of_study
 from evenhand.runs.read import PlannedCell, checked_plan
 from evenhand.runs.record import FORMAT, Record, read_object, write_json
 from evenhand.runs.schema import Raw
 from evenhand.studies.plan import Cell, Plan
 from evenhand.validation import UserError
+
+_COMPARED = 30  # cells
 
 State = Literal["planned", "running", "done", "failed", "skipped"]
 
@@ -64,7 +67,8 @@ class Store:
                 if folder.exists() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
                     raise UserError(f"The folder '{folder}' is not empty and holds no study: choose another one.")
                 continue
-            found = checked_plan(read_object(path), path)
+            raw = read_object(path)
+            found = checked_plan(raw, path)
             names = {name for cell in found.cells for name in (cell.cell, cell.former)}
             if found.file != plan.file:
                 raise UserError(
@@ -80,7 +84,8 @@ class Store:
             if not names & {name for run in runs for name in (run.cell_hash, run.former_cell_hash)}:
                 raise UserError(
                     f"The folder '{folder}' belongs to another file called {found.file}, which has no cell in common "
-                    "with this one: give this study another name by the key 'study', or choose another folder."
+                    f"with this one{_nearest(raw['cells'], runs)}: give this study another name by the key 'study', or "
+                    "choose another folder."
                 )
 
     def open(self, plan: Plan, skipped: Collection[str], only: str | None) -> None:
@@ -254,3 +259,13 @@ def _on_other_files(cells: list[PlannedCell], plan: Plan) -> bool:
     for cell in plan.cells:
         wanted.setdefault(cell.first.former_cell_hash, set()).add(cell.first.cell_hash)
     return any(former in known and not known[former] & hashes for former, hashes in wanted.items())
+
+
+def _nearest(cells: list[Raw], runs: Sequence[Configuration]) -> str:
+    """In what the two cells differ that are most alike, of the first ones of both."""
+    asked = [without_seeds(run.as_dict()) for run in runs[:_COMPARED]]
+    pairs = [(cell, one) for cell in cells[:_COMPARED] for one in asked]
+    if not pairs:
+        return ""
+    told = differences_text(*min(pairs, key=lambda pair: len(differences(*pair))))
+    return f" (stored → asked: {told})" if told else ""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -16,7 +16,7 @@ from evenhand.models.source import RANDOM_START
 from evenhand.report import ReportFiles, write_report
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.prepared import prepared
-from evenhand.studies.engines import Engine, Event, Finished
+from evenhand.studies.engines import Engine, Event, Finished, Quiet
 from evenhand.studies.estimate import expected_seconds, records_below
 from evenhand.studies.local import LocalEngine
 from evenhand.studies.on_ray import RayEngine
@@ -24,16 +24,25 @@ from evenhand.studies.plan import Cell, Plan, read_plan
 from evenhand.studies.store import State, Store, shown
 from evenhand.studies.worker import Job
 from evenhand.tasks import Task
-from evenhand.validation import UserError, check_choice, check_integer
+from evenhand.validation import UserError, check_choice, check_integer, check_path
 
 EngineName = Literal["local", "ray"]
 
 
 class Watch(Protocol):
-    """Receives what happens to a study's runs."""
+    """Receives what happens to a study's runs; its method `waiting`, if it has one, is called when nothing happens."""
 
     def event(self, event: Event) -> None:
         """Something has happened to a run."""
+        ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A watch that speaks of itself while nothing happens."""
+
+    def waiting(self) -> None:
+        """Nothing has happened for some seconds."""
         ...
 
 
@@ -74,6 +83,9 @@ class Study:
         Raises:
             UserError: If the file is wrong, or a folder belongs to something else.
         """
+        for path in (file, output_dir, results_dir, data_dir):
+            if path is not None:
+                check_path(path)
         plan = read_plan(file, seeds, data_dir)
         for cell in plan.cells:
             try:
@@ -161,12 +173,15 @@ class Study:
         events = engine.events(jobs)
         try:
             for event in events:
-                key = event.job.run.run_hash
-                self.states[key] = "running"
+                if isinstance(event, Quiet):
+                    if isinstance(watch, Waiting):
+                        watch.waiting()
+                    continue
+                self.states[event.job.run.run_hash] = "running"
                 if isinstance(event, Finished):
                     run = event.job.run
                     self.store.keep(run, event.outcome, show_samples=shown(run, first_seed))
-                    self.states[key] = "done" if event.outcome.record.is_done else "failed"
+                    self.states[run.run_hash] = "done" if event.outcome.record.is_done else "failed"
                 if watch is not None:
                     watch.event(event)
         finally:

@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from evenhand.validation import Range, UserError, check_fields
+from evenhand.validation import Range, UserError, check_fields, check_within
+
+_MOST = 1_000_000  # more would count, plan and allocate for hours before the first step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Training:
 
     def __post_init__(self) -> None:
         check_fields("the training", self)
+        for name in ("epochs", "batch_size", "step_epochs"):
+            check_within("the training", name, getattr(self, name), 1, _MOST)
         if self.schedule == "step" and self.optimizer == "adamw":
             raise UserError("The 'step' schedule of the training goes with the optimizers adam and sgd only.")
 
