@@ -483,8 +483,8 @@ def test_a_machine_with_other_files_refuses_a_run(studied: Path, tmp_path: Path)
     moved = dataclasses.replace(run, task=dataclasses.replace(run.task, data_dir=studied / "B"), files=run.files)
     job = Job("x", "x", moved, tmp_path / "run", tmp_path / "stages", "cpu", 1, keep_models=False, elsewhere=True)
     record = perform(job).record
-    assert record["status"] == "failed"
-    assert "The files on this machine aren't those that the study was started with." in record["error"]
+    assert record.status == "failed"
+    assert "The files on this machine aren't those that the study was started with." in (record.error or "")
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
