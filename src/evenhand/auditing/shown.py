@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
+from evenhand.data.columns import PICTURE_COLUMNS, TEXT_COLUMNS
+from evenhand.data.looks import pictures
 from evenhand.data.measures import Picture
 from evenhand.tasks import Task
 
