@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from evenhand.auditing.association import LEAST_COUNT
 from evenhand.shortcuts.colours import Hues, Shades
 from evenhand.shortcuts.columns import NESTED, ColumnCoding, Parsed, View, is_nested, parse_column
-from evenhand.shortcuts.tenths import MISSING, TENTHS, Tenths
+from evenhand.shortcuts.tenths import TENTHS, Tenths
 
 _FEW_NUMBERS = 50  # whole numbers with no more different values may be codes, so they are tested as such too
 _MANY_WORDS = 3  # on average, from which on a column is called free text

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,20 +81,9 @@ class Joint:
         """Groups that no training row is in: no weight can make up for them."""
         sizes = self.count_AC.T.ravel()
         kept_C = self.count_AC.any(axis=0).repeat(len(self.combinations))
-        return tuple(name for name, size, kept in zip(self.group_names, sizes, kept_C, strict=True) if kept and not size)
-
-    @cached_property
-    def independent_AC(self) -> NDArray[np.float64]:
-        """P(y)·P(a) / P(y,a) of each combination and class; 0 where no training row is."""
-        count_AC = self.count_AC.astype(np.float64)
-        expected_AC = count_AC.sum(axis=1, keepdims=True) * count_AC.sum(axis=0) / count_AC.sum()
-        return np.divide(expected_AC, count_AC, out=np.zeros_like(count_AC), where=count_AC > 0)
-
-    @cached_property
-    def alike_AC(self) -> NDArray[np.float64]:
-        """1 / P(y,a) of each combination and class; 0 where no training row is."""
-        count_AC = self.count_AC.astype(np.float64)
-        return np.divide(count_AC.sum(), count_AC, out=np.zeros_like(count_AC), where=count_AC > 0)
+        return tuple(
+            name for name, size, kept in zip(self.group_names, sizes, kept_C, strict=True) if kept and not size
+        )
 
     def weights(
         self,
@@ -119,14 +107,15 @@ class Joint:
         """
         Range(1, low_open=True).check("the weights", "cap", cap)
         place_N = self.places(values)
-        table_AC = self.alike_AC if groups_alike else self.independent_AC
-        weight_N = np.where(place_N < 0, 0.0, table_AC[place_N, label_N])
-        if not weight_N.all():
+        met_N = np.where(place_N < 0, 0, self.count_AC[place_N, label_N])
+        if not met_N.all():
             raise UserError("Weights are for training rows, but a row is in a group that no training row is in.")
-        return capped(weight_N, cap)
+        # in units that don't matter, since the mean becomes 1
+        wanted_N = 1.0 if groups_alike else self.count_AC.sum(axis=1)[place_N] * self.count_AC.sum(axis=0)[label_N]
+        return capped(wanted_N / met_N, cap)
 
     def log_ratio(self, values: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
-        """log P(y|a) − log P(y) of each row, with a pseudo-count a class; 0 for unknown combinations, shape (N, C)."""
+        """The log P(y|a) − log P(y) of each row, with a pseudo-count a class; 0 of unknown ones, shape (N, C)."""
         ratio_AC = np.log(class_shares(self.count_AC)) - np.log(class_shares(self.count_AC.sum(axis=0)))
         place_N = self.places(values)
         return np.where((place_N >= 0)[:, None], ratio_AC[place_N], 0.0)

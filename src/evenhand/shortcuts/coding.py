@@ -101,7 +101,9 @@ def _column_coding(rule: Rule, column: pa.ChunkedArray) -> ColumnCoding:
         )
     coding = ColumnCoding.fit(parsed, view)
     if view == "entries" and len(coding.names) == len(column) > 1:
-        raise UserError(f"Each training row has its own value of '{rule}', as an id has, so it tells nothing of others.")
+        raise UserError(
+            f"Each training row has its own value of '{rule}', as an id has, so it tells nothing of others."
+        )
     return coding
 
 

@@ -82,21 +82,21 @@ class FittedShortcut:
         return self.coding.names
 
     @cached_property
-    def count_VC(self) -> NDArray[np.int64]:
+    def table(self) -> NDArray[np.int64]:
         """Training rows with each value in each class, those without a value last, shape (V + 1, C)."""
         return np.array(self.counts, dtype=np.int64)
 
     @cached_property
-    def prior_C(self) -> NDArray[np.float64]:
+    def prior(self) -> NDArray[np.float64]:
         """P(y) of the training rows, with one pseudo-count a class."""
-        return class_shares(self.count_VC.sum(axis=0))
+        return class_shares(self.table.sum(axis=0))
 
     @cached_property
-    def share_VC(self) -> NDArray[np.float64]:
+    def shares(self) -> NDArray[np.float64]:
         """P(y|a) with one pseudo-count a class, shape (V + 1, C); last is P(y) where every training row has a value."""
-        share_VC = class_shares(self.count_VC)
-        if not self.count_VC[-1].any():
-            share_VC[-1] = self.prior_C
+        share_VC = class_shares(self.table)
+        if not self.table[-1].any():
+            share_VC[-1] = self.prior
         return share_VC
 
     @property
@@ -125,7 +125,7 @@ class FittedShortcut:
             raise UserError(f"The shortcut '{self.name}' comes from Python: give its function or arrays once more.")
         value_N = self.coding.codes(read(self.rule, samples, self.classes))
         # where every training row has a value, a row without one has a value that they lack
-        unseen = 0 if self.count_VC[-1].any() else int((value_N < 0).sum())
+        unseen = 0 if self.table[-1].any() else int((value_N < 0).sum())
         if unseen and unseen == len(value_N):
             raise UserError(
                 f"No row of the split '{samples.name}' has a value of '{self.name}' that a training row has "

@@ -32,8 +32,8 @@ def fit(rule: Rule | str, samples: Samples, label_N: NDArray[Any], classes: Sequ
         classes: Names of the classes.
 
     Raises:
-        UserError: If it is no shortcut of these rows: there is no such column or token, it is the label or an id, or all
-            rows have one value.
+        UserError: If it is no shortcut of these rows: there is no such column or token, it is the label or an id, or
+            all rows have one value.
     """
     rule = Shortcut.parse(rule) if isinstance(rule, str) else rule
     label_N = _checked_labels(label_N, len(samples), len(classes))
@@ -67,9 +67,7 @@ def _checked_labels(label_N: NDArray[Any], rows: int, classes: int) -> NDArray[n
     return label_N.astype(np.int64)
 
 
-def _check_tokens(
-    rule: Rule, words: Words, value_N: NDArray[np.int64], rows: Sequence[Sequence[str | None]]
-) -> None:
+def _check_tokens(rule: Rule, words: Words, value_N: NDArray[np.int64], rows: Sequence[Sequence[str | None]]) -> None:
     """Raise `UserError` if no training row has one of the tokens, or all rows have the same one."""
     if value_N[0] >= 0 and bool((value_N == value_N[0]).all()):
         raise UserError(f"The token '{words.names[value_N[0]]}' is on every training row, so '{rule}' tells nothing.")

@@ -71,7 +71,7 @@ def neutralised(fitted: FittedShortcut, samples: Samples) -> Neutral:
         return _at_usual_entry(fitted, samples)
     if kind in WHY_NOT:
         return _none(samples, WHY_NOT[kind])
-    samples.looks  # noqa: B018 - raises where there are no pictures
+    samples.check_pictures()
     change = PictureChange(kind, float(fitted.usual or 0.0))
     return _of_arrays(samples, change) if samples.picture == "pixel_values" else _of_files(samples, change)
 
@@ -181,7 +181,9 @@ def _at_usual_entry(fitted: FittedShortcut, samples: Samples) -> Neutral:
     if isinstance(feature, datasets.ClassLabel) and entry is not None:
         entry = str(feature.str2int(entry))
     held: Any = arrow_table(samples.split.select_columns(name)).column(name).type
-    return Neutral(_replaced(samples.split, name, pa.repeat(pa.scalar(entry, pa.string()), len(samples)).cast(held)), changed_N)
+    return Neutral(
+        _replaced(samples.split, name, pa.repeat(pa.scalar(entry, pa.string()), len(samples)).cast(held)), changed_N
+    )
 
 
 def _replaced(split: datasets.Dataset, column: str, values: pa.Array | pa.ChunkedArray) -> datasets.Dataset:

@@ -54,7 +54,9 @@ class OwnShortcut:
     @property
     def spelling(self) -> str:
         """There is none: a command, a file or a record can't hold a rule that is a piece of Python."""
-        raise UserError(f"The shortcut '{self.name}' comes from Python, so it has no spelling; give it in Python again.")
+        raise UserError(
+            f"The shortcut '{self.name}' comes from Python, so it has no spelling; give it in Python again."
+        )
 
     def read(self, samples: Samples) -> pa.ChunkedArray:
         """The value of each row of a split.
@@ -127,7 +129,7 @@ def _plain(value: Any) -> Any:
 def _array(values: list[Any]) -> pa.Array:
     """Values of one type as they are, of several types by their words."""
     types = {type(value) for value in values if value is not None}
-    if bool in types and len(types) > 1 or str in types and len(types) > 1:
+    if len(types) > 1 and types & {bool, str}:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if types <= {int, float} and float in types:
         return pa.array([None if value is None else float(value) for value in values], pa.float64())

@@ -29,9 +29,9 @@ def class_shares(count_VC: NDArray[np.int64]) -> NDArray[np.float64]:
 def pointed_classes(count_VC: NDArray[np.int64], size_C: NDArray[np.int64]) -> NDArray[np.int64]:
     """The class that each value points to, −1 for none, shape (V,).
 
-    It is the class whose P(c|a) exceeds P(c) the most, if that is by 10 points or more (of a class that more than 80 % of
-    the rows have: if its odds are more than 3 times those of the rows without the value), and if Fisher's exact test
-    (one-sided, corrected for all values and classes) is below 1 %.
+    It is the class whose P(c|a) exceeds P(c) the most, if that is by 10 points or more (of a class that more than 80 %
+    of the rows have: if its odds are more than 3 times those of the rows without the value), and if Fisher's exact
+    test (one-sided, corrected for all values and classes) is below 1 %.
 
     Args:
         count_VC: Training rows with each value in each class.

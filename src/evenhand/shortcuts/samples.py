@@ -98,8 +98,8 @@ class Samples:
         named = texts if isinstance(texts, Mapping) else {} if texts is None else {"text": texts}
         if len(named) > len(TEXT_COLUMNS):
             raise UserError(f"Texts come in one column or two. Got {', '.join(named)}.")
-        called = dict(zip(TEXT_COLUMNS, named, strict=False))
-        made = {place: text_column(_listed(named[own])) for place, own in called.items()}
+        called: dict[str, str] = dict(zip(TEXT_COLUMNS, named, strict=False))
+        made: dict[str, Column] = {place: text_column(_listed(named[own])) for place, own in called.items()}
         if images is not None:
             made |= _picture_columns(images)
         for own, values in (columns or {}).items():
@@ -111,9 +111,8 @@ class Samples:
         if not lengths or 0 in lengths.values():
             raise UserError("Shortcuts need samples, but the data hold none.")
         if len(set(lengths.values())) > 1:
-            raise UserError(
-                f"All columns need the same number of rows. Got {', '.join(f'{n:,} of {c}' for c, n in lengths.items())}."
-            )
+            told = ", ".join(f"{number:,} of {column}" for column, number in lengths.items())
+            raise UserError(f"All columns need the same number of rows. Got {told}.")
         return cls(dataset_of(made), name, called=called, reserved={})
 
     def __len__(self) -> int:
@@ -183,9 +182,13 @@ class Samples:
         Raises:
             UserError: If the split holds no pictures.
         """
+        self.check_pictures()
+        return looks(self.split)
+
+    def check_pictures(self) -> None:
+        """Raise `UserError` if the split holds no pictures."""
         if self.picture is None:
             raise UserError(f"The split '{self.name}' holds no pictures, so nothing that is measured of them is known.")
-        return looks(self.split)
 
     def picture_files(self) -> list[dict[str, Any]]:
         """`path` and `bytes` of each picture, undecoded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 _TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]+")
 _LONGEST_TOKEN = 80
@@ -12,14 +12,14 @@ _CLOSING = ",.;:!?)"  # signs that stand right behind a word
 
 def tokens(text: str | None) -> list[str]:
     """Words and runs of other signs, in lower case: "Stop !!" has "stop" and "!!"."""
-    return [_clipped(token) for token in _TOKEN.findall((text or "").lower())]
+    return [_clipped(token) for token in _TOKEN.findall(_lowered(text))]
 
 
 def first_token(texts: Sequence[str | None], words: Sequence[str]) -> int:
     """Which of some tokens occurs first in a row's texts, −1 for none of them."""
     places = {word: place for place, word in enumerate(words)}
     for text in texts:
-        lowered = (text or "").lower()
+        lowered = _lowered(text)
         if any(word in lowered for word in words):  # most texts hold none, and needn't be cut into tokens
             found = next((places[token] for token in tokens(lowered) if token in places), None)
             if found is not None:
@@ -29,14 +29,15 @@ def first_token(texts: Sequence[str | None], words: Sequence[str]) -> int:
 
 def without_tokens(text: str, words: Sequence[str]) -> str:
     """The text without some tokens, and without the blanks that would be left over; other tokens stay as they are."""
-    lowered = text.lower()
+    lowered = _lowered(text)
     if not any(word in lowered for word in words):
         return text
     kept = ""
     end = 0
-    for start, stop in _spans(text, lowered, frozenset(words)):
-        kept = _joined(kept, text[end:start]) if end else text[end:start]
-        end = stop
+    for match in _TOKEN.finditer(lowered):
+        if _clipped(match.group()) in words:
+            kept = _joined(kept, text[end : match.start()]) if end else text[: match.start()]
+            end = match.end()
     return _joined(kept, text[end:]) if end else text
 
 
@@ -47,16 +48,9 @@ def _clipped(token: str) -> str:
     return clipped.rstrip("'’") or clipped  # a word doesn't end in an apostrophe, but a run of signs may
 
 
-def _spans(text: str, lowered: str, words: frozenset[str]) -> Iterator[tuple[int, int]]:
-    """Where the tokens stand in the text itself."""
-    found = [match.span() for match in _TOKEN.finditer(lowered) if _clipped(match.group()) in words]
-    if len(lowered) == len(text):
-        yield from found
-        return
-    # a few letters, such as İ, are two in lower case
-    origins = [place for place, letter in enumerate(text) for _ in letter.lower()]
-    for start, stop in found:
-        yield origins[start], origins[stop - 1] + 1
+def _lowered(text: str | None) -> str:
+    """In lower case, each letter in its place: İ alone would become two."""
+    return (text or "").replace("İ", "i").lower()
 
 
 def _joined(left: str, right: str) -> str:
@@ -64,7 +58,11 @@ def _joined(left: str, right: str) -> str:
     bare_left, bare_right = left.rstrip(), right.lstrip()
     if not bare_left or not bare_right:
         return bare_left + bare_right
-    if bare_right == right and right[0] in _CLOSING and tokens(bare_left[-1] + right[0]) == [bare_left[-1].lower(), right[0]]:
+    if (
+        bare_right == right
+        and right[0] in _CLOSING
+        and tokens(bare_left[-1] + right[0]) == [bare_left[-1].lower(), right[0]]
+    ):
         return bare_left + right  # "the nimbus, which" → "the, which"
     if bare_left != left:
         return left + bare_right
