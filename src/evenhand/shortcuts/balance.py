@@ -91,7 +91,7 @@ class Joint:
         label_N: NDArray[np.int64],
         *,
         groups_alike: bool = False,
-        cap: float = CAP,
+        cap: float | None = CAP,
     ) -> NDArray[np.float64]:
         """A weight for each training row, with mean 1, shape (N,).
 
@@ -100,19 +100,21 @@ class Joint:
             label_N: Their classes.
             groups_alike: Whether every group counts alike (1 / P(y,a)); else label and shortcuts become independent
                 and both keep their shares (P(y)·P(a) / P(y,a)).
-            cap: No weight is more than this many times the mean; `math.inf` caps none.
+            cap: No weight is more than this many times the mean; None caps none.
 
         Raises:
             UserError: If a row has a combination and class that no training row has.
         """
-        Range(1, low_open=True).check("the weights", "cap", cap)
+        if cap is not None:
+            Range(1, low_open=True).check("the weights", "cap", cap)
         place_N = self.places(values)
         met_N = np.where(place_N < 0, 0, self.count_AC[place_N, label_N])
         if not met_N.all():
             raise UserError("Weights are for training rows, but a row is in a group that no training row is in.")
         # in units that don't matter, since the mean becomes 1
         wanted_N = 1.0 if groups_alike else self.count_AC.sum(axis=1)[place_N] * self.count_AC.sum(axis=0)[label_N]
-        return capped(wanted_N / met_N, cap)
+        weight_N = wanted_N / met_N
+        return weight_N / weight_N.mean() if cap is None else capped(weight_N, cap)
 
     def log_ratio(self, values: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
         """The log P(y|a) − log P(y) of each row, with a pseudo-count a class; 0 of unknown ones, shape (N, C)."""
