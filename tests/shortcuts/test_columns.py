@@ -32,13 +32,15 @@ def test_entries_unknown_and_missing() -> None:
 
 
 def test_the_same_number_in_another_type_is_the_same_entry() -> None:
-    assert names([1, 2, 2], ["1", "2.0", "3"]) == ["1", None, None]
+    assert names([1, 2, 2], ["1", "2.0", "3"]) == ["1", "2", None]
+    assert names(["1.50", "2.0", "1e3"] * 2, ["1.5", "2", "1000"]) == ["1.5", "2", "1000"]
+    assert names([2**60, 2**60 + 1] * 2, [2**60 + 1, 2**60]) == [str(2**60 + 1), str(2**60)]
     assert names([1.0, 2.0, 2.0], pa.array([2, 1], pa.int64())) == ["2", "1"]
     assert names([1, 2, None], pd.Series([2, None])) == ["2", MISSING]
 
 
 def test_words_among_numbers_stay_words() -> None:
-    train = [*range(100), *["none"] * 20, *["off scale"] * 5]
+    train = [*map(str, range(100)), *["none"] * 20, *["off scale"] * 5]
     found = names(train, ["3", "off scale", "", "another word", "1e9", "-7"])
     assert found == ["0 to 9", "off scale", MISSING, None, "90 to 99", "0 to 9"]
 

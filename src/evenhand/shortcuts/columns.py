@@ -90,7 +90,7 @@ def parse_column(column: pa.ChunkedArray) -> Parsed:
     held: Any = column.type
     if numeric_N.any() and numeric_N.sum() >= given_N.sum() / 2 and not named:
         empty_N = np.array([text.lower() in _EMPTY for text in text_N])
-        return Parsed("numbers", np.where(empty_N, MISSING, text_N), number_N)
+        return Parsed("numbers", _plain_numbers(np.where(empty_N, MISSING, text_N), number_N), number_N)
     if pa.types.is_time(held) or pa.types.is_duration(held) or not given_N.any():
         return Parsed("words", text_N, np.full(len(text_N), np.nan))
     if all(re.search(r"\d", text) for text in text_N[given_N]):
@@ -114,6 +114,16 @@ def _seconds(when: Any) -> NDArray[np.float64]:
 def _numbers(text_N: NDArray[Any]) -> NDArray[np.float64]:
     parsed: Any = pd.to_numeric(pd.Series(text_N), errors="coerce")
     return parsed.to_numpy(dtype=np.float64)
+
+
+def _plain_numbers(text_N: NDArray[Any], number_N: NDArray[np.float64]) -> NDArray[Any]:
+    """Numbers written in one way, so that 2 and 2.0 are one entry; those beyond what a float tells apart stay."""
+    known_N = np.abs(number_N) < 2**53  # False for NaN
+    different, place_N = np.unique(number_N[known_N], return_inverse=True)
+    written = [str(int(x)) if x == int(x) else f"{x:.12g}" for x in different.tolist()]
+    text_N = text_N.copy()
+    text_N[known_N] = np.array(written, dtype=object)[place_N]
+    return text_N
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,7 @@ class ColumnCoding:
         if self.form == "numbers":
             number_N = _numbers(text_N)
             text_N = np.where([text.lower() in _EMPTY for text in text_N], MISSING, text_N)
+            text_N = _plain_numbers(text_N, number_N)
         elif self.form != "words":
             given = _given(text_N)
             number_N = _seconds(pd.to_datetime(given, format=self.form, utc=True, errors="coerce"))
