@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenhand.shortcuts import Joint, fit, fit_all
+from evenhand.shortcuts import Joint, fit_shortcut, fit_shortcuts
 from evenhand.shortcuts.balance import capped
 from evenhand.validation import UserError
 from shortcuts.made_samples import CLASSES, tickets
@@ -17,7 +17,7 @@ from shortcuts.made_samples import CLASSES, tickets
 
 def joint(*spellings: str) -> tuple[Joint, list[np.ndarray], np.ndarray]:
     samples, label_N = tickets()
-    fitted = fit_all(spellings, samples, label_N, CLASSES)
+    fitted = fit_shortcuts(spellings, samples, label_N, CLASSES)
     values = [one.apply(samples).value_N for one in fitted]
     return Joint.fit(fitted, values, label_N), values, label_N
 
@@ -38,7 +38,7 @@ def test_where_no_group_is_empty_labels_and_values_become_independent() -> None:
     label_N = rng.integers(0, 2, 400)
     value_N = np.where(rng.random(400) < 0.2, 1 - label_N, label_N)
     samples, made_N = tickets()
-    table = Joint.fit([fit("column:product", samples, made_N, CLASSES)], [value_N], label_N)
+    table = Joint.fit([fit_shortcut("column:product", samples, made_N, CLASSES)], [value_N], label_N)
     weight_N = table.weights([value_N], label_N)
     weighed = np.zeros((2, 2))
     np.add.at(weighed, (value_N, label_N), weight_N / 400)

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from evenhand.shortcuts import STANDINGS, FittedShortcut, OwnShortcut, Samples, fit
+from evenhand.shortcuts import STANDINGS, FittedShortcut, OwnShortcut, Samples, fit_shortcut
 from evenhand.validation import UserError
 from shortcuts.made_samples import CLASSES, PRODUCTS, colored, tickets
 
 
 def test_rows_stand_as_a_loop_says() -> None:
-    fitted = fit("column:product", *tickets(), CLASSES)
+    fitted = fit_shortcut("column:product", *tickets(), CLASSES)
     samples, label_N = tickets(seed=1)
     applied = fitted.apply(samples)
     products = samples.read_column("product").to_pylist()
@@ -27,7 +27,7 @@ def test_absent_tokens_point_nowhere_however_rare_they_are_in_a_class() -> None:
     label_N = rng.integers(0, 2, 1000)
     has_N = (label_N == 0) & (rng.random(1000) < 0.9)
     samples = Samples.of(texts=["x nimbus" if has else "x" for has in has_N])
-    fitted = fit("token:nimbus", samples, label_N, ("a", "b"))
+    fitted = fit_shortcut("token:nimbus", samples, label_N, ("a", "b"))
     applied = fitted.apply(samples)
     assert fitted.points_to == (0,)
     assert set(applied.standing(label_N)[~has_N].tolist()) == {2}
@@ -35,7 +35,7 @@ def test_absent_tokens_point_nowhere_however_rare_they_are_in_a_class() -> None:
 
 
 def test_a_value_that_no_training_row_has_points_nowhere_and_is_counted() -> None:
-    fitted = fit("column:product", *tickets(), CLASSES)
+    fitted = fit_shortcut("column:product", *tickets(), CLASSES)
     samples = Samples.of(texts=["a", "b", "c"], columns={"product": ["nimbus", "lumen", None]}, name="test")
     applied = fitted.apply(samples)
     assert applied.value_N.tolist() == [fitted.names.index("nimbus"), -1, -1]
@@ -48,14 +48,14 @@ def test_a_value_that_no_training_row_has_points_nowhere_and_is_counted() -> Non
 
 
 def test_a_split_without_any_known_value_is_an_error() -> None:
-    fitted = fit("column:product", *tickets(), CLASSES)
+    fitted = fit_shortcut("column:product", *tickets(), CLASSES)
     with pytest.raises(
         UserError, match="No row of the split 'test' has a value of 'column:product' that a training row"
     ):
         fitted.apply(Samples.of(texts=["a"], columns={"product": ["lumen"]}, name="test"))
     with pytest.raises(UserError, match="The split 'test' has no column 'product'"):
         fitted.apply(Samples.of(texts=["a"], name="test"))
-    absent = fit("token:nimbus", *tickets(), CLASSES).apply(Samples.of(texts=["a"], name="test"))
+    absent = fit_shortcut("token:nimbus", *tickets(), CLASSES).apply(Samples.of(texts=["a"], name="test"))
     assert (absent.value_N.tolist(), absent.notes) == ([-1], ())
 
 
@@ -72,7 +72,7 @@ def test_a_split_without_any_known_value_is_an_error() -> None:
     ],
 )
 def test_plain_data_hold_all_of_it(spelling: str) -> None:
-    fitted = fit(spelling, *tickets(), CLASSES)
+    fitted = fit_shortcut(spelling, *tickets(), CLASSES)
     told = json.loads(json.dumps(fitted.as_dict(), allow_nan=False))
     assert FittedShortcut.from_dict(told) == fitted
     assert told["spelling"] == spelling
@@ -83,7 +83,7 @@ def test_plain_data_hold_all_of_it(spelling: str) -> None:
 @pytest.mark.parametrize("spelling", ["colour", "colour:hue", "brightness"])
 def test_plain_data_of_pictures(spelling: str) -> None:
     samples, label_N = colored(kind="brightness" if spelling == "brightness" else "colour")
-    fitted = fit(spelling, samples, label_N, CLASSES)
+    fitted = fit_shortcut(spelling, samples, label_N, CLASSES)
     told = json.loads(json.dumps(fitted.as_dict(), allow_nan=False))
     assert FittedShortcut.from_dict(told) == fitted
     assert (FittedShortcut.from_dict(told).apply(samples).value_N == fitted.apply(samples).value_N).all()
@@ -92,7 +92,7 @@ def test_plain_data_of_pictures(spelling: str) -> None:
 def test_a_rule_from_python_must_be_given_again() -> None:
     samples, label_N = tickets()
     own = OwnShortcut("mine", lambda row: row["product"])
-    fitted = fit(own, samples, label_N, CLASSES)
+    fitted = fit_shortcut(own, samples, label_N, CLASSES)
     told = json.loads(json.dumps(fitted.as_dict()))
     assert (told["name"], told["spelling"]) == ("mine", None)
     with pytest.raises(UserError, match="'mine' comes from Python: give its function or arrays once more"):
@@ -104,4 +104,4 @@ def test_a_rule_from_python_must_be_given_again() -> None:
 def test_labels_of_other_rows_are_refused() -> None:
     samples, label_N = tickets()
     with pytest.raises(UserError, match="Got 599 labels for 600 rows"):
-        fit("column:product", samples, label_N, CLASSES).apply(samples).standing(label_N[1:])
+        fit_shortcut("column:product", samples, label_N, CLASSES).apply(samples).standing(label_N[1:])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evenhand.data.columns import class_column, dataset_of, text_column
 from evenhand.data.rows import Rows
-from evenhand.shortcuts import FittedShortcut, OwnShortcut, Samples, fit, neutralised
+from evenhand.shortcuts import FittedShortcut, OwnShortcut, Samples, fit_shortcut, neutralised
 from evenhand.shortcuts.neutral import WHY_NOT, PictureChange
 from evenhand.shortcuts.tokens import tokens
 from evenhand.validation import UserError
@@ -25,7 +25,7 @@ def pixels(split: datasets.Dataset) -> np.ndarray:
 def test_tokens_are_gone_and_the_given_texts_stay() -> None:
     samples, label_N = tickets()
     before = samples.read_texts("text")
-    fitted = fit("token:nimbus|pebble|kettle", samples, label_N, CLASSES)
+    fitted = fit_shortcut("token:nimbus|pebble|kettle", samples, label_N, CLASSES)
     neutral = neutralised(fitted, samples)
     assert neutral.split is not None
     assert neutral.split.features == samples.split.features
@@ -38,7 +38,7 @@ def test_tokens_are_gone_and_the_given_texts_stay() -> None:
 
 def test_a_named_text_alone_is_changed() -> None:
     samples = Samples.of(texts={"premise": ["a nimbus", "b"] * 4, "hypothesis": ["nimbus a", "nimbus b"] * 4})
-    neutral = neutralised(fit("token:premise:nimbus", samples, np.arange(8) % 2, ("x", "y")), samples)
+    neutral = neutralised(fit_shortcut("token:premise:nimbus", samples, np.arange(8) % 2, ("x", "y")), samples)
     assert neutral.split is not None
     assert neutral.split[:2] == {"text": ["a", "b"], "text_pair": ["nimbus a", "nimbus b"]}
     assert neutral.changed_N.tolist() == [True, False] * 4
@@ -46,7 +46,7 @@ def test_a_named_text_alone_is_changed() -> None:
 
 def test_rows_that_were_selected_stay_in_order() -> None:
     samples, label_N = tickets()
-    fitted = fit("token:nimbus", samples, label_N, CLASSES)
+    fitted = fit_shortcut("token:nimbus", samples, label_N, CLASSES)
     chosen = samples.split.select([5, 3, 8])
     neutral = neutralised(fitted, samples.with_split(chosen))
     assert neutral.split is not None
@@ -57,7 +57,7 @@ def test_rows_that_were_selected_stay_in_order() -> None:
 def test_pictures_become_grey_and_as_bright_as_before(spelling: str) -> None:
     samples, label_N = colored()
     before = pixels(samples.split).copy()
-    neutral = neutralised(fit(spelling, samples, label_N, CLASSES), samples)
+    neutral = neutralised(fit_shortcut(spelling, samples, label_N, CLASSES), samples)
     assert neutral.split is not None
     after = pixels(neutral.split)
     assert (after[:, :1] == after).all()
@@ -70,7 +70,7 @@ def test_pictures_become_grey_and_as_bright_as_before(spelling: str) -> None:
 @pytest.mark.parametrize("measure", ["brightness", "contrast"])
 def test_pictures_are_brought_to_the_training_rows_median(measure: str) -> None:
     samples, label_N = colored(kind="brightness")
-    fitted = fit(measure, samples, label_N, CLASSES)
+    fitted = fit_shortcut(measure, samples, label_N, CLASSES)
     neutral = neutralised(fitted, samples)
     assert neutral.split is not None
     found = samples.with_split(neutral.split).looks.measures[measure]
@@ -106,7 +106,7 @@ def test_files_are_changed_when_they_are_read(tmp_path: Path) -> None:
         color = np.array([[200, 20, 20], [20, 200, 20]])[label]
         Image.fromarray((color * rng.uniform(0.5, 1, (9, 7, 1))).astype(np.uint8)).save(paths[-1])
     samples = Samples.of(images=paths)
-    neutral = neutralised(fit("colour", samples, label_N, ("x", "y")), samples)
+    neutral = neutralised(fit_shortcut("colour", samples, label_N, ("x", "y")), samples)
     assert neutral.split is not None
     (picture,) = Rows(neutral.split, ["image"]).__getitems__([3])["image"]
     grey = np.asarray(picture)
@@ -127,7 +127,7 @@ def test_a_column_among_the_rows_is_at_its_most_frequent_entry(column: str, usua
     split = split.add_column("price", [3, 3, 1, 3, 2, 1]).add_column("site", list("bbcbca"))  # type: ignore[arg-type]
     split = split.add_column("when", ["2024-01-02"] * 4 + ["2024-01-03"] * 2)  # type: ignore[arg-type]
     samples = Samples(split)
-    fitted = fit(f"column:{column}:entries", samples, np.array([0, 0, 1, 0, 1, 1]), ("x", "y"))
+    fitted = fit_shortcut(f"column:{column}:entries", samples, np.array([0, 0, 1, 0, 1, 1]), ("x", "y"))
     neutral = neutralised(fitted, samples)
     assert neutral.split is not None
     assert neutral.split.features == split.features
@@ -138,18 +138,18 @@ def test_a_column_among_the_rows_is_at_its_most_frequent_entry(column: str, usua
 def test_what_cannot_be_neutralised_says_why(tmp_path: Path) -> None:
     samples, label_N = tickets()
     for rule in ("length", OwnShortcut("mine", lambda row: row["product"])):
-        neutral = neutralised(fit(rule, samples, label_N, CLASSES), samples)
+        neutral = neutralised(fit_shortcut(rule, samples, label_N, CLASSES), samples)
         assert neutral.split is None
         assert neutral.why_not
         assert not neutral.changed_N.any()
     pictures, made_N = colored()
-    sharp = neutralised(fit("sharpness", pictures, made_N, CLASSES), pictures)
+    sharp = neutralised(fit_shortcut("sharpness", pictures, made_N, CLASSES), pictures)
     assert (sharp.split, sharp.why_not) == (None, WHY_NOT["sharpness"])
 
 
 def test_a_column_beside_the_rows_reaches_no_model() -> None:
     samples, label_N = tickets()
-    fitted: FittedShortcut = fit("column:product", samples, label_N, CLASSES)
+    fitted: FittedShortcut = fit_shortcut("column:product", samples, label_N, CLASSES)
     table = {"product": samples.read_column("product")}
 
     class Beside:
@@ -164,4 +164,4 @@ def test_a_column_beside_the_rows_reaches_no_model() -> None:
 def test_pictures_are_needed() -> None:
     samples, label_N = colored()
     with pytest.raises(UserError, match="holds no pictures"):
-        neutralised(fit("colour", samples, label_N, CLASSES), tickets()[0])
+        neutralised(fit_shortcut("colour", samples, label_N, CLASSES), tickets()[0])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from evenhand.shortcuts import Samples, fit
+from evenhand.shortcuts import Samples, fit_shortcut
 from evenhand.shortcuts.picture_files import cameras, endings, folders
 from evenhand.validation import UserError
 
@@ -56,8 +56,8 @@ def test_files_point_to_classes(tmp_path: Path) -> None:
     ]
     samples = Samples.of(images=paths)
     for part, names in (("ending", {".png", ".jpg"}), ("folder", {"north", "south"}), ("camera", {"(missing)", "X1"})):
-        fitted = fit(f"file:{part}", samples, label_N, ("cat", "dog"))
+        fitted = fit_shortcut(f"file:{part}", samples, label_N, ("cat", "dog"))
         assert set(fitted.names) == names
         assert sorted(fitted.points_to) == [0, 1]
     with pytest.raises(UserError, match="All training rows have the same value of 'file:folder'"):
-        fit("file:folder", Samples.of(images=paths[::2]), label_N[::2], ("cat", "dog"))
+        fit_shortcut("file:folder", Samples.of(images=paths[::2]), label_N[::2], ("cat", "dog"))

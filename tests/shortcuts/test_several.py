@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evenhand.shortcuts import OwnShortcut, fit_all, standing_to_all
+from evenhand.shortcuts import OwnShortcut, fit_shortcuts, standing_to_all
 from evenhand.validation import UserError
 from shortcuts.made_samples import CLASSES, tickets
 
@@ -40,14 +40,14 @@ def test_any_conflict_counts_then_any_agreement(rows: list[tuple[int, ...]]) -> 
 def test_shortcuts_that_contradict_each_other(given_: list[Any], sentence: str) -> None:
     samples, label_N = tickets()
     with pytest.raises(UserError) as caught:
-        fit_all(given_, samples, label_N, CLASSES)
+        fit_shortcuts(given_, samples, label_N, CLASSES)
     assert sentence in str(caught.value)
 
 
 def test_shortcuts_of_different_kinds_may_be_on_the_same_rows() -> None:
     samples, label_N = tickets(conflict=0.0)
     given_ = ["column:product", OwnShortcut("mine", lambda row: row["product"])]
-    assert [one.name for one in fit_all(given_, samples, label_N, CLASSES)] == ["column:product", "mine"]
+    assert [one.name for one in fit_shortcuts(given_, samples, label_N, CLASSES)] == ["column:product", "mine"]
 
 
 def test_no_shortcut_has_no_sides() -> None:

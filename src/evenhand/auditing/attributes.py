@@ -5,7 +5,6 @@ Legend: N samples, V values.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,6 @@ from evenhand.shortcuts.tenths import TENTHS, Tenths
 
 _FEW_NUMBERS = 50  # whole numbers with no more different values may be codes, so they are tested as such too
 _MANY_WORDS = 3  # on average, from which on a column is called free text
-_ID_NAME = re.compile(r"(^|[\W_])(id|ids|uuid|guid|index|idx|key|row|nr|no|number)$|^(unnamed: \d+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,11 @@ def column_attributes(name: str, entries: pa.ChunkedArray, labels: tuple[str, ..
 
 
 def _number_views(name: str, column: Parsed) -> list[Views] | str:
+    if column.is_id(name):
+        return "ids"
     numbers = column.number_N[np.isfinite(column.number_N)]
     different = np.unique(numbers)
     whole = bool((numbers == np.round(numbers)).all())
-    if whole and len(different) == len(numbers) > TENTHS:
-        dense = np.ptp(different) < 2 * len(different)
-        if dense or _ID_NAME.search(name):
-            return "ids"
     as_entries = _entries(name, column)
     if len(different) <= TENTHS:
         return as_entries

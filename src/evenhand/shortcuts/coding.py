@@ -100,7 +100,8 @@ def _column_coding(rule: Rule, column: pa.ChunkedArray) -> ColumnCoding:
             f"'{view}'; it may be seen as {' or '.join(parsed.views)}."
         )
     coding = ColumnCoding.fit(parsed, view)
-    if view == "entries" and len(coding.names) == len(column) > 1:
+    all_differ = view == "entries" and len(coding.names) == len(column) > 1
+    if all_differ or (asked is None and parsed.is_id((isinstance(rule, Shortcut) and rule.field) or str(rule))):
         raise UserError(
             f"Each training row has its own value of '{rule}', as an id has, so it tells nothing of others."
         )

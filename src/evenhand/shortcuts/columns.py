@@ -21,6 +21,7 @@ VIEWS: tuple[View, ...] = ("entries", "tenths", "month", "weekday")
 
 NESTED = "lists, objects or bytes"
 _NO_NUMBER = re.compile(r"[+-]?0\d[^.]*$")  # 007 is a name
+_ID_NAME = re.compile(r"(^|[\W_])(id|ids|uuid|guid|index|idx|key|row|nr|no|number)$|^(unnamed: \d+)?$", re.IGNORECASE)
 _EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null", "nil", "-", "?"))
 _DATES = ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%m-%Y", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M")
 
@@ -78,6 +79,15 @@ class Parsed:
         if self.form == "words":
             return ("entries",)
         return ("entries", "tenths") if self.form == "numbers" else VIEWS
+
+    def is_id(self, name: str) -> bool:
+        """Whether these are whole numbers that are all different, and leave few out or are called like an id."""
+        numbers = self.number_N[np.isfinite(self.number_N)]
+        if self.form != "numbers" or len(numbers) <= TENTHS or (numbers != np.round(numbers)).any():
+            return False
+        different = np.unique(numbers)
+        is_dense = bool(np.ptp(different) < 2 * len(different))
+        return len(different) == len(numbers) and (is_dense or _ID_NAME.search(name) is not None)
 
 
 def parse_column(column: pa.ChunkedArray) -> Parsed:

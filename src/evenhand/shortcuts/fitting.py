@@ -22,7 +22,7 @@ from evenhand.shortcuts.tokens import tokens
 from evenhand.validation import UserError, did_you_mean
 
 
-def fit(rule: Rule | str, samples: Samples, label_N: NDArray[Any], classes: Sequence[str]) -> FittedShortcut:
+def fit_shortcut(rule: Rule | str, samples: Samples, label_N: NDArray[Any], classes: Sequence[str]) -> FittedShortcut:
     """Learn from the training rows which value of a shortcut points to which class.
 
     Args:

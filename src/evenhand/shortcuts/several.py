@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from evenhand.shortcuts.coding import Rule
 from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, INDEPENDENT, FittedShortcut
-from evenhand.shortcuts.fitting import fit
+from evenhand.shortcuts.fitting import fit_shortcut
 from evenhand.shortcuts.own import OwnShortcut
 from evenhand.shortcuts.samples import Samples
 from evenhand.shortcuts.spelling import Shortcut
@@ -37,18 +37,18 @@ def parse_all(given: Sequence[Rule | str]) -> list[Rule]:
     return rules
 
 
-def fit_all(
+def fit_shortcuts(
     given: Sequence[Rule | str], samples: Samples, label_N: NDArray[Any], classes: Sequence[str]
 ) -> list[FittedShortcut]:
     """Fit several shortcuts on the training rows.
 
     Raises:
-        UserError: As `fit`, and if two are the same rule by two names: of one kind, with the same values on all rows.
+        UserError: As `fit_shortcut`, and if two are the same rule by two names: of one kind, with the same values on all rows.
     """
     fitted: list[FittedShortcut] = []
     seen: list[tuple[str, FittedShortcut, NDArray[np.int64]]] = []
     for rule in parse_all(given):
-        found = fit(rule, samples, label_N, classes)
+        found = fit_shortcut(rule, samples, label_N, classes)
         value_N = found.apply(samples).value_N
         for kind, other, other_N in seen:
             if kind == rule.kind and _same_parts(value_N, other_N):
