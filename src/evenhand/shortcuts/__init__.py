@@ -4,7 +4,7 @@ from evenhand.shortcuts.balance import Joint as Joint
 from evenhand.shortcuts.fitted import STANDINGS as STANDINGS
 from evenhand.shortcuts.fitted import Applied as Applied
 from evenhand.shortcuts.fitted import FittedShortcut as FittedShortcut
-from evenhand.shortcuts.fitting import fit as fit_shortcut
+from evenhand.shortcuts.fitting import fit_shortcut as fit_shortcut
 from evenhand.shortcuts.neutral import Neutral as Neutral
 from evenhand.shortcuts.neutral import neutralised as neutralised
 from evenhand.shortcuts.own import OwnShortcut as OwnShortcut
