@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evenhand.shortcuts import Joint, fit_shortcut, fit_shortcuts
 from evenhand.shortcuts.balance import capped
 from evenhand.validation import UserError
-from shortcuts.made_samples import CLASSES, tickets
+from made_shortcuts import CLASSES, tickets
 
 
 def joint(*spellings: str) -> tuple[Joint, list[np.ndarray], np.ndarray]:

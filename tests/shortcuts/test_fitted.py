@@ -9,7 +9,7 @@ import pytest
 
 from evenhand.shortcuts import STANDINGS, FittedShortcut, OwnShortcut, Samples, fit_shortcut
 from evenhand.validation import UserError
-from shortcuts.made_samples import CLASSES, PRODUCTS, colored, tickets
+from made_shortcuts import CLASSES, PRODUCTS, colored, tickets
 
 
 def test_rows_stand_as_a_loop_says() -> None:

@@ -11,7 +11,7 @@ import pytest
 from evenhand.shortcuts import FittedShortcut, OwnShortcut, Samples, fit_shortcut
 from evenhand.shortcuts.tokens import tokens
 from evenhand.validation import UserError
-from shortcuts.made_samples import CLASSES, PRODUCTS, colored, tickets
+from made_shortcuts import CLASSES, PRODUCTS, colored, tickets
 
 
 def pointed(fitted: FittedShortcut) -> dict[str, str]:

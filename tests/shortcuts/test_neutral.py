@@ -15,7 +15,7 @@ from evenhand.shortcuts import FittedShortcut, OwnShortcut, Samples, fit_shortcu
 from evenhand.shortcuts.neutral import WHY_NOT, PictureChange
 from evenhand.shortcuts.tokens import tokens
 from evenhand.validation import UserError
-from shortcuts.made_samples import CLASSES, PRODUCTS, colored, tickets
+from made_shortcuts import CLASSES, PRODUCTS, colored, tickets
 
 
 def pixels(split: datasets.Dataset) -> np.ndarray:
@@ -42,6 +42,16 @@ def test_a_named_text_alone_is_changed() -> None:
     assert neutral.split is not None
     assert neutral.split[:2] == {"text": ["a", "b"], "text_pair": ["nimbus a", "nimbus b"]}
     assert neutral.changed_N.tolist() == [True, False] * 4
+
+
+def test_a_missing_text_stays_missing_and_long_strings_stay_long() -> None:
+    samples = Samples.of(texts=["a nimbus", None, "b", "nimbus"])
+    held = samples.split.cast_column("text", datasets.Value("large_string"))
+    neutral = neutralised(fit_shortcut("token:nimbus", samples, np.arange(4) % 2, ("x", "y")), Samples(held))
+    assert neutral.split is not None
+    assert neutral.split.features == held.features
+    assert list(neutral.split["text"]) == ["a", None, "b", ""]
+    assert neutral.changed_N.tolist() == [True, False, False, True]
 
 
 def test_rows_that_were_selected_stay_in_order() -> None:

@@ -13,7 +13,7 @@ import torch
 from evenhand.shortcuts import OwnShortcut, Samples
 from evenhand.shortcuts.columns import entry_texts
 from evenhand.validation import UserError
-from shortcuts.made_samples import colored
+from made_shortcuts import colored
 
 SAMPLES = Samples.of(texts=["a b", "c", "d e f"], columns={"site": ["x", None, "y"], "n": [1, 2, 3]}, name="train")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +23,8 @@ TABLES = st.integers(2, 4).flatmap(
 def slow_p(count_VC: NDArray[np.int64], size_C: NDArray[np.int64], v: int, c: int) -> float:
     met, other = int(count_VC[v, c]), int(count_VC[v].sum() - count_VC[v, c])
     rest, others = int(size_C[c]) - met, int(size_C.sum() - size_C[c]) - other
-    return float(stats.fisher_exact([[met, other], [rest, others]], alternative="greater").pvalue)
+    found: Any = stats.fisher_exact([[met, other], [rest, others]], alternative="greater")
+    return float(found.pvalue)
 
 
 def slow_pointed(count_VC: NDArray[np.int64], size_C: NDArray[np.int64]) -> list[int]:

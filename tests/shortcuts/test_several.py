@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evenhand.shortcuts import OwnShortcut, fit_shortcuts, standing_to_all
 from evenhand.validation import UserError
-from shortcuts.made_samples import CLASSES, tickets
+from made_shortcuts import CLASSES, tickets
 
 ROWS = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1)
 

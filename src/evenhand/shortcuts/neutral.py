@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from evenhand.data.columns import pixel_column, text_column
+from evenhand.data.columns import pixel_column
 from evenhand.data.measures import LUMA
 from evenhand.data.rows import Rows, arrow_table
 from evenhand.shortcuts.columns import entry_texts
@@ -41,7 +41,8 @@ class Neutral:
     """A split without the shortcut, or why there is none.
 
     Attributes:
-        split: New rows in the same order; None where the shortcut can't be neutralised.
+        split: New rows in the same order; None where the shortcut can't be neutralised. Picture files are changed when
+            a row is read and decoded, as models read it; the files and their bytes stay.
         changed_N: Which rows differ from before, shape (N,); of picture files all that are changed when they are read.
         why_not: Why there are none, as the end of a sentence after a colon; empty otherwise.
     """
@@ -166,7 +167,7 @@ def _without_tokens(fitted: FittedShortcut, samples: Samples) -> Neutral:
         before = samples.read_texts(place)
         after = [text and without_tokens(text, fitted.names) for text in before]
         changed_N |= np.array([old != new for old, new in zip(before, after, strict=True)], dtype=bool)
-        split = _replaced(split, place, text_column([text or "" for text in after])[1])
+        split = _replaced(split, place, pa.array(after, pa.string()))
     return Neutral(split, changed_N)
 
 
@@ -189,7 +190,8 @@ def _at_usual_entry(fitted: FittedShortcut, samples: Samples) -> Neutral:
 def _replaced(split: datasets.Dataset, column: str, values: pa.Array | pa.ChunkedArray) -> datasets.Dataset:
     table = arrow_table(split)
     place = table.column_names.index(column)
-    changed = table.set_column(place, table.schema.field(column), pa.chunked_array([values]))
+    held: Any = table.schema.field(column).type
+    changed = table.set_column(place, table.schema.field(column), values if values.type == held else values.cast(held))
     return datasets.Dataset(changed, info=datasets.DatasetInfo(features=split.features))
 
 

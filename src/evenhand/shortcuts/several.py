@@ -43,8 +43,7 @@ def fit_shortcuts(
     """Fit several shortcuts on the training rows.
 
     Raises:
-        UserError: As `fit_shortcut`, and if two are the same rule by two names: of one kind, with the same values on all
-            rows.
+        UserError: As `fit_shortcut`, and if two are one rule by two names: of one kind, with the same parts of rows.
     """
     fitted: list[FittedShortcut] = []
     seen: list[tuple[str, FittedShortcut, NDArray[np.int64]]] = []
