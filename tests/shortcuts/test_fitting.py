@@ -170,10 +170,9 @@ def test_a_hundred_thousand_rows_and_three_shortcuts_take_seconds() -> None:
     rng = np.random.default_rng(0)
     n = 100_000
     label_N = rng.integers(0, 3, n)
-    words = rng.choice(["it", "broke", "works", "again", "today", "nimbus"], (n, 12))
-    samples = Samples.of(
-        texts=[" ".join(row) for row in words], columns={"price": rng.random(n), "site": rng.integers(0, 40, n)}
-    )
+    words = rng.choice(["it", "broke", "works", "again", "today", "nimbus"], (500, 12))
+    texts = [" ".join(row) for row in words] * 200
+    samples = Samples.of(texts=texts, columns={"price": rng.random(n), "site": rng.integers(0, 40, n)})
     start = time.process_time()
     for spelling in ("token:nimbus|today", "column:price", "column:site"):
         fit_shortcut(spelling, samples, label_N, CLASSES).apply(samples)
