@@ -13,7 +13,7 @@ from scipy import sparse, stats
 
 from audit_data import CLASSES, audit_of, hints_of, image_task, scores, sentences, text_task, with_token
 from evenhand.auditing.association import pointing, pooled_separations, ranked, separations, tabulate
-from evenhand.auditing.inputs import tokens
+from evenhand.shortcuts.tokens import tokens
 from evenhand.tasks import Task
 from evenhand.tasks.images.coloring import PGD_PALETTE, colored_dataset
 

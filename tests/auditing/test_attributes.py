@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_data import hints_of, scores, sentences, text_task
-from evenhand.auditing.attributes import MISSING, Attribute, by_tenths, column_attributes
+from evenhand.auditing.attributes import Attribute, by_tenths, column_attributes
+from evenhand.shortcuts.tenths import MISSING
 from evenhand.tasks import Task
 from evenhand.tasks.base import BesideColumns
 

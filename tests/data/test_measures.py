@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from evenhand.auditing.inputs import looks
+from evenhand.data.looks import looks
 from evenhand.data.measures import OF_PICTURES, Picture, aspect, brightness, contrast, length, sharpness, size
 
 

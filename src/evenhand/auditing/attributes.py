@@ -1,29 +1,24 @@
-"""Columns and numbers as attributes: values that exclude each other, few enough to be tested.
+"""Columns, numbers and colours as attributes: values that exclude each other, few enough to be tested.
 
 Legend: N samples, V values.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.auditing.association import LEAST_COUNT
+from evenhand.shortcuts.colours import Hues, Shades
+from evenhand.shortcuts.columns import NESTED, ColumnCoding, Parsed, View, is_nested, parse_column
+from evenhand.shortcuts.tenths import TENTHS, Tenths
 
-MISSING = "(missing)"
-TENTHS = 10
 _FEW_NUMBERS = 50  # whole numbers with no more different values may be codes, so they are tested as such too
 _MANY_WORDS = 3  # on average, from which on a column is called free text
-_ID_NAME = re.compile(r"(^|[\W_])(id|ids|uuid|guid|index|idx|key|row|nr|no|number)$|^(unnamed: \d+)?$", re.IGNORECASE)
-_NO_NUMBER = re.compile(r"[+-]?0\d")  # 007 is a name
-_EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null", "nil", "-", "?"))
-_DATES = ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%m-%Y", "%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M")
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,20 @@ Views = list[Attribute]
 
 def by_tenths(name: str, number_N: NDArray[np.float64]) -> Attribute | None:
     """A number by its tenths; a value that a tenth of the samples have is one of its own. None for a single value."""
-    text_N = _tenths(number_N)
-    text_N[np.isnan(number_N)] = MISSING
-    return _attribute(name, text_N, cut=True)
+    tenths = Tenths.fit(number_N)
+    return Attribute(name, list(tenths.names), tenths.codes(number_N), True) if len(tenths.names) > 1 else None
+
+
+def colours(color_N3: NDArray[np.float64]) -> list[Attribute]:
+    """The mean colour of each picture, in two views; none for pictures without colour.
+
+    The first groups pictures by hue and saturation, which tells shades of a hue apart but may hold the shape too (a
+    white object pales its picture); the second by hue alone. Brightness is a measure of its own.
+    """
+    shades = Shades.fit(color_N3)
+    if shades is None or (shades.codes(color_N3) >= 0).sum() < LEAST_COUNT:
+        return []
+    return [Attribute("colour", list(c.names), c.codes(color_N3)) for c in (shades, Hues.fit(color_N3))]
 
 
 def column_attributes(name: str, entries: pa.ChunkedArray, labels: tuple[str, ...] = ()) -> list[Views] | str:
@@ -65,136 +71,41 @@ def column_attributes(name: str, entries: pa.ChunkedArray, labels: tuple[str, ..
         entries: Its entries, in the samples' order.
         labels: The classes' names: a column whose entries are these is the label once more.
     """
-    held: Any = entries.type
-    if pa.types.is_dictionary(held):
-        entries = entries.cast(held.value_type)
-        held = held.value_type
-    if pa.types.is_nested(held) or pa.types.is_binary(held) or pa.types.is_large_binary(held):
-        return "lists, objects or bytes"
-    series: Any = entries.to_pandas()
-    if pa.types.is_temporal(held) and not pa.types.is_time(held) and not pa.types.is_duration(held):
-        return _dates(name, pd.to_datetime(series, errors="coerce", utc=True))
-    text_N = _as_text(series, held)
-    given = np.array([text != MISSING for text in text_N], dtype=bool)
-    different = set(text_N)
+    if is_nested(entries):
+        return NESTED
+    column = parse_column(entries)
+    different = set(column.text_N)
     if len(different) < 2:
         return "one value"
     if labels and {text.casefold() for text in different} == {label.casefold() for label in labels}:
         return "the classes' names"
-    number_N = _numbers(text_N)
-    numeric_N = np.isfinite(number_N)
-    if not pa.types.is_boolean(held) and numeric_N.sum() >= given.sum() / 2 and numeric_N.any():
-        return _number_views(name, text_N, number_N)
-    dates = _parsed_dates(text_N, given)
-    if dates is not None:
-        return _dates(name, dates)
-    return _entries(name, text_N)
+    if column.form == "numbers":
+        return _number_views(name, column)
+    if column.form == "words":
+        return _entries(name, column)
+    dates: tuple[View, ...] = ("month", "weekday", "tenths")
+    found = (_attribute(f"{name} ({view})", column, view) for view in dates)
+    return [[attribute] for attribute in found if attribute is not None] or "one value"
 
 
-def _as_text(series: Any, held: Any) -> NDArray[Any]:
-    missing = series.isna().to_numpy()
-    if pa.types.is_boolean(held):
-        text_N = series.map({True: "true", False: "false"}).to_numpy(dtype=object)
-    elif pa.types.is_floating(held):
-        text_N = np.array([f"{value:.12g}" for value in series], dtype=object)
-    else:
-        text_N = np.array([str(value).strip() for value in series], dtype=object)
-    if pa.types.is_integer(held) and missing.any():  # pandas made floats of them
-        text_N = np.array([text.removesuffix(".0") for text in text_N], dtype=object)
-    text_N[missing | (text_N == "")] = MISSING
-    return text_N
-
-
-def _numbers(text_N: NDArray[Any]) -> NDArray[np.float64]:
-    """Entries as numbers; NaN for words, and for names such as 007."""
-    parsed: Any = pd.to_numeric(pd.Series(text_N), errors="coerce")
-    number_N: NDArray[np.float64] = parsed.to_numpy(dtype=np.float64)
-    if any(_NO_NUMBER.match(text) and "." not in text for text in text_N):
-        return np.full(len(text_N), np.nan)
-    return number_N
-
-
-def _number_views(name: str, text_N: NDArray[Any], number_N: NDArray[np.float64]) -> list[Views] | str:
-    numeric_N = np.isfinite(number_N)
-    numbers = number_N[numeric_N]
+def _number_views(name: str, column: Parsed) -> list[Views] | str:
+    if column.is_id(name):
+        return "ids"
+    numbers = column.number_N[np.isfinite(column.number_N)]
     different = np.unique(numbers)
     whole = bool((numbers == np.round(numbers)).all())
-    if whole and len(different) == len(numbers) > TENTHS:
-        dense = np.ptp(different) < 2 * len(different)
-        if dense or _ID_NAME.search(name):
-            return "ids"
-    empty_N = np.array([text.lower() in _EMPTY for text in text_N])
-    words_N = np.where(empty_N, MISSING, text_N)
-    as_entries = _entries(name, words_N)
+    as_entries = _entries(name, column)
     if len(different) <= TENTHS:
         return as_entries
-    text_N = words_N.copy()
-    text_N[numeric_N] = _tenths(numbers)
-    tenths = _attribute(name, text_N, cut=True)
+    tenths = _attribute(name, column, "tenths")
     views = [] if tenths is None else [tenths]
     if whole and len(different) <= _FEW_NUMBERS and not isinstance(as_entries, str):
         views = [*as_entries[0], *views]
     return [views] if views else "one value"
 
 
-def _tenths(number_N: NDArray[np.float64]) -> NDArray[Any]:
-    """Each number's tenth in words; numbers that a tenth of all have stand for themselves."""
-    text_N = np.full(len(number_N), MISSING, dtype=object)
-    values, inverse_N, counts = np.unique(number_N, return_inverse=True, return_counts=True)
-    often = (counts >= len(number_N) / TENTHS) & np.isfinite(values)
-    for place in np.flatnonzero(often):
-        text_N[inverse_N == place] = f"{values[place]:.4g}"
-    rest_N = ~often[inverse_N] & np.isfinite(number_N)
-    if rest_N.any():
-        rest = number_N[rest_N]
-        parts = max(1, round(TENTHS * len(rest) / len(number_N)))
-        edges = np.unique(np.quantile(rest, np.arange(1, parts) / parts, method="inverted_cdf"))
-        codes = np.searchsorted(edges, rest)
-        ranges = {c: _range(rest[codes == c]) for c in np.unique(codes)}
-        text_N[rest_N] = [ranges[c] for c in codes]
-    return text_N
-
-
-def _range(numbers: NDArray[np.float64]) -> str:
-    low, high = f"{numbers.min():.4g}", f"{numbers.max():.4g}"
-    return low if low == high else f"{low} to {high}"
-
-
-def _parsed_dates(text_N: NDArray[Any], given: NDArray[np.bool_]) -> Any:
-    """The entries as dates if all that are given are; else None."""
-    texts = pd.Series(text_N).where(given)
-    if not texts.dropna().str.contains(r"\d").all():
-        return None
-    for form in _DATES:
-        try:
-            return pd.to_datetime(texts, format=form, utc=True)
-        except (ValueError, OverflowError):
-            continue
-    return None
-
-
-def _dates(name: str, when: Any) -> list[Views] | str:
-    """By month and by weekday, and by tenths: what was collected at another time may look otherwise."""
-    missing_N = when.isna().to_numpy()
-    if missing_N.all() or when.nunique() + missing_N.any() < 2:
-        return "one value"
-    views: list[Views] = []
-    for what, names in (("month", when.dt.month_name()), ("weekday", when.dt.day_name())):
-        text_N = np.where(missing_N, MISSING, names.to_numpy(dtype=object))
-        attribute = _attribute(f"{name} ({what})", text_N)
-        views += [] if attribute is None else [[attribute]]
-    tenth_N: Any = pd.qcut(when.rank(method="first"), TENTHS, labels=False, duplicates="drop")
-    text_N = np.full(len(when), MISSING, dtype=object)
-    for tenth in np.unique(tenth_N.dropna()):
-        rows = (tenth_N == tenth).to_numpy()
-        text_N[rows] = f"{when[rows].min():%Y-%m-%d} to {when[rows].max():%Y-%m-%d}"
-    whole = _attribute(f"{name} (tenths)", text_N, cut=True)
-    views += [] if whole is None else [[whole]]
-    return views or "one value"
-
-
-def _entries(name: str, text_N: NDArray[Any]) -> list[Views] | str:
-    attribute = _attribute(name, text_N)
+def _entries(name: str, column: Parsed) -> list[Views] | str:
+    attribute = _attribute(name, column, "entries")
     if attribute is None:
         return "one value"
     if np.bincount(attribute.value_N).max() >= LEAST_COUNT:
@@ -203,8 +114,8 @@ def _entries(name: str, text_N: NDArray[Any]) -> list[Views] | str:
     return "free text" if words >= _MANY_WORDS else f"no entry on {LEAST_COUNT} rows, as ids"
 
 
-def _attribute(name: str, text_N: NDArray[Any], cut: bool = False) -> Attribute | None:
-    codes, names = pd.factorize(text_N)
-    if len(names) < 2:
+def _attribute(name: str, column: Parsed, view: View) -> Attribute | None:
+    coding: Any = ColumnCoding.fit(column, view)
+    if len(coding.names) < 2:
         return None
-    return Attribute(name, [str(text) for text in names], codes.astype(np.int64), cut)
+    return Attribute(name, list(coding.names), coding.of(column), view == "tenths")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import datasets
 import numpy as np
@@ -15,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
-from evenhand.auditing.attributes import Attribute, Views, by_tenths, column_attributes
+from evenhand.auditing.attributes import Attribute, Views, by_tenths, colours, column_attributes
 from evenhand.auditing.findings import (
     Candidate,
     Finding,
@@ -26,9 +25,9 @@ from evenhand.auditing.findings import (
     first_that_separates,
     value_candidates,
 )
-from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, colours, looks, text_measures, token_members
-from evenhand.data.columns import column_values
-from evenhand.data.rows import arrow_table
+from evenhand.auditing.inputs import text_measures, token_members
+from evenhand.data.columns import PICTURE_COLUMNS, TEXT_COLUMNS, column_values, entries
+from evenhand.data.looks import looks
 from evenhand.tasks import Task
 from evenhand.wording import listed
 
@@ -166,8 +165,8 @@ def _test_measures(tests: _Tests, measures: dict[str, NDArray[np.float64]], plac
 
 def _test_columns(tests: _Tests, task: Task) -> None:
     left_out: dict[str, list[str]] = {}
-    for name, entries in _columns(task):
-        found = column_attributes(name, entries, task.label_names) if entries is not None else "lists, objects or bytes"
+    for name, held in _columns(task):
+        found = column_attributes(name, held, task.label_names) if held is not None else "lists, objects or bytes"
         if isinstance(found, str):
             left_out.setdefault(found, []).append(name)
             continue
@@ -184,22 +183,13 @@ def _columns(task: Task) -> Iterator[tuple[str, pa.ChunkedArray | None]]:
     split = task.train
     for name in split.column_names:
         if name not in _KNOWN:
-            yield name, _entries(split, name)
+            yield name, entries(split, name)
     if task.beside is not None:
         beside = task.beside("train")
         for name in beside.names:
             yield name, beside.column(name)
         for name in beside.nested:
             yield name, None
-
-
-def _entries(split: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    entries: Any = arrow_table(split.select_columns(name)).column(name)
-    feature: Any = split.features[name]
-    if not isinstance(feature, datasets.ClassLabel):
-        return entries
-    names = [None if code is None or code < 0 else feature.names[code] for code in entries.to_pylist()]
-    return pa.chunked_array([pa.array(names, pa.string())])
 
 
 def _frequent(attribute: Attribute) -> Attribute:

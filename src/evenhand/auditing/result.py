@@ -20,9 +20,10 @@ from PIL import Image
 from evenhand.auditing.advice import Advice
 from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
 from evenhand.auditing.hints import Hint
-from evenhand.auditing.inputs import PICTURE_COLUMNS, TEXT_COLUMNS, pictures
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
 from evenhand.auditing.verdict import line, tested_text, verdict
+from evenhand.data.columns import PICTURE_COLUMNS, TEXT_COLUMNS
+from evenhand.data.looks import pictures
 from evenhand.data.measures import Picture
 from evenhand.evaluation.exports import write_csv
 from evenhand.files import whole_file

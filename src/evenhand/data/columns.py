@@ -21,6 +21,8 @@ Column = tuple[Any, pa.Array | pa.ChunkedArray]
 """A feature of `datasets` and the values stored under it, perhaps in chunks."""
 
 ALIGNMENTS = ("aligned", "conflicting")
+TEXT_COLUMNS = ("text", "text_pair")
+PICTURE_COLUMNS = ("image", "pixel_values")
 
 
 def split_of(columns: dict[str, Column]) -> datasets.Dataset:
@@ -153,6 +155,16 @@ def _overlapping(split: datasets.Dataset, column: str, names: list[str]) -> dict
     for i, name in enumerate(names):
         members[name][rows[values == i]] = True
     return members
+
+
+def entries(split: datasets.Dataset, column: str) -> pa.ChunkedArray:
+    """A column as Arrow has it; numbers that stand for names as these names."""
+    found: Any = arrow_table(split.select_columns(column)).column(column)
+    feature: Any = split.features[column]
+    if not isinstance(feature, datasets.ClassLabel):
+        return found
+    names = [None if code is None or code < 0 else feature.names[code] for code in found.to_pylist()]
+    return pa.chunked_array([pa.array(names, pa.string())])
 
 
 def column_values(split: datasets.Dataset, column: str) -> NDArray[Any]:

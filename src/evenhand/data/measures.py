@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look
+LUMA = (0.299, 0.587, 0.114)  # how bright red, green and blue look
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _grey(picture: Picture) -> NDArray[np.float64]:
     pixels_CHW = picture.pixels_CHW
     if len(pixels_CHW) < 3:
         return pixels_CHW[0].astype(np.float64)
-    return np.tensordot(np.asarray(_LUMA), pixels_CHW[:3], axes=1)
+    return np.tensordot(np.asarray(LUMA), pixels_CHW[:3], axes=1)
 
 
 OF_PICTURES: dict[str, Callable[[Picture], float]] = {
