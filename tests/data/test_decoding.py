@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import evenhand
-from evenhand.auditing.inputs import pictures
 from evenhand.data.decoding import FORMATS, PictureError, decoded, is_picture, opened
 from evenhand.data.inputs import pixels
+from evenhand.data.looks import pictures
 from evenhand.data.rows import Rows
 
 INK = np.zeros((16, 24), dtype=bool)  # a black bar on a white or transparent ground

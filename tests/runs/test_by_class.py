@@ -14,7 +14,7 @@ from evenhand.report.class_table import apart_notes, classes_table
 from evenhand.report.write import write_report
 from evenhand.runs.by_class import APART, apart_text, class_shares
 from evenhand.runs.card import model_card
-from evenhand.runs.read import checked_record
+from evenhand.runs.record import Record
 from evenhand.tasks import Task
 from report_records import metrics as plain_metrics
 from report_records import record as plain_record
@@ -102,7 +102,7 @@ def test_the_page_has_the_classes_and_the_remark(tmp_path: Path) -> None:
         path = tmp_path / str(made["seed"]) / "record.json"
         path.parent.mkdir()
         path.write_text(json.dumps(made))
-    found = [checked_record(made, tmp_path / str(made["seed"]) / "record.json", source="x") for made in records]
+    found = [Record.read(made, tmp_path / str(made["seed"]) / "record.json") for made in records]
     (section,) = group_records(found)
     table = classes_table(section)
     assert [column.name for column in table.head] == ["Method", "[x]", "=y"]

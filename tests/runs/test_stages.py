@@ -17,9 +17,11 @@ import pytest
 
 import evenhand as eh
 from evenhand.files import LOCK, locked
+from evenhand.models.inference import torch_device
 from evenhand.runs import stored_run
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.fit import carry_out, torch_device
+from evenhand.runs.fit import carry_out
+from evenhand.runs.prepared import prepared
 from evenhand.runs.seals import SEAL, fault
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.tasks import Task
@@ -165,8 +167,8 @@ def test_a_damaged_stage_that_runs_share_is_trained_again_for_all(
         configuration = Configuration(
             method=method, task=tiny_task, model="mlp", training=training, seed=0, data_seed=0
         )
-        source, shared = configuration.source(tiny_task), SharedStages(tmp_path / "shared")
-        carry_out(configuration, tiny_task, source, tmp_path / folder, torch_device("cpu"), shared=shared)
+        shared = SharedStages(tmp_path / "shared")
+        carry_out(prepared(configuration), tmp_path / folder, torch_device("cpu"), shared=shared)
         return json.loads((tmp_path / folder / "record.json").read_text())
 
     run(eh.GCE(), "first")
@@ -240,7 +242,9 @@ def test_a_second_process_is_told_and_a_killed_one_leaves_nothing(tiny_task: Tas
         process.kill()
         process.communicate()
     assert fit(tmp_path / "run", tiny_task, eh.ERM()).record["status"] == "done"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"record.json", "samples.json", "model", "stages"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("record.json", "samples.json", "train_rows.npy", "model", "stages")
+    }
 
 
 def test_two_audits_in_one_folder(tiny_task: Task, tmp_path: Path) -> None:

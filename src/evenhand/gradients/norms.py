@@ -73,8 +73,7 @@ def gradient_norms(
         The norms in the dataset's order, shape (N,), float64.
 
     Raises:
-        UserError: If an argument is wrong, the dataset is empty, a label no class, logits missing or not finite, or
-            samples of a batch depend on each other (BatchNorm without running statistics).
+        UserError: If an argument, the dataset, a label or a logit is wrong, or samples of a batch depend on each other.
     """
     check_value("gradient_norms", "source", source, Source)
     check_value("gradient_norms", "norm", norm, Norm)

@@ -120,17 +120,24 @@ def evaluate(
             for name, split in chosen.items()
         }
     if task is None and record is not None:
-        for name, split in chosen.items():
-            trained_N = trained_on(split, Path(model))
-            if trained_N is not None:
-                found[name].predictions["trained_on"] = trained_N
-            notes += distinct([trained_text(name, split, trained_N)])
+        notes += _marked(found, chosen, Path(model))
     if task is not None:
         notes += distinct([_apart(found, task)])
     return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------
+
+
+def _marked(found: dict[str, Evaluated], splits: Mapping[str, datasets.Dataset], run: Path) -> list[str]:
+    """Say of each split's rows whether the run was trained on them, beside their predictions and in notes."""
+    notes: list[str] = []
+    for name, split in splits.items():
+        trained_N = trained_on(split, run)
+        if trained_N is not None:
+            found[name].predictions["trained_on"] = trained_N
+        notes += distinct([trained_text(name, split, trained_N)])
+    return notes
 
 
 def _located(model: Path | str) -> tuple[Path | str, Record | None]:

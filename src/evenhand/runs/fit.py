@@ -157,8 +157,8 @@ def carry_out(
         _check_space(own, run)
         with alone_in(own):
             finish(run)
-        if rank == 0:
-            keep_train_rows(own, configuration, prepared.task)
+            if rank == 0:
+                keep_train_rows(own, configuration, prepared.task)
 
 
 def _result(folder: Path, device: torch.device, configuration: Configuration) -> Result:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.contents import row_contents
+from evenhand.files import whole_file
 from evenhand.runs.configuration import Configuration
 from evenhand.tasks import OwnData, Task
 from evenhand.validation import UserError
@@ -29,7 +30,8 @@ def keep_train_rows(folder: Path, configuration: Configuration, task: Task) -> N
         return
     found = row_contents(task.train)
     if found is not None:
-        np.save(folder / _FILE, np.unique(found))
+        with whole_file(folder / _FILE) as partial, partial.open("wb") as file:
+            np.save(file, np.unique(found))
 
 
 def trained_on(split: datasets.Dataset, run: Path) -> NDArray[np.bool_] | None:
