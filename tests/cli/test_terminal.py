@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,10 @@ from rich.console import Console
 from evenhand.cli.terminal import RunDisplay, StudyDisplay
 from evenhand.evaluation.progress import Measurement
 from evenhand.metrics import GroupShare
+from evenhand.runs.record import Record
 from evenhand.studies.engines import Finished, Measured, Stage
+from evenhand.studies.store import Outcome
+from report_records import metrics, record
 
 
 def measurement(
@@ -87,11 +91,11 @@ def test_on_a_terminal_the_bar_tells_it() -> None:
 
 def finished(cell: str, seed: int, conflicting: float | None) -> Finished:
     job: Any = SimpleNamespace(name=f"{cell}, seed {seed}", cell=cell)
-    record: dict[str, Any] = {"status": "failed", "error": "lost"}
+    raw = record(status="failed", error="lost")
     if conflicting is not None:
-        metrics = {"conflicting": conflicting, "worst_group": conflicting / 2, "average": 0.5}
-        record = {"status": "done", "metrics": metrics, "durations": {"total_s": 1.0}}
-    return Finished(job, SimpleNamespace(record=record))  # type: ignore[arg-type]
+        measured = metrics(None, conflicting) | {"worst_group": conflicting / 2, "by_group": {}}
+        raw = record(metrics=measured, tests={"test": measured}, durations={"total_s": 1.0})
+    return Finished(job, Outcome(Record.read(raw, Path("record.json"))))
 
 
 @pytest.mark.parametrize("quiet", [False, True])
