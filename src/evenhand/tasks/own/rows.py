@@ -216,7 +216,8 @@ def _splits(part: Part, columns: Columns) -> NDArray[np.int8]:
 def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]], list[str]]:
     """The rows of train, validation and test, and a note for each split that was taken from the training rows.
 
-    Copies of a row are drawn together, so that no split drawn here has a row of another one.
+    Copies of a row are drawn together, so that no split drawn here has a row of another one; but for a class of which
+    there are too few different rows for that.
 
     Raises:
         UserError: If a class has too few rows to take splits from, or none to train on.
@@ -226,13 +227,14 @@ def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]],
     train = data.kept[(split_N == SPLITS.index("train")) | (split_N < 0)]
     _check_trained(data, train)
     needed = [name for name in ("test", "validation") if not len(rows[name])]
+    given = data
+    data, notes = _scarce_apart(data, train, len(needed))
     stratum_N = _strata(data, train)
     left = np.flatnonzero(stratum_N >= 0)
     _check_enough(data, train, train, len(needed))
     total = len(left)
     pool, together = train, "" if total == len(train) else ", copies together"
     rng = np.random.default_rng([seed, 0])
-    notes = []
     for name in needed:
         drawn = _taken(data, left, stratum_N, SHARES[name] * total / len(left), rng)
         left = np.setdiff1d(left, drawn)
@@ -244,7 +246,23 @@ def split_rows(data: Labelled, seed: int) -> tuple[dict[str, NDArray[np.int64]],
         )
     _check_enough(data, pool, train, len(needed))
     splits = {"train": train, "validation": rows["validation"], "test": rows["test"]}
-    return splits, [*notes, *copy_notes(data.content_N, data.label_N, splits, data.what)]
+    return splits, [*notes, *copy_notes(given.content_N, data.label_N, splits, data.what)]
+
+
+def _scarce_apart(data: Labelled, train: NDArray[np.int64], needed: int) -> tuple[Labelled, list[str]]:
+    """Rows of a class that has no more different ones than splits are drawn count as different, which is noted."""
+    content_N, notes = data.content_N.copy(), []
+    for c in range(len(data.names)):
+        rows = train[data.label_N[train] == c]
+        different = len(np.unique(data.content_N[rows]))
+        if different <= needed < len(rows):
+            content_N[rows] = content_N.max() + 1 + np.arange(len(rows))
+            notes.append(
+                f"The class '{data.names[c]}' has {count(len(rows), 'training row')} with only "
+                f"{count(different, f'different {data.what}')}, so copies of a row fall on both sides of the splits "
+                "drawn: accuracy there tells what was remembered."
+            )
+    return replace(data, content_N=content_N), notes
 
 
 def _check_trained(data: Labelled, train: NDArray[np.int64]) -> None:
