@@ -10,7 +10,7 @@ from evenhand.models.adapters import Adapters
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import Configuration, check_parts, shipped_training, source_for
 from evenhand.tasks import TASKS, Task, TaskSource
-from evenhand.validation import UserError, check_integer, unknown_name
+from evenhand.validation import UserError, check_seed, unknown_name
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def prepare(
     """
     if not isinstance(method, Method):
         raise UserError(f"The 'method' parameter of {owner} must be a method such as evenhand.PGD(). Got {method!r}.")
-    check_integer(owner, "seed", asked.seed, 0)
+    check_seed(owner, "seed", asked.seed)
     if asked.data_seed is not None:
-        check_integer(owner, "data_seed", asked.data_seed, 0)
+        check_seed(owner, "data_seed", asked.data_seed)
     recipe = _recipe(owner, task)
     data_seed = asked.seed if asked.data_seed is None else asked.data_seed
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)

@@ -136,5 +136,5 @@ def test_a_class_of_copies_alone_is_drawn_row_by_row_and_said(tmp_path: Path) ->
 
 def test_a_class_without_rows_for_the_splits_is_too_small(tmp_path: Path) -> None:
     rows = [(f"t {i}", "a") for i in range(60)] + [("same", "b")] * 2
-    with pytest.raises(eh.UserError, match=r"^The class 'b' has 2 training rows with only 1 different text, too few to"):
+    with pytest.raises(eh.UserError, match=r"^The class 'b' has 2 training rows with only 1 different text, too"):
         eh.OwnData(data=table(tmp_path / "a.csv", rows), text="text").build(0)
