@@ -203,8 +203,7 @@ def test_a_run_and_an_audit_are_refused_before_the_work(tiny_task: Task, blocked
     for folder in blocked:
         for work in (partial(eh.fit, eh.ERM()), audit):
             told = refusal(partial(work, tiny_task, "mlp", output_dir=folder, epochs=1, progress=Trained()))
-            assert f"'{folder}" in told
-            assert "can't be written to" in told
+            assert "is too long" in told or (f"'{folder}" in told and "can't be written to" in told)
 
 
 def test_reports_are_refused_before_the_work(

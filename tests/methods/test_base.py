@@ -384,7 +384,7 @@ def test_jtt_draws_its_errors_more_often_from_the_initial_weights() -> None:
 
 
 def test_an_empty_error_set_is_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"^JTT's error set is empty: after 1 epochs every training sample is"):
+    with pytest.raises(UserError, match=r"^JTT's error set is empty: after 1 epoch every training sample is"):
         eh.JTT().fit(RecordedRun(np.zeros(3)))
 
 

@@ -446,7 +446,7 @@ def test_a_write_that_fails_leaves_the_last_report_and_no_litter(
         raise OSError("the disk is full")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(UserError, match="the disk is full"):
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "run-00", "run-01", "tables"]

@@ -304,7 +304,7 @@ def test_cells_that_cannot_run_are_told_before_anything_is_trained(tmp_path: Pat
     write_quick(tmp_path, 1, "  - {name: bad, method: {name: pgd, init: pretrained}}\n")
     assert refusal().startswith("quick.yaml, cell 'bad': The 'init' parameter of PGD can be 'pretrained' only for")
     write_quick(tmp_path, 1, "  - {name: bad, method: erm, model: no/such/model}\n")
-    assert refusal().startswith("quick.yaml, cell 'bad': Unknown model 'no/such/model'")
+    assert refusal().startswith("quick.yaml, cell 'bad': There is no folder 'no/such/model'.")
     write_quick(
         tmp_path, 1, "  - {name: bad, method: erm, task: {name: colored-mnist, data_dir: no/such}, model: mlp}\n"
     )
