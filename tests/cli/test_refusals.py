@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -141,7 +142,14 @@ def test_a_run_goes_on_where_nobody_reads_its_progress(monkeypatch: pytest.Monke
         monkeypatch.setattr(sys, "stderr", stream)
         with RunDisplay() as display:
             display.say("one")
+            assert display.console.quiet
             display.say("two")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert main(["train", "erm", "--model", "mlp", "--epochs", "1", "--output-dir", "r"]) == 0
+    assert json.loads(Path("r/record.json").read_text())["status"] == "done"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
