@@ -36,7 +36,7 @@ def churning(folder: Path) -> Iterator[None]:
                 made = record("erm", seed=turn % 5, status="running" if turn % 2 else "done")
                 write_run(folder / f"of-{turn % 5}", made, samples())
                 (place / "stages/.x.partial").mkdir(parents=True)
-                write_json(place / "study.json", {"title": "t", "baseline": [], "cells": []})
+                write_json(place / "study.json", {"format": 1, "title": "t", "baseline": [], "cells": []})
                 add_lines(folder / "lines", [record("gce", seed=turn % 5)], {})
                 place.rename(folder / "other")
                 shutil.rmtree(folder / "other")
