@@ -34,7 +34,9 @@ def churning(folder: Path) -> Iterator[None]:
                 turn += 1
                 place = folder / f"run-{turn % 5}"
                 made = record("erm", seed=turn % 5, status="running" if turn % 2 else "done")
-                write_run(folder / f"of-{turn % 5}", made, samples())
+                run = folder / f"of-{turn % 5}/run-00"  # written as runs are: whole or not at all
+                write_json(run / "record.json", made)
+                write_json(run / "samples.json", samples())
                 (place / "stages/.x.partial").mkdir(parents=True)
                 write_json(place / "study.json", {"format": 1, "title": "t", "baseline": [], "cells": []})
                 add_lines(folder / "lines", [record("gce", seed=turn % 5)], {})
