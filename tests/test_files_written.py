@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,20 @@ from evenhand.auditing import audit
 from evenhand.cli.parser import main
 from evenhand.cli.samples import write_contact_sheet
 from evenhand.evaluation.progress import Measurement
-from evenhand.files import LOCK, alone_in, check_place, found_below, whole_file, whole_folder, write_text
+from evenhand.files import (
+    LOCK,
+    alone_in,
+    check_place,
+    found_below,
+    settle_if_first,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 from evenhand.report import report, write_report
 from evenhand.runs.record import write_json
 from evenhand.tasks import Task
+from evenhand.validation import UserError
 from report_records import record, write_run
 
 LONG = "n" * 256
@@ -50,6 +62,48 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "folder": fill,
     "json": lambda path: write_json(path, {"a": 1}),
 }
+
+
+def test_of_folders_that_race_for_a_place_one_stays_whole(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    barrier = threading.Barrier(4)
+
+    def write(name: str) -> None:
+        for _ in range(25):
+            with whole_folder(place) as new:
+                for part in ("a", "b"):
+                    (new / part).write_text(name)
+                barrier.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        for written in [pool.submit(write, str(i)) for i in range(4)]:
+            written.result()
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert len({(place / part).read_text() for part in ("a", "b")}) == 1
+
+
+def test_the_first_folder_keeps_its_place(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        with whole_folder(tmp_path / "place", settle_if_first) as new:
+            (new / "a").write_text(text)
+    assert (tmp_path / "place/a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_folder_that_cannot_settle_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with whole_folder(tmp_path / "place") as new:
+        (new / "a").write_text("old")
+    real = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial") and (self / "a").read_text() == "new":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(UserError, match="can't be written to"), whole_folder(tmp_path / "place") as new:
+        (new / "a").write_text("new")
+    assert (tmp_path / "place/a").read_text() == "old"
 
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)

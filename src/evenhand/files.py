@@ -225,17 +225,39 @@ def write_text(path: Path, text: str) -> None:
 
 
 def settle(partial: Path, final: Path) -> None:
-    """A filled folder takes the place of another, once all that it holds has reached the disk."""
-    for folder, _, names in os.walk(partial, topdown=False):
-        for name in names:
-            _sync(Path(folder, name))
-        _sync_folder(Path(folder))
-    old = _beside(final)
-    if final.is_dir():
-        final.rename(old)
-    partial.rename(final)
+    """A filled folder takes the place of another, once all that it holds has reached the disk.
+
+    Of several that race for a place, each is there whole for a while and one stays.
+    """
+    _sync_tree(partial)
+    settled = False
+    while not settled:
+        old = _beside(final)
+        if final.is_dir():
+            with suppress(FileNotFoundError):  # another process was quicker to take it away
+                final.rename(old)
+        try:
+            partial.rename(final)
+            settled = True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another came there meanwhile
+                with suppress(OSError):
+                    old.rename(final)
+                raise
+        shutil.rmtree(old, ignore_errors=True)
     _sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def settle_if_first(partial: Path, final: Path) -> None:
+    """A filled folder takes a place that is free; nothing happens to one that is there already."""
+    _sync_tree(partial)
+    try:
+        partial.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync_folder(final.parent)
 
 
 @contextmanager
@@ -351,6 +373,13 @@ def _beside(path: Path) -> Path:
 def _sync(path: Path) -> None:
     with path.open("r+b") as file:
         os.fsync(file.fileno())
+
+
+def _sync_tree(top: Path) -> None:
+    for folder, _, names in os.walk(top, topdown=False):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync_folder(Path(folder))
 
 
 def _sync_folder(path: Path) -> None:

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from evenhand.files import locked, whole_folder
+from evenhand.files import locked, settle_if_first, whole_folder
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
 from evenhand.runs.seals import REPORT, SEAL, seal
-from evenhand.validation import UserError
 
 
 class SharedStages:
@@ -57,12 +56,8 @@ class SharedStages:
         final = self.folder / key
         if final.exists():
             return
-        try:
-            with whole_folder(final) as partial:
-                shutil.copytree(stage, partial, copy_function=_link, dirs_exist_ok=True)
-        except UserError:
-            if not final.exists():  # another process was quicker otherwise
-                raise
+        with whole_folder(final, settle_if_first) as partial:
+            shutil.copytree(stage, partial, copy_function=_link, dirs_exist_ok=True)
 
 
 def stage_key(configuration: Configuration, parts: dict[str, Any]) -> str:
