@@ -15,6 +15,7 @@ from .methods import (
     JTT as JTT,
     METHODS as METHODS,
     PGD as PGD,
+    Balance as Balance,
     Even as Even,
     Focal as Focal,
     LfF as LfF,
@@ -32,6 +33,10 @@ from .runs.evaluate import (
 from .runs.fit import (
     Result as Result,
     fit as fit,
+)
+from .shortcuts import (
+    OwnShortcut as OwnShortcut,
+    Shortcut as Shortcut,
 )
 from .studies import (
     study as study,

@@ -60,6 +60,8 @@ class ModelOptions(Working, TaskChoice):
         peft_alpha: Their update is scaled by alpha / r.
         peft_dropout: Their dropout.
         peft_targets: Layers to adapt, separated by commas, or all-linear.
+        shortcut: A shortcut that has a name, such as token:nimbus, column:product, colour or length; may be given
+            several times.
         data_seed: Drives the data's construction; equal to the seed unless given.
         output_dir: The folder of what is made; runs/TASK/… unless given.
     """
@@ -77,6 +79,7 @@ class ModelOptions(Working, TaskChoice):
     peft_alpha: Annotated[float | None, default("FLOAT", "16")] = None
     peft_dropout: Annotated[float | None, default("FLOAT", "0.1")] = None
     peft_targets: Annotated[str | None, default("NAMES", "peft's for the architecture")] = None
+    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "none")]] = ()
     data_seed: Annotated[int | None, default("INT", "the seed")] = None
     output_dir: Annotated[Path | None, default("DIR", "runs/TASK/…")] = None
 

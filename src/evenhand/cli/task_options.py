@@ -22,6 +22,7 @@ from evenhand.validation import UserError, unknown_name
 
 OWN_DATA = OwnData.name  # what --data stands for
 _DEFAULT_TASK = "colored-digits"
+_ELSEWHERE = ("shortcuts",)  # an option of every task
 _SHOWN = 2  # where more tasks explain an option each in its own way, the help doesn't repeat them
 
 
@@ -74,6 +75,8 @@ def task_fields() -> dict[str, Any]:
         types_of = typing.get_type_hints(source)
         explained = {p.arg_name: p.description for p in docstring_parser.parse(inspect.getdoc(source) or "").params}
         for field in dataclasses.fields(source):  # type: ignore[arg-type]
+            if field.name in _ELSEWHERE:
+                continue
             hints.setdefault(field.name, []).append(types_of[field.name])
             text = " ".join((explained.get(field.name) or "").split())
             helps.setdefault(field.name, {}).setdefault(text, []).append(name)

@@ -56,7 +56,9 @@ class Train(ModelOptions):
         task, training = self.task_source(), self.training()
         with RunDisplay(self.quiet or not is_first_process(), shows_data=True) as display:
             display.begin(method.title)
-            result = fit(method, task, self.model, seed=self.seed, progress=display, **training)
+            result = fit(
+                method, task, self.model, seed=self.seed, shortcuts=self.shortcut, progress=display, **training
+            )
         if is_first_process():
             _show_result(method, result)
         leave()

@@ -1,5 +1,6 @@
 """Methods by name: each one short file, its hyper-parameters the fields of its dataclass."""
 
+from evenhand.methods.balance import Balance as Balance
 from evenhand.methods.base import Init as Init, Method as Method, OneStage as OneStage, Run as Run
 from evenhand.methods.dpr import DPR as DPR
 from evenhand.methods.edge import EDGE as EDGE
@@ -13,6 +14,6 @@ from evenhand.methods.pgd import PGD as PGD
 from evenhand.methods.reweight import Reweight as Reweight
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (ERM, GCE, EDGE, PGD, Even, JTT, LfF, DPR, Focal, Reweight)
+    method.name: method for method in (ERM, GCE, EDGE, PGD, Even, JTT, LfF, DPR, Focal, Reweight, Balance)
 }
 """Every method by name."""

@@ -20,6 +20,7 @@ from evenhand.methods.attached import Attached
 from evenhand.methods.objective import Companion, Objective
 from evenhand.methods.rule import GradientRule
 from evenhand.sampling import all_equal
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.validation import Range, UserError, check_fields, plain_fields
 
 Init = Literal["inherit", "random", "pretrained", "initial"]
@@ -41,6 +42,11 @@ class Run(Protocol):
     @property
     def pretrained(self) -> bool:
         """Whether the run starts from a checkpoint, not from fresh weights."""
+        ...
+
+    @property
+    def shortcuts(self) -> NamedShortcuts | None:
+        """The shortcuts that have a name, on the training rows; None where none has."""
         ...
 
     def train(
@@ -132,6 +138,26 @@ class Method(ABC):
             raise UserError(
                 f"The 'init' parameter of {type(self).__name__} can be 'pretrained' only for a model that starts from "
                 "a checkpoint; this one is trained from scratch, so use 'inherit' or 'random'."
+            )
+
+    @property
+    def needs_shortcut(self) -> bool:
+        """Whether it needs a shortcut's name."""
+        return False
+
+    def check_shortcuts(self, shortcuts: NamedShortcuts | None) -> None:
+        """Raise `UserError` if the method needs a shortcut's name and there is none, or none that it can work with."""
+        if not self.needs_shortcut:
+            return
+        if shortcuts is None:
+            raise UserError(
+                f"{self.title} needs a shortcut's name: give one with --shortcut, such as --shortcut token:nimbus "
+                "(in Python: shortcuts=[...]); `evenhand audit` finds shortcuts."
+            )
+        if not any(one.conflicting for one in shortcuts.fitted):
+            raise UserError(
+                f"No training row goes against {', '.join(map(repr, shortcuts.names))}, so {self.title} has nothing to "
+                "learn from: collect rows that go against it."
             )
 
     def check_inputs(self, kind: Inputs) -> None:  # noqa: B027

@@ -25,6 +25,8 @@ from evenhand.models.heads import head_of, parameter_count
 from evenhand.models.named import checkpoint_files, model_source
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.source import RANDOM_START, ModelSource
+from evenhand.shortcuts import OwnShortcut
+from evenhand.shortcuts.coding import Rule
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
@@ -48,6 +50,7 @@ class Configuration:
         data_seed: Drives the data's construction.
         adapters: What trains beside the head; None trains the whole model.
         fresh: Whether a checkpoint gives its architecture only.
+        shortcuts: Shortcuts that have a name; of those from Python the values of every split.
         files: The files that are read, by the option that leads to them (`data_dir`, `data`, `model`, …); None for
             those that are unknown. They are looked at where this is left out.
     """
@@ -60,6 +63,7 @@ class Configuration:
     data_seed: int
     adapters: Adapters | None = None
     fresh: bool = False
+    shortcuts: tuple[Rule, ...] = ()
     files: Mapping[str, Files | None] = dataclasses.field(default=None, hash=False)  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -99,6 +103,11 @@ class Configuration:
             described["model"] |= self.adapters.settings()
         if self.fresh:
             described["model"]["fresh"] = True
+        if self.shortcuts:
+            described["shortcuts"] = [
+                {"name": rule.name, "sha256": rule.sha256} if isinstance(rule, OwnShortcut) else rule.spelling
+                for rule in self.shortcuts
+            ]
         return described
 
     @property
@@ -152,13 +161,15 @@ class Configuration:
                 working folder. A record names none, as a path means nothing on another machine. Settings that only a
                 study can change then follow as a comment; a record has no line in their place.
         """
-        if isinstance(self.task, Task):
+        if isinstance(self.task, Task) or any(isinstance(rule, OwnShortcut) for rule in self.shortcuts):
             return None
         words = ["evenhand", "train", self.method.name, *changed_fields(self.method), "--task", self.task.name]
         options, places = self.task.options(), self.task.places()
         # own data's options hold the names of its files
         options |= places if here else {name: "DATA_DIR" for name in places if name not in options}
         words += [word for name, value in options.items() for word in _option(name, value)]
+        for rule in self.shortcuts:
+            words += ["--shortcut", rule.spelling]
         if self.model != self.task.usual_model:
             words += ["--model", _local(self.model) if here else self.model]
         if self.adapters is not None:

@@ -103,6 +103,7 @@ def _record(
         "error": error,
         **described,
         "files": run.configuration.files_as_recorded(),
+        **({} if run.task.shortcuts is None else {"shortcuts_fitted": run.task.shortcuts.as_dicts()}),
         "configuration": run.configuration.run_hash,
         "cell": run.configuration.cell_hash,
         "command": run.configuration.command(),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from evenhand.evaluation.progress import DataProgress, Progress
 from evenhand.methods.base import Method
 from evenhand.models.adapters import Adapters
 from evenhand.models.source import ModelSource
 from evenhand.runs.configuration import Configuration, check_parts, shipped_training, source_for
-from evenhand.tasks import TASKS, Task, TaskSource
+from evenhand.shortcuts.coding import Rule
+from evenhand.tasks import TASKS, OwnData, Task, TaskSource
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.validation import UserError, check_seed, unknown_name
 
 
@@ -27,6 +30,7 @@ class Asked:
         bf16: Whether training runs under autocast to bfloat16.
         adapters: What trains beside the head; None trains the whole model.
         fresh: Whether a checkpoint gives its architecture only.
+        shortcuts: Shortcuts that have a name, or their spellings.
     """
 
     model: str | None = None
@@ -38,6 +42,7 @@ class Asked:
     bf16: bool = False
     adapters: Adapters | None = None
     fresh: bool = False
+    shortcuts: tuple[Rule | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,11 @@ def prepare(
     check_seed(owner, "seed", asked.seed)
     if asked.data_seed is not None:
         check_seed(owner, "data_seed", asked.data_seed)
-    recipe = _recipe(owner, task)
+    recipe, shortcuts = _parted(_recipe(owner, task), asked.shortcuts)
     data_seed = asked.seed if asked.data_seed is None else asked.data_seed
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
+    if shortcuts:
+        built = with_shortcuts(built, shortcuts)
     model = asked.model or (recipe.usual_model if isinstance(recipe, TaskSource) else None)
     if model is None:
         raise UserError(f"The 'model' parameter of {owner} must be given for a task of your own.")
@@ -95,6 +102,7 @@ def prepare(
         data_seed=data_seed,
         adapters=asked.adapters,
         fresh=asked.fresh,
+        shortcuts=() if built.shortcuts is None else built.shortcuts.rules,
     )
     return Prepared(configuration, built, source)
 
@@ -111,6 +119,8 @@ def prepared(configuration: Configuration, task: Task | None = None) -> Prepared
     """
     recipe = configuration.task if task is None else task
     built = recipe if isinstance(recipe, Task) else recipe.build(configuration.data_seed)
+    if configuration.shortcuts and built.shortcuts is None:
+        built = with_shortcuts(built, configuration.shortcuts)
     source = configuration.source(built)
     _check_fit(configuration.method, built, source)
     return Prepared(configuration, built, source)
@@ -120,7 +130,21 @@ def _check_fit(method: Method, task: Task, source: ModelSource) -> None:
     source.config()  # an unknown or unfitting model is refused here
     method.check_start(pretrained=not source.starts_random)
     method.check_inputs(task.inputs)
+    method.check_shortcuts(task.shortcuts)
     check_parts(method, source)
+
+
+def _parted(
+    recipe: TaskSource | Task, asked: tuple[Rule | str, ...]
+) -> tuple[TaskSource | Task, tuple[Rule | str, ...]]:
+    """The task without its shortcuts, and the shortcuts: they are part of a run, whatever its task."""
+    own: tuple[Any, ...] = tuple(recipe.shortcuts) if isinstance(recipe, OwnData) else ()
+    if own and asked:
+        raise UserError(
+            f"Shortcuts are named twice, with the data ({', '.join(map(str, own))}) and beside them "
+            f"({', '.join(map(str, asked))}): name all of them in one place."
+        )
+    return (replace(recipe, shortcuts=()), own) if isinstance(recipe, OwnData) and own else (recipe, asked)
 
 
 def _recipe(owner: str, task: str | TaskSource | Task) -> TaskSource | Task:

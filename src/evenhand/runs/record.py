@@ -257,6 +257,8 @@ class Record(Stored):
     seed: int
     data_seed: int
     files: dict[str, FilesTold | None] | None = None
+    shortcuts: ShownItems[Any] = []  # their spellings; of those from Python a name and a digest
+    shortcuts_fitted: ShownItems[Raw] = []  # as the training rows know them
     configuration: str
     cell: str
     command: str | None  # none where the data were built in Python

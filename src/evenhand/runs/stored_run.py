@@ -31,6 +31,7 @@ from evenhand.runs.configuration import Configuration
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stages import Stages
 from evenhand.sampling import effective_sample_size
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.tasks import Task
 from evenhand.training.processes import Team
 from evenhand.training.stage import train_stage
@@ -88,6 +89,11 @@ class StoredRun:
     def pretrained(self) -> bool:
         """Whether the run starts from a checkpoint, not from fresh weights."""
         return not self.source.starts_random
+
+    @property
+    def shortcuts(self) -> NamedShortcuts | None:
+        """The shortcuts that have a name; None where none has."""
+        return self.task.shortcuts
 
     def train(
         self,

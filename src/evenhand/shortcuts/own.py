@@ -5,8 +5,11 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,13 @@ class OwnShortcut:
 
     def __str__(self) -> str:
         return self.name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the values of each split, of a shortcut that is given as arrays."""
+        assert isinstance(self.values, Mapping)
+        plain = {name: [_plain(value) for value in _iterated(self.name, of)] for name, of in self.values.items()}
+        return hashlib.sha256(json.dumps([self.name, plain], sort_keys=True).encode()).hexdigest()
 
     @property
     def kind(self) -> str:

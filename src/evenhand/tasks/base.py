@@ -28,6 +28,7 @@ from evenhand.files import Files, read_files
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.small_vision import BACKBONES
 from evenhand.models.source import Kind
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.tasks.splits import compared
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, Training
 from evenhand.validation import Range, UserError, check_fields, plain_fields
@@ -68,6 +69,9 @@ class Task:
             that it counts as. The predicted class (the model's most probable one) is mapped, not the probabilities.
         beside: Split → what the user's data say of its rows in further columns, which no model reads; None where there
             is nothing.
+        called: The user's names of the columns `text` and `text_pair`, where they are others.
+        reserved: Further columns that can't be a shortcut, and what they are.
+        shortcuts: The shortcuts that have a name; None where none has.
     """
 
     name: str
@@ -80,6 +84,9 @@ class Task:
     image_side: int = 64
     merged: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     beside: Callable[[str], BesideColumns] | None = None
+    called: Mapping[str, str] = field(default_factory=dict)
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    shortcuts: NamedShortcuts | None = None
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:

@@ -11,14 +11,18 @@ from typing import Any, ClassVar, Self
 
 import datasets
 
+from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
+from evenhand.shortcuts import OwnShortcut, Shortcut
+from evenhand.shortcuts.several import parse_all
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
 from evenhand.tasks.own.rows import Labelled, labelled, split_rows, task_rows
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.tasks.summary import data_summary
 from evenhand.tasks.text.splits import MINILM
 from evenhand.training.settings import Training
@@ -53,6 +57,7 @@ class OwnData(TaskSource):
         image_side: Models without a processor of their own get pictures scaled to so many pixels a side.
         hub_config: Configuration of the hub's data set.
         revision: Its branch, tag or commit.
+        shortcuts: Shortcuts that have a name, by their spellings (`token:nimbus`, `column:product`) or from Python.
     """
 
     data: Path | str | None = None
@@ -70,6 +75,7 @@ class OwnData(TaskSource):
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
+    shortcuts: tuple[Any, ...] | str = ()
 
     name: ClassVar[str] = "own-data"
     summary: ClassVar[str] = "your own table, folder of pictures, or data set of the hub (--data, --text or --image)"
@@ -92,10 +98,12 @@ class OwnData(TaskSource):
             raise UserError(
                 "The task 'own-data' needs data: name a file, a folder or a data set of the hub with --data."
             )
-        for field in ("text", "group"):
+        for field in ("text", "group", "shortcuts"):
             value = getattr(self, field)
             # one name may stand without brackets
-            object.__setattr__(self, field, (value,) if isinstance(value, str) else tuple(value))
+            single = isinstance(value, str | Shortcut | OwnShortcut)
+            object.__setattr__(self, field, (value,) if single else tuple(value))
+        parse_all(self.shortcuts)
         if len(self.text) > 2:
             raise UserError(f"The 'text' parameter of own-data takes one or two columns. Got {len(self.text)}.")
         if self.text and self.image is not None:
@@ -164,8 +172,22 @@ class OwnData(TaskSource):
         splits, notes = split_rows(data, data_seed)
         rows = task_rows(data, splits)
         beside = partial(columns_beside, [part for place in places for part in place.parts], splits)
-        task = self.task(rows, (*data.notes, *notes), image_side=self.image_side, beside=beside)
-        return replace(task, notes=(*task.notes, *data_summary(task).warnings))
+        task = self.task(
+            rows,
+            (*data.notes, *notes),
+            image_side=self.image_side,
+            beside=beside,
+            called=dict(zip(TEXT_COLUMNS, self.text, strict=False)),
+            reserved=self._reserved(places[0].label),
+        )
+        task = replace(task, notes=(*task.notes, *data_summary(task).warnings))
+        return with_shortcuts(task, self.shortcuts) if self.shortcuts else task
+
+    def _reserved(self, label: str) -> dict[str, str]:
+        """The user's columns that can't be a shortcut, and what they are."""
+        named = {label: "the label", self.id: "the name of the row", self.split: "the split"}
+        named |= dict.fromkeys(self.group, "the group")
+        return {name: what for name, what in named.items() if name is not None}
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
         """All of `data` as one split, to measure a trained model on; what its reader must know is logged.
@@ -211,6 +233,7 @@ class OwnData(TaskSource):
     def options(self) -> dict[str, Any]:
         """The options that were given; files and folders by their names alone."""
         given = super().options()
+        given.pop("shortcuts", None)  # part of a run, whatever its task
         for name in self._given_paths:
             path = str(given[name])
             given[name] = Path(path).expanduser().absolute().name if is_local(path) else Path(path).as_posix()
