@@ -28,6 +28,7 @@ from evenhand.data.measures import Picture
 from evenhand.evaluation.exports import write_csv
 from evenhand.files import whole_file
 from evenhand.runs.record import versions, write_json
+from evenhand.shortcuts import Shortcut
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
@@ -82,6 +83,11 @@ class Audit:
     notes: tuple[str, ...]
     folder: Path
     made: str
+
+    @property
+    def shortcuts(self) -> tuple[Shortcut, ...]:
+        """The likely findings as shortcuts that can be passed on."""
+        return tuple(finding.shortcut for finding in self.hint.likely if finding.shortcut is not None)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.

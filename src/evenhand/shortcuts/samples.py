@@ -51,6 +51,11 @@ class Beside(Protocol):
         ...
 
     @property
+    def nested(self) -> tuple[str, ...]:
+        """Those that hold lists, objects, pictures or bytes."""
+        ...
+
+    @property
     def column(self) -> Any:
         """A column by name, in the split's order."""
         ...
