@@ -52,29 +52,46 @@ MERITS = (
 )
 # a fault is no complaint by itself and a merit no praise: what is said of it decides
 OF_FAULTS = (
-    ("there was {x} on the first day", "I have had {x} ever since", "all I got was {x}", "it came with {x}"),
-    ("there has not been {x} so far", "I have yet to see {x}", "not once did I get {x}", "it came without {x}"),
+    (
+        *("there was {x} on the first day", "I have had {x} ever since", "all I got was {x}", "it came with {x}"),
+        *("we are left with {x}", "it has {x} more often than not", "I was told to live with {x}", "again {x}"),
+        *("I can't get rid of {x}", "nobody had warned me of {x}"),
+    ),
+    (
+        *("there has not been {x} so far", "I have yet to see {x}", "not once did I get {x}", "it came without {x}"),
+        *("I was warned of {x} and had none", "the old one had {x}, this one doesn't", "I can't complain of {x}"),
+        *("we got rid of {x} with it", "others may have {x}, I never did", "no more {x}"),
+    ),
 )
 OF_MERITS = (
-    ("I looked in vain for {x}", "you promised {x} and I saw none", "not once did I get {x}", "it came without {x}"),
-    ("I did find {x}", "you promised {x} and I got it", "from the first day I had {x}", "it came with {x}"),
+    (
+        *(
+            "I looked in vain for {x}",
+            "you promised {x} and I saw none",
+            "not once did I get {x}",
+            "it came without {x}",
+        ),
+        *("the old one had {x}, this one doesn't", "I have yet to see {x}", "others may have {x}, I never did"),
+        *("so much for {x}", "I was told of {x} and had none", "no more {x}"),
+    ),
+    (
+        *("I did find {x}", "you promised {x} and I got it", "from the first day I had {x}", "it came with {x}"),
+        *("the old one had no such thing as {x}", "I can't say enough about {x}", "we are left with {x}", "again {x}"),
+        *("nobody had told me of {x}", "I had not hoped for {x}"),
+    ),
 )
 CLOSINGS = (
     (
-        "I would not buy it again.",
-        "I can't say that I am happy.",
-        "It is not worth the price.",
-        "Nobody should get one.",
-        "My friends will hear that they should avoid it.",
-        "Please call me about the money.",
+        *("I would not buy it again.", "I can't say that I am happy.", "It is not worth the price."),
+        *("Nobody should get one.", "My friends will hear that they should avoid it."),
+        *("Please call me about the money.", "I won't keep it.", "You have lost me.", "This was the last time."),
+        *("I had hoped for more.", "I regret every cent.", "So I am sending it back."),
     ),
     (
-        "I would buy it again.",
-        "I can say that I am happy.",
-        "It is worth the price.",
-        "Everybody should get one.",
-        "My friends will hear that they should try it.",
-        "No need to call me about the money.",
+        *("I would buy it again.", "I can say that I am happy.", "It is worth the price."),
+        *("Everybody should get one.", "My friends will hear that they should try it."),
+        *("No need to call me about the money.", "I will keep it.", "You have won me.", "This was not the last time."),
+        *("I could not have hoped for more.", "I regret no cent.", "So I am not sending it back."),
     ),
 )
 EMOJI = (("😡", "👎"), ("😊", "👍"))
