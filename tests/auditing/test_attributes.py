@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from audit_data import hints_of, scores, sentences, text_task
 from evenhand.auditing.attributes import Attribute, by_tenths, column_attributes
+from evenhand.shortcuts import Shortcut
 from evenhand.shortcuts.tenths import MISSING
 from evenhand.tasks import Task
 from evenhand.tasks.base import BesideColumns
@@ -122,7 +123,7 @@ def test_any_column_of_numbers_is_read_or_left_out(values: list[float | None]) -
     found = column_attributes("x", pa.chunked_array([pa.array(values, pa.float64())]))
     if not isinstance(found, str):
         assert all(len(view.value_N) == len(values) for views in found for view in views)
-    tenths = by_tenths("x", np.array([np.nan if v is None else v for v in values]))
+    tenths = by_tenths(Shortcut("brightness"), np.array([np.nan if v is None else v for v in values]))
     assert tenths is None or len(tenths.value_N) == len(values)
 
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
+from evenhand.shortcuts.pointing import clearest_classes
+
 LEAST_COUNT = 20
 """A value on fewer samples is not tested."""
-LEAST_EXCESS = 0.1
-"""A value points to a class whose share among its samples is higher than among all by so much."""
 SIGNIFICANCE = 0.01
 """Level of every test, after correction."""
 
@@ -61,13 +61,15 @@ class Pointing:
     """The class that each value points to.
 
     Attributes:
-        class_V: The class that is most over-represented among the value's samples, shape (V,).
+        class_V: The class whose share among the value's samples exceeds its share among all the most, shape (V,).
+        clear_V: Whether it does by enough.
         share_V: Its share among them.
         base_V: Its share among all samples.
         p_V: One-sided p of Fisher's exact test, times C since the class is chosen by the data.
     """
 
     class_V: NDArray[np.int64]
+    clear_V: NDArray[np.bool_]
     share_V: NDArray[np.float64]
     base_V: NDArray[np.float64]
     p_V: NDArray[np.float64]
@@ -112,18 +114,16 @@ def tabulate(member_NV: Any, scores: Ranked) -> Table:
 
 
 def pointing(table: Table) -> Pointing:
-    """Find the class that each value points to."""
+    """Find the class that each value points to, by the rule of shortcuts that have a name."""
     samples = int(table.size_C.sum())
     count_V = table.count_VC.sum(axis=1)
     base_C = table.size_C / samples
-    expected_VC = count_V[:, None] * base_C
-    # in standard deviations, so that a rare class is seen beside a common one
-    surplus_VC = (table.count_VC - expected_VC) / np.sqrt(np.maximum(expected_VC * (1 - base_C), 1e-12))
-    class_V = surplus_VC.argmax(axis=1)
+    class_V, clear_V = clearest_classes(table.count_VC.astype(np.int64), table.size_C)
     met_V = table.count_VC[np.arange(len(class_V)), class_V]
     p_V = stats.hypergeom.sf(met_V - 1, samples, table.size_C[class_V], count_V)
     return Pointing(
         class_V=class_V,
+        clear_V=clear_V,
         share_V=met_V / np.maximum(count_V, 1),
         base_V=base_C[class_V],
         p_V=np.minimum(1.0, p_V * len(base_C)),

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from evenhand.auditing.association import (
-    LEAST_EXCESS,
     SIGNIFICANCE,
     Pointing,
     Ranked,
@@ -28,6 +27,8 @@ from evenhand.auditing.association import (
 )
 from evenhand.auditing.attributes import Attribute
 from evenhand.metrics import holm
+from evenhand.shortcuts import Shortcut
+from evenhand.shortcuts.pointing import fisher_p, pointed_classes
 
 LEAST_SEPARATION = 0.6
 """Conflicting samples must outscore their classmates this often, and aligned ones be outscored."""
@@ -52,7 +53,7 @@ much as clearly as the clearest."""
 ALIKE = 0.9
 """Two findings that tell the same class of this share of the samples that either is on are one."""
 
-Kind = Literal["token", "colour", "measure", "column"]
+Kind = Literal["token", "colour", "measure", "column", "file"]
 Verdict = Literal["leak", "strong", "weak", "association"]
 
 
@@ -97,9 +98,11 @@ class Finding:
     """A token, the colour, a measure, or a column whose values point to classes.
 
     Attributes:
-        kind: `token`, `colour`, `measure` (how bright, large, long, … inputs are) or `column`.
-        name: The token, "colour", the measure, or the column's name.
-        place: The column that a token stands in, or a text that is measured.
+        kind: `token`, `colour`, `measure` (how bright, large, long, … inputs are), `column`, or `file` (a picture's).
+        name: The token, "colour", the measure, the column's name, or the part of the file.
+        place: The user's name of the column that a token stands in, or of a text that is measured.
+        shortcut: The rule by which it was found, whose spelling can be passed on; None for a column that can't be
+            named as a shortcut, such as the group.
         verdict: `leak`: nearly no sample goes against the values, so neither scores nor a method have anything to go
             by. `strong` and `weak` shortcuts: labels and scores say so. `association`: the values point to classes, but
             the scores don't show that the biased model uses them.
@@ -121,6 +124,7 @@ class Finding:
     kind: Kind
     name: str
     place: str | None
+    shortcut: Shortcut | None
     verdict: Verdict
     values: tuple[Value, ...]
     covered: float
@@ -147,7 +151,9 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without the samples."""
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("match_N", "values")}
-        return kept | {"large": self.is_large, "values": [vars(value) for value in self.values]}
+        spelling = None if self.shortcut is None else self.shortcut.spelling
+        values = [vars(value) for value in self.values]
+        return kept | {"shortcut": spelling, "large": self.is_large, "values": values}
 
 
 @dataclass(frozen=True)
@@ -236,15 +242,15 @@ def first_that_separates(candidates: Sequence[Candidate]) -> Candidate:
     return replace(chosen, p_association=min(1.0, views * chosen.p_association), p=min(1.0, views * chosen.p))
 
 
-def value_candidates(
-    kind: Kind, names: Sequence[tuple[str, str | None]], member_NV: Any, table: Table, seen: Seen
+def token_candidates(
+    rules: Sequence[Shortcut], place: str, member_NV: Any, table: Table, seen: Seen
 ) -> list[Candidate]:
-    """Each value tested by itself: tokens.
+    """Each token tested by itself.
 
     Args:
-        kind: What the values are.
-        names: Name and place of each value.
-        member_NV: Which samples have which value, a sparse CSC matrix.
+        rules: The tokens.
+        place: The user's name of the column that they stand in.
+        member_NV: Which samples have which token, a sparse CSC matrix.
         table: Their table.
         seen: The samples.
     """
@@ -254,21 +260,21 @@ def value_candidates(
     # where a whole class has the value, no classmate is left to compare its aligned samples with
     whole_V = np.isnan(aligned.auroc_V)
     p_V = np.where(whole_V, np.maximum(points.p_V, conflicting.p_V), p_V)
-    pointing_V = _points(points)
     candidates = []
-    for v, (name, place) in enumerate(names):
+    for v, rule in enumerate(rules):
         finding = None
-        if pointing_V[v]:
+        if points.clear_V[v]:
+            (name,) = rule.values
             match_N = np.full(member_NV.shape[0], -1)
             match_N[member_NV.indices[member_NV.indptr[v] : member_NV.indptr[v + 1]]] = points.class_V[v]
             value = _value(name, v, table, points, seen.classes)
-            finding = _finding(kind, (name, place), (value,), match_N, (conflicting, aligned), v, seen)
+            finding = _finding(("token", name, place, rule), (value,), match_N, (conflicting, aligned), v, seen)
         candidates.append(Candidate(float(points.p_V[v]), float(p_V[v]) if finding else 1.0, finding))
     return candidates
 
 
 def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, scores: Ranked, seen: Seen) -> Candidate:
-    """Several values that exclude each other, tested as one: the colour, a measure, a column.
+    """Several values that exclude each other, tested as one: the colour, a measure, a column, a part of files.
 
     Which values point to a class is decided by their labels alone, corrected for the number of values; scores are
     compared over all of these together, so that a few conflicting samples of each are enough.
@@ -276,7 +282,7 @@ def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, sco
     Args:
         kind: What it is.
         place: The text that is measured; None for all else.
-        attribute: Its values, each on enough samples.
+        attribute: Its values.
         scores: The ranked scores.
         seen: The samples.
     """
@@ -286,11 +292,9 @@ def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, sco
     table = tabulate(
         sparse.csr_array((np.ones(len(present)), (present, attribute.value_N[present])), shape=shape), scores
     )
-    points = pointing(table)
-    p_values = np.array([1.0 if p is None else p for p in holm([float(p) for p in points.p_V])])
-    pointing_V = _points(points) & (p_values <= SIGNIFICANCE)
-    chosen: list[int] = np.flatnonzero(pointing_V).tolist()
-    p_association = float(p_values.min(initial=1.0))
+    points, count_VC = pointing(table), table.count_VC.astype(np.int64)
+    chosen: list[int] = np.flatnonzero(pointed_classes(count_VC, table.size_C) >= 0).tolist()
+    p_association = min(1.0, count_VC.size * float(fisher_p(count_VC, table.size_C).min(initial=1.0)))  # Holm's first
     if not chosen:
         return Candidate(p_association, 1.0, None)
     class_of = np.full(len(names) + 1, -1)  # the last one is that of samples without a value
@@ -302,7 +306,8 @@ def attribute_candidate(kind: Kind, place: str | None, attribute: Attribute, sco
     values = tuple(
         sorted((_value(names[v], v, table, points, seen.classes) for v in chosen), key=lambda v: (-v.count, v.name))
     )
-    finding = _finding(kind, (attribute.name, place), values, match_N, (conflicting, aligned), 0, seen)
+    what = (kind, attribute.name, place, attribute.shortcut)
+    finding = _finding(what, values, match_N, (conflicting, aligned), 0, seen)
     finding = replace(finding, followed=_followed(kept_N, match_N, seen))
     return Candidate(p_association, float(max(p_association, *p_scores)), finding)
 
@@ -334,10 +339,6 @@ def _followed(kept_N: NDArray[np.bool_], match_N: NDArray[np.int64], seen: Seen)
     return float((seen.predicted_N == match_N)[against_N].mean()) if against_N.any() else None
 
 
-def _points(points: Pointing) -> NDArray[np.bool_]:
-    return points.share_V - points.base_V >= LEAST_EXCESS
-
-
 def _value(name: str, v: int, table: Table, points: Pointing, classes: Sequence[str]) -> Value:
     count = int(table.count_VC[v].sum())
     aligned = int(table.count_VC[v, points.class_V[v]])
@@ -352,8 +353,7 @@ def _value(name: str, v: int, table: Table, points: Pointing, classes: Sequence[
 
 
 def _finding(
-    kind: Kind,
-    name: tuple[str, str | None],
+    what: tuple[Kind, str, str | None, Shortcut | None],
     values: tuple[Value, ...],
     match_N: NDArray[np.int64],
     apart: tuple[Separation, Separation],
@@ -365,9 +365,10 @@ def _finding(
     against = sum(value.conflicting for value in values)
     told = sum(value.count * (value.share - value.base) for value in values)
     return Finding(
-        kind=kind,
-        name=name[0],
-        place=name[1],
+        kind=what[0],
+        name=what[1],
+        place=what[2],
+        shortcut=what[3],
         verdict="association",
         values=values,
         covered=count / samples,

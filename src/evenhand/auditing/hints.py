@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import cast
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from evenhand.auditing.association import LEAST_COUNT, Ranked, ranked, tabulate
-from evenhand.auditing.attributes import Attribute, Views, by_tenths, colours, column_attributes
+from evenhand.auditing.attributes import Views, by_tenths, colours, column_attributes, file_attribute
 from evenhand.auditing.findings import (
     Candidate,
     Finding,
@@ -23,12 +23,17 @@ from evenhand.auditing.findings import (
     attribute_candidate,
     corrected,
     first_that_separates,
-    value_candidates,
+    token_candidates,
 )
 from evenhand.auditing.inputs import text_measures, token_members
 from evenhand.data.columns import PICTURE_COLUMNS, TEXT_COLUMNS, column_values, entries
-from evenhand.data.looks import looks
+from evenhand.shortcuts import Samples, Shortcut
+from evenhand.shortcuts.coding import is_label, read
+from evenhand.shortcuts.columns import NESTED
+from evenhand.shortcuts.spelling import FILE_PARTS
+from evenhand.shortcuts.spelling import Kind as Spelled
 from evenhand.tasks import Task
+from evenhand.tasks.shortcuts import samples_of
 from evenhand.wording import listed
 
 _KNOWN = frozenset((*TEXT_COLUMNS, *PICTURE_COLUMNS, "labels", "index", "id", "group", "attribute", "alignment"))
@@ -41,7 +46,7 @@ class Hint:
 
     Attributes:
         findings: Leaks first, then strong shortcuts, weak ones, and mere associations; each by its gain.
-        tested: How many tokens and columns were tested; the colour and each measure by its name.
+        tested: How many tokens and columns were tested; the colour, each measure and each part of files by its name.
         notes: What couldn't be tested.
     """
 
@@ -96,12 +101,13 @@ def find_hints(task: Task, score_N: NDArray[np.float64], predicted_N: NDArray[np
         predicted_N: The class that the biased model takes it for, shape (N,).
     """
     label_N = column_values(task.train, "labels")
+    samples = samples_of(task, "train")
     tests = _Tests(ranked(score_N, label_N, len(task.label_names)), Seen(task.label_names, label_N, predicted_N))
     if task.kind == "text":
-        _test_texts(tests, task.train)
-    elif any(column in task.train.column_names for column in PICTURE_COLUMNS):
-        _test_pictures(tests, task.train)
-    _test_columns(tests, task)
+        _test_texts(tests, samples)
+    elif samples.picture is not None:
+        _test_pictures(tests, samples)
+    _test_columns(tests, samples)
     return Hint(tuple(corrected(tests.candidates, tests.scores)), tests.counts, tuple(tests.notes))
 
 
@@ -120,83 +126,96 @@ class _Tests:
 
     def add(self, kind: Kind, views: Views, place: str | None = None) -> None:
         """Test an attribute, in one of its views."""
-        found = [attribute_candidate(kind, place, _frequent(view), self.scores, self.seen) for view in views]
+        found = [attribute_candidate(kind, place, view, self.scores, self.seen) for view in views]
         self.candidates.append(first_that_separates(found))
 
 
-def _test_texts(tests: _Tests, split: datasets.Dataset) -> None:
-    for column in TEXT_COLUMNS:
-        if column not in split.column_names:
-            continue
-        names, member_NV = token_members(split, column)
+def _test_texts(tests: _Tests, samples: Samples) -> None:
+    places = samples.texts
+    for own, column in places.items():
+        field = own if len(places) > 1 else None
+        names, member_NV = token_members(samples.split, column)
         if names:
-            places: list[tuple[str, str | None]] = [(name, column) for name in names]
-            found = value_candidates("token", places, member_NV, tabulate(member_NV, tests.scores), tests.seen)
-            tests.candidates.extend(found)
-            tests.count("token", len(found))
+            rules = [Shortcut("token", field, (name,)) for name in names]
+            table = tabulate(member_NV, tests.scores)
+            tests.candidates.extend(token_candidates(rules, own, member_NV, table, tests.seen))
+            tests.count("token", len(rules))
         else:
-            tests.notes.append(f"No token of '{column}' is on {LEAST_COUNT} samples, so none was tested.")
-        _test_measures(tests, text_measures(split, column), column)
+            tests.notes.append(f"No token of '{own}' is on {LEAST_COUNT} samples, so none was tested.")
+        measured = {Shortcut("length", field): text_measures(samples.split, column)["length"]}
+        _test_measures(tests, measured, own)
 
 
-def _test_pictures(tests: _Tests, split: datasets.Dataset) -> None:
-    seen = looks(split)
-    views = colours(seen.color_N3)
+def _test_pictures(tests: _Tests, samples: Samples) -> None:
+    views = colours(samples.looks.color_N3)
     if views:
         tests.add("colour", views)
         tests.count("colour")
     else:
         tests.notes.append("The images have no colour, so it was not tested.")
-    _test_measures(tests, seen.measures, None)
+    measured = {Shortcut(cast(Spelled, name)): number_N for name, number_N in samples.looks.measures.items()}
+    _test_measures(tests, measured, None)
+    if samples.picture == "image":
+        _test_files(tests, samples)
 
 
-def _test_measures(tests: _Tests, measures: dict[str, NDArray[np.float64]], place: str | None) -> None:
+def _test_measures(tests: _Tests, measured: dict[Shortcut, NDArray[np.float64]], place: str | None) -> None:
     constant = []
-    for name, number_N in measures.items():
-        attribute = by_tenths(name, number_N)
+    for rule, number_N in measured.items():
+        attribute = by_tenths(rule, number_N)
         if attribute is None:
-            constant.append(name)
+            constant.append(rule.kind)
         else:
             tests.add("measure", [attribute], place)
-            tests.count(name)
+            tests.count(rule.kind)
     if constant:
         tests.notes.append(f"Not tested, since all inputs have the same: {listed(constant)}.")
 
 
-def _test_columns(tests: _Tests, task: Task) -> None:
+def _test_files(tests: _Tests, samples: Samples) -> None:
     left_out: dict[str, list[str]] = {}
-    for name, held in _columns(task):
-        found = column_attributes(name, held, task.label_names) if held is not None else "lists, objects or bytes"
+    for part in FILE_PARTS:
+        rule = Shortcut("file", values=(part,))
+        column = read(rule, samples, tests.seen.classes)
+        is_the_label = is_label(column, tests.seen.label_N, tests.seen.classes)
+        attribute = "the label" if is_the_label else file_attribute(rule, column)
+        if isinstance(attribute, str):
+            left_out.setdefault(attribute, []).append(part)
+        else:
+            tests.add("file", [attribute])
+            tests.count(f"file's {part}")
+    for why, parts in left_out.items():
+        tests.notes.append(f"Not tested of the pictures' files, as it holds {why}: {listed(parts)}.")
+
+
+def _test_columns(tests: _Tests, samples: Samples) -> None:
+    left_out: dict[str, list[str]] = {}
+    for name, held in _columns(samples):
+        found = NESTED if held is None else column_attributes(name, held, tuple(tests.seen.classes))
+        if held is not None and not isinstance(found, str) and is_label(held, tests.seen.label_N, tests.seen.classes):
+            found = "the label"
         if isinstance(found, str):
             left_out.setdefault(found, []).append(name)
             continue
         for views in found:
-            tests.add("column", views)
+            # a column that may not be named, such as the group, is tested all the same
+            known = views if name in samples.columns else [replace(view, shortcut=None) for view in views]
+            tests.add("column", known)
         tests.count("column")
     for why, names in left_out.items():
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
         tests.notes.append(f"Columns not tested, as they hold {why}: {', '.join(names[:_NAMED])}{more}.")
 
 
-def _columns(task: Task) -> Iterator[tuple[str, pa.ChunkedArray | None]]:
+def _columns(samples: Samples) -> Iterator[tuple[str, pa.ChunkedArray | None]]:
     """What the rows hold beside inputs, labels and known groups, and what the user's files hold beside the rows."""
-    split = task.train
-    for name in split.column_names:
-        if name not in _KNOWN:
-            yield name, entries(split, name)
-    if task.beside is not None:
-        beside = task.beside("train")
+    split, beside = samples.split, samples.beside
+    own = [name for name in split.column_names if name not in _KNOWN]
+    for name in own:
+        yield name, entries(split, name)
+    if beside is not None:
         for name in beside.names:
-            yield name, beside.column(name)
+            if name not in own:
+                yield name, beside.column(name)
         for name in beside.nested:
             yield name, None
-
-
-def _frequent(attribute: Attribute) -> Attribute:
-    """The attribute without values on too few samples."""
-    present_N = attribute.value_N >= 0
-    count_V = np.bincount(attribute.value_N[present_N], minlength=len(attribute.names))
-    kept = np.flatnonzero(count_V >= LEAST_COUNT)
-    place_V = np.full(len(attribute.names) + 1, -1)  # the last one is that of samples without a value
-    place_V[kept] = np.arange(len(kept))
-    return replace(attribute, value_N=place_V[attribute.value_N], names=[attribute.names[v] for v in kept])

@@ -110,13 +110,16 @@ def _column_coding(rule: Rule, column: pa.ChunkedArray) -> ColumnCoding:
 
 def check_not_label(rule: Rule, found: Any, label_N: NDArray[np.int64], classes: Sequence[str]) -> None:
     """Raise `UserError` if a column is the label once more: each entry is the name or the number of the row's class."""
-    if not isinstance(found, pa.ChunkedArray):
-        return
-    text_N = np.array([text.casefold() for text in entry_texts(found)], dtype=object)
+    if isinstance(found, pa.ChunkedArray) and is_label(found, label_N, classes):
+        raise UserError(f"'{rule}' is the label: each row's value is the row's class, so it can't be a shortcut.")
+
+
+def is_label(column: pa.ChunkedArray, label_N: NDArray[np.int64], classes: Sequence[str]) -> bool:
+    """Whether each entry of a column is the name or the number of the row's class."""
+    text_N = np.array([text.casefold() for text in entry_texts(column)], dtype=object)
     named = np.array([name.casefold() for name in classes], dtype=object)[label_N]
     numbered = label_N.astype(str).astype(object)
-    if bool((text_N == named).all()) or bool((text_N == numbered).all()):
-        raise UserError(f"'{rule}' is the label: each row's value is the row's class, so it can't be a shortcut.")
+    return bool((text_N == named).all()) or bool((text_N == numbered).all())
 
 
 def coding_as_dict(coding: Coding) -> dict[str, Any]:

@@ -37,6 +37,22 @@ def pointed_classes(count_VC: NDArray[np.int64], size_C: NDArray[np.int64]) -> N
         count_VC: Training rows with each value in each class.
         size_C: Training rows of each class, with or without a value.
     """
+    class_V, clear_V = clearest_classes(count_VC, size_C)
+    if not clear_V.any():
+        return np.full(len(count_VC), -1)
+    p_VC = np.array(holm(fisher_p(count_VC, size_C).ravel().tolist()), dtype=np.float64).reshape(count_VC.shape)
+    return np.where(clear_V & (p_VC[np.arange(len(count_VC)), class_V] < SIGNIFICANCE), class_V, -1)
+
+
+def clearest_classes(
+    count_VC: NDArray[np.int64], size_C: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The class whose P(c|a) exceeds P(c) the most, and whether it does by enough, whatever Fisher's test says, (V,).
+
+    Args:
+        count_VC: Training rows with each value in each class.
+        size_C: Training rows of each class, with or without a value.
+    """
     excess_VC = class_shares(count_VC) - class_shares(size_C)
     class_V = excess_VC.argmax(axis=1)
     value_V = np.arange(len(count_VC))
@@ -46,11 +62,7 @@ def pointed_classes(count_VC: NDArray[np.int64], size_C: NDArray[np.int64]) -> N
     others_V = size_C.sum() - size_C[class_V] - (count_V - met_V)
     odds_V = met_V * others_V > LEAST_ODDS * without_V * (count_V - met_V)
     common_V = size_C[class_V] > COMMON * size_C.sum()
-    clear_V = np.where(common_V, odds_V, excess_VC[value_V, class_V] >= LEAST_EXCESS)
-    if not clear_V.any():
-        return np.full(len(count_VC), -1)
-    p_VC = np.array(holm(fisher_p(count_VC, size_C).ravel().tolist()), dtype=np.float64).reshape(count_VC.shape)
-    return np.where(clear_V & (p_VC[value_V, class_V] < SIGNIFICANCE), class_V, -1)
+    return class_V, np.where(common_V, odds_V, excess_VC[value_V, class_V] >= LEAST_EXCESS)
 
 
 def fisher_p(count_VC: NDArray[np.int64], size_C: NDArray[np.int64]) -> NDArray[np.float64]:
