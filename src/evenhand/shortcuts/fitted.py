@@ -133,8 +133,11 @@ class FittedShortcut:
             )
         note = f"{count(unseen, 'row')} of the split '{samples.name}' (of {len(value_N):,}) with a value of "
         notes = (f"{note}'{self.name}' that no training row has count as independent.",) if unseen else ()
-        points_N = np.array([*self.points_to, -1])[value_N]
-        return Applied(value_N, points_N, notes)
+        return self.applied(value_N, notes)
+
+    def applied(self, value_N: NDArray[np.int64], notes: tuple[str, ...] = ()) -> Applied:
+        """What rows' values, shape (N,), make of them."""
+        return Applied(value_N, np.array([*self.points_to, -1])[value_N], notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

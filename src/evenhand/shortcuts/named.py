@@ -19,7 +19,7 @@ from evenhand.shortcuts.coding import Rule
 from evenhand.shortcuts.fitted import STANDINGS, Applied, FittedShortcut
 from evenhand.shortcuts.own import OwnShortcut
 from evenhand.shortcuts.samples import NotTold, Samples
-from evenhand.shortcuts.several import fit_shortcuts, parse_all, standing_to_all
+from evenhand.shortcuts.several import fitted_all, parse_all, standing_to_all
 from evenhand.validation import UserError
 
 TRAIN = "train"
@@ -79,8 +79,11 @@ class NamedShortcuts:
         if not rules:
             raise UserError("No shortcut is given.")
         train = rows[TRAIN]
-        fitted = fit_shortcuts(rules, train.samples, train.label_N, classes)
-        return cls.of(fitted, rows, optional)
+        fitted = fitted_all(rules, train.samples, train.label_N, classes)
+        others = cls.of([one for one, _ in fitted], {k: v for k, v in rows.items() if k != TRAIN}, optional)
+        # the training rows were read for the fit
+        applied = {TRAIN: tuple(one.applied(value_N) for one, value_N in fitted), **others.applied}
+        return cls(others.fitted, rows, applied)
 
     @classmethod
     def of(

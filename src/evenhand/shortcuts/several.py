@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evenhand.shortcuts.coding import Rule
 from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, INDEPENDENT, FittedShortcut
-from evenhand.shortcuts.fitting import fit_shortcut
+from evenhand.shortcuts.fitting import fitted_values
 from evenhand.shortcuts.own import OwnShortcut
 from evenhand.shortcuts.samples import Samples
 from evenhand.shortcuts.spelling import Shortcut
@@ -103,20 +103,24 @@ def fit_shortcuts(
     Raises:
         UserError: As `fit_shortcut`, and if two are one rule by two names: of one kind, with the same parts of rows.
     """
-    fitted: list[FittedShortcut] = []
-    seen: list[tuple[str, FittedShortcut, NDArray[np.int64]]] = []
+    return [fitted for fitted, _ in fitted_all(given, samples, label_N, classes)]
+
+
+def fitted_all(
+    given: Sequence[Rule | str], samples: Samples, label_N: NDArray[Any], classes: Sequence[str]
+) -> list[tuple[FittedShortcut, NDArray[np.int64]]]:
+    """As `fit_shortcuts`, each with the training rows' values, shape (N,)."""
+    found: list[tuple[FittedShortcut, NDArray[np.int64]]] = []
     for rule in parse_all(given):
-        found = fit_shortcut(rule, samples, label_N, classes)
-        value_N = found.apply(samples).value_N
-        for kind, other, other_N in seen:
-            if kind == rule.kind and _same_parts(value_N, other_N):
+        fitted, value_N = fitted_values(rule, samples, label_N, classes)
+        for other, other_N in found:
+            if other.rule.kind == rule.kind and _same_parts(value_N, other_N):
                 raise UserError(
-                    f"The shortcuts '{other.name}' and '{found.name}' are one rule by two names: no training row tells "
-                    "them apart; give one of them."
+                    f"The shortcuts '{other.name}' and '{fitted.name}' are one rule by two names: no training row "
+                    "tells them apart; give one of them."
                 )
-        fitted.append(found)
-        seen.append((rule.kind, found, value_N))
-    return fitted
+        found.append((fitted, value_N))
+    return found
 
 
 def _same_parts(first_N: NDArray[np.int64], second_N: NDArray[np.int64]) -> bool:

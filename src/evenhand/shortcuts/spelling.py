@@ -80,6 +80,8 @@ class Shortcut:
 
     @classmethod
     def _parsed(cls, text: str) -> Shortcut:
+        if not text.strip():
+            raise UserError("A shortcut is spelled as kind and value, such as 'token:nimbus'. Got an empty text.")
         kind, *parts = _parts(text)
         name = "|".join(kind)
         if name not in KINDS:

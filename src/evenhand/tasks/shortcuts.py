@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,13 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
     named = NamedShortcuts.fit(given, rows_of(task), task.label_names, optional)
     # a column that one split has of its own means the same nowhere else
     own = [column for column in COLUMNS if any(column in split.column_names for split in task.splits.values())]
-    splits = {name: _with_sides(split, named.standing(name), own) for name, split in task.splits.items()}
+    standing = {name: named.standing(name) for name in task.splits}
+    met = dict.fromkeys(
+        _group_names(split)[group]
+        for name, split in task.splits.items()
+        for group in np.unique(_group(split, standing[name])).tolist()
+    )
+    splits = {name: _with_sides(split, standing[name], list(met), own) for name, split in task.splits.items()}
     told = f"The {' and '.join(own)} of each row stay{'s' * (len(own) == 1)} what the task has" if own else ""
     return replace(
         task,
@@ -80,16 +86,27 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
     )
 
 
-def _with_sides(split: datasets.Dataset, standing_N: NDArray[np.int64], own: Collection[str]) -> datasets.Dataset:
-    names: Mapping[str, Sequence[str]] = {
-        "alignment": ALIGNMENTS,
-        "group": [f"{label} {standing}" for label in split.features["labels"].names for standing in STANDINGS],
+def _group_names(split: datasets.Dataset) -> list[str]:
+    return [f"{label} {standing}" for label in split.features["labels"].names for standing in STANDINGS]
+
+
+def _group(split: datasets.Dataset, standing_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's group, label × standing, as its place in `_group_names`, shape (N,)."""
+    return column_values(split, "labels") * len(STANDINGS) + standing_N
+
+
+def _with_sides(
+    split: datasets.Dataset, standing_N: NDArray[np.int64], met: list[str], own: Collection[str]
+) -> datasets.Dataset:
+    """The split with those columns that the task lacks; `met` names the groups that rows of some split are in."""
+    place_G = np.array([met.index(name) if name in met else -1 for name in _group_names(split)])
+    made = {
+        "alignment": class_column(np.where(standing_N < len(ALIGNMENTS), standing_N, -1), ALIGNMENTS),
+        "group": class_column(place_G[_group(split, standing_N)], met),
     }
-    code_N = column_values(split, "labels") * len(STANDINGS) + standing_N
-    found = {"alignment": np.where(standing_N < len(ALIGNMENTS), standing_N, -1), "group": code_N}
     table, features = arrow_table(split), split.features.copy()
-    for column in COLUMNS:
+    for column, (feature, array) in made.items():
         if column not in own:
-            features[column], array = class_column(found[column], names[column])
+            features[column] = feature
             table = table.append_column(column, array)
     return datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
