@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.data.columns import ALIGNMENTS, class_column, column_values
+from evenhand.data.columns import class_column, column_values
 from evenhand.data.rows import arrow_table
 from evenhand.shortcuts import STANDINGS, Samples
 from evenhand.shortcuts.coding import Rule
@@ -49,8 +49,8 @@ def rows_of(task: Task) -> dict[str, Rows]:
 def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
     """The task with named shortcuts.
 
-    Its splits get a column `alignment`, how each row stands to all shortcuts together (null for independent rows), and
-    groups of label × standing. Columns that it has of its own stay: a construction knows its bias better.
+    Its splits get a column `alignment`, how each row stands to all shortcuts together, and groups of
+    label × standing. Columns that it has of its own stay: a construction knows its bias better.
 
     Args:
         task: The task.
@@ -101,7 +101,7 @@ def _with_sides(
     """The split with those columns that the task lacks; `met` names the groups that rows of some split are in."""
     place_G = np.array([met.index(name) if name in met else -1 for name in _group_names(split)])
     made = {
-        "alignment": class_column(np.where(standing_N < len(ALIGNMENTS), standing_N, -1), ALIGNMENTS),
+        "alignment": class_column(standing_N, STANDINGS),
         "group": class_column(place_G[_group(split, standing_N)], met),
     }
     table, features = arrow_table(split), split.features.copy()
