@@ -43,7 +43,7 @@ class _Keys(BaseModel):
     training: dict[str, Any] | None = None
     peft: Fields | None = None
     fresh: StrictBool | None = None
-    shortcuts: list[StrictStr] | StrictStr | None = None
+    shortcuts: list[Any] | StrictStr | None = None
     grid: Grid | None = None
 
 
@@ -113,8 +113,7 @@ def _sentence(error: ValidationError, located: Located) -> UserError:
         return located.error(place, f"'{name}' is empty, so there is nothing to run.")
     wanted = {"string_pattern_mismatch": "must be made of letters, digits, '.', '-' and '_'"}.get(kind)
     in_grid = "grid" in place[:-1]
-    key = next((step for step in reversed(place) if isinstance(step, str)), "")
-    allowed = "a list of values" if in_grid else _ALLOWED.get(key, "of another kind")
+    allowed = "a list of values" if in_grid else _ALLOWED.get(str(place[-1]), "of another kind")
     return located.error(place, f"'{name}' {wanted or 'must be ' + allowed}. Got {got}.")
 
 
@@ -129,7 +128,7 @@ _ALLOWED = {
     "training": "a mapping of training fields",
     "peft": "the adapters' kind, or a mapping with their kind and settings",
     "fresh": "true or false",
-    "shortcuts": "a list of shortcuts' spellings, such as ['token:nimbus', 'column:product']",
+    "shortcuts": "a list of spellings, such as ['token:nimbus']",
     "data_seed": f"an integer from 0 to {LARGEST_SEED}",
     "keep_models": "true or false",
     "cells": "a list of cells",
