@@ -30,7 +30,9 @@ def write_tickets(path: Path, n: int = 120, conflict: float = 0.2, seed: int = 0
         queue = row % 3
         product = (queue + 1) % 3 if rng.random() < conflict else queue
         words = " ".join(rng.choice(["it", "broke", "again"], 3))
-        lines.append(f"T{row},{words} {row} the {PRODUCTS[product]},{'ab'[row % 2]},{PRODUCTS[product]},{QUEUES[queue]}")
+        lines.append(
+            f"T{row},{words} {row} the {PRODUCTS[product]},{'ab'[row % 2]},{PRODUCTS[product]},{QUEUES[queue]}"
+        )
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -226,7 +228,10 @@ def test_evaluate_measures_a_run_by_its_own_shortcuts_and_by_others(
         ("--shortcut toke:nimbus", "Unknown kind of shortcut 'toke' (did you mean 'token'?)"),
         ("--shortcut token:-", "No training row has the token '-'"),
         ("--shortcut=-", "Unknown kind of shortcut '-'"),
-        ("--test-data other.csv --shortcut column:product", "No row of the split 'test' has a value of 'column:product'"),
+        (
+            "--test-data other.csv --shortcut column:product",
+            "No row of the split 'test' has a value of 'column:product'",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(
@@ -260,7 +265,9 @@ def test_columns_of_the_user_go_by_their_own_names_whatever_the_tasks_are_called
     text = write_tickets(tmp_path / "t.csv").read_text()
     renamed = tmp_path / "renamed.csv"
     for name in ("group", "index", "labels", "alignment", "text"):
-        renamed.write_text(text.replace(",product,", f",{'x' if name == 'group' else 'group'},").replace("group,", f"{name},", 1))
+        renamed.write_text(
+            text.replace(",product,", f",{'x' if name == 'group' else 'group'},").replace("group,", f"{name},", 1)
+        )
         built = own_data(renamed, shortcuts=f"column:{name}").build(0)
         assert built.shortcuts is not None
         assert built.shortcuts.fitted[0].names == ("a", "b")

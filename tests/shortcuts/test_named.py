@@ -36,7 +36,9 @@ def test_every_split_stands_as_each_row_by_itself(given: list[str], three: dict[
     assert [one.as_dict() for one in named.fitted] == [one.as_dict() for one in fitted]
     for name, of in three.items():
         points = [one.apply(of.samples).points_N.tolist() for one in fitted]
-        expected = [slow_standing(list(own), label) for own, label in zip(zip(*points), of.label_N, strict=True)]
+        expected = [
+            slow_standing(list(own), label) for own, label in zip(zip(*points, strict=True), of.label_N, strict=True)
+        ]
         assert [STANDINGS[side] for side in named.standing(name)] == expected
         told = named.sizes(name)[ALL if len(given) > 1 else given[0]]
         assert told == {side: expected.count(side) for side in STANDINGS}
@@ -48,7 +50,9 @@ def test_of_merged_classes_the_class_pointed_to_counts_as_the_splits(three: dict
     named = NamedShortcuts.fit(["column:product"], {**three, "test": merged}, CLASSES)
     (whole_N,) = NamedShortcuts.fit(["column:product"], three, CLASSES).points("test")
     assert named.points("test")[0].tolist() == [(-1, 0, 1, 1)[point + 1] for point in whole_N]
-    assert named.standings("test")[0].tolist() == [int(p != y) for p, y in zip(named.points("test")[0], label_N)]
+    assert named.standings("test")[0].tolist() == [
+        int(p != y) for p, y in zip(named.points("test")[0], label_N, strict=True)
+    ]
 
 
 def test_a_split_that_lacks_the_column_is_refused_unless_it_is_optional(three: dict[str, Rows]) -> None:
@@ -87,7 +91,9 @@ def test_what_a_function_said_once_is_kept_as_arrays(three: dict[str, Rows]) -> 
 
 def test_a_split_without_the_token_is_told(three: dict[str, Rows]) -> None:
     chosen = [row for row, text in enumerate(three["test"].samples.read_texts("text")) if "nimbus" not in str(text)]
-    bare = Rows(three["test"].samples.with_split(three["test"].samples.split.select(chosen)), three["test"].label_N[chosen])
+    bare = Rows(
+        three["test"].samples.with_split(three["test"].samples.split.select(chosen)), three["test"].label_N[chosen]
+    )
     named = NamedShortcuts.fit(["token:nimbus"], {**three, "test": bare}, CLASSES)
     assert "No row of the split 'test' has a value of 'token:nimbus' that points to a class" in named.notes[0]
 

@@ -269,7 +269,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "method: erm\nshortcuts:\n  - token:!!\n  - token: a",
             "s.yaml, line 6: 'shortcuts' must be a list of spellings, such as ['token:nimbus']. Got "
-            "{\"token\": \"a\"}.",
+            '{"token": "a"}.',
         ),
         (
             HEAD + "shortcuts: 5",

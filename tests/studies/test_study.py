@@ -500,9 +500,14 @@ cells:
 """
 
 
-def test_runs_with_named_shortcuts_end_in_sections_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_with_named_shortcuts_end_in_sections_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = [f"{'red' if (row % 2) ^ (row % 7 == 0) else 'blue'} {row},{row % 2},s{row % 2 ^ (row % 5 == 0)}" for row in range(90)]
+    rows = [
+        f"{'red' if (row % 2) ^ (row % 7 == 0) else 'blue'} {row},{row % 2},s{row % 2 ^ (row % 5 == 0)}"
+        for row in range(90)
+    ]
     Path("t.csv").write_text("\n".join(["text,label,site", *rows]))
     path = Path("named.yaml")
     path.write_text(NAMED.replace("DATA", "t.csv"))
@@ -519,7 +524,7 @@ def test_runs_with_named_shortcuts_end_in_sections_of_their_own(tmp_path: Path, 
     assert [section.heading.split(", ")[-1] for section in sections] == ["shortcuts=column:site", "shortcuts=token:red"]
     assert all(seconds is not None for seconds in Study.open(path, seeds=2).expected())
     path.write_text(NAMED.replace("DATA", "t.csv").replace("token:red", "token:absent"))
-    with pytest.raises(eh.UserError, match="named.yaml, cell '.*': No training row has the token 'absent'"):
+    with pytest.raises(eh.UserError, match=r"named.yaml, cell '.*': No training row has the token 'absent'"):
         eh.study(path, output_dir="other", results_dir="elsewhere")
     assert not Path("other").exists()
     assert not Path("elsewhere").exists()

@@ -82,8 +82,8 @@ def audit(
         bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
-        shortcuts: For a task: shortcuts that have a name, as of `fit`; how the samples stand to them is told, whether or
-            not the audit finds them.
+        shortcuts: For a task: shortcuts that have a name, as of `fit`; how the samples stand to them is told, found or
+            not.
         device: `auto` takes a GPU if there is one.
         progress: Receives how far each training is.
 
@@ -207,7 +207,9 @@ def _named_notes(task: Task) -> list[str]:
     """How the training samples stand to shortcuts that have a name."""
     if task.shortcuts is None:
         return []
-    told = {name: listed(f"{n:,} {side}" for side, n in of.items()) for name, of in task.shortcuts.sizes("train").items()}
+    told = {
+        name: listed(f"{n:,} {side}" for side, n in of.items()) for name, of in task.shortcuts.sizes("train").items()
+    }
     return [f"Training samples by the shortcut '{name}', which has a name: {sides}." for name, sides in told.items()]
 
 

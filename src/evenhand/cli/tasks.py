@@ -73,7 +73,9 @@ class Tasks(Shortcuts, TaskChoice):
             built = self._build(source)
         for option, given in (("samples", self.samples), ("shortcut", self.shortcut)):
             if given and built is None:
-                raise UserError(f"The option --{option} needs the task's files: give --data-dir; {_files_of(self.task)}")
+                raise UserError(
+                    f"The option --{option} needs the task's files: give --data-dir; {_files_of(self.task)}"
+                )
         if self.samples is not None and built is not None:
             write_contact_sheet(built, self.samples)
         _describe(TASKS[self.task or OWN_DATA], source)

@@ -17,7 +17,7 @@ from evenhand.data.columns import ALIGNMENTS
 from evenhand.shortcuts.coding import Coding, Rule, coding_as_dict, coding_from_dict, read
 from evenhand.shortcuts.own import OwnShortcut
 from evenhand.shortcuts.pointing import class_shares
-from evenhand.shortcuts.samples import NotTold, Samples
+from evenhand.shortcuts.samples import NotToldError, Samples
 from evenhand.shortcuts.spelling import Shortcut
 from evenhand.validation import UserError, count
 
@@ -127,7 +127,7 @@ class FittedShortcut:
         # where every training row has a value, a row without one has a value that they lack
         unseen = 0 if self.table[-1].any() else int((value_N < 0).sum())
         if unseen and unseen == len(value_N):
-            raise NotTold(
+            raise NotToldError(
                 f"No row of the split '{samples.name}' has a value of '{self.name}' that a training row has "
                 f"({', '.join(self.names[:_NAMED])}{', …' if len(self.names) > _NAMED else ''})."
             )

@@ -18,7 +18,7 @@ from evenhand.shortcuts.balance import Joint
 from evenhand.shortcuts.coding import Rule
 from evenhand.shortcuts.fitted import STANDINGS, Applied, FittedShortcut
 from evenhand.shortcuts.own import OwnShortcut
-from evenhand.shortcuts.samples import NotTold, Samples
+from evenhand.shortcuts.samples import NotToldError, Samples
 from evenhand.shortcuts.several import fitted_all, parse_all, standing_to_all
 from evenhand.validation import UserError
 
@@ -154,7 +154,7 @@ class NamedShortcuts:
         return standing_to_all(self.standings(split))
 
     def sizes(self, split: str) -> dict[str, dict[str, int]]:
-        """Shortcut → how many rows of a split are aligned, conflicting and independent; of several, all together too."""
+        """Shortcut → how many rows of a split stand to it in each way; of several shortcuts, to all together too."""
         sides = dict(zip(self.names, self.standings(split), strict=True))
         sides |= {ALL: self.standing(split)} if len(sides) > 1 else {}
         return {
@@ -204,7 +204,7 @@ def _applied(fitted: FittedShortcut, rows: Rows, *, may_lack: bool) -> Applied:
     """What a shortcut makes of a split's rows; where it tells nothing of them, all are independent."""
     try:
         return fitted.apply(rows.samples)
-    except NotTold as error:
+    except NotToldError as error:
         if not may_lack:
             raise
         none_N = np.full(len(rows.samples), -1)
@@ -217,6 +217,6 @@ def _read_once(rule: Rule, rows: Mapping[str, Rows], optional: Collection[str]) 
         return rule
     found: dict[str, list[Any]] = {}
     for name, of in rows.items():
-        with suppress(NotTold) if name in optional else nullcontext():
+        with suppress(NotToldError) if name in optional else nullcontext():
             found[name] = rule.read(of.samples).to_pylist()
     return OwnShortcut(rule.name, found)

@@ -44,7 +44,7 @@ _NAMED = 20  # columns, in a sentence
 _ROWS = 1000  # that a function is given at a time
 
 
-class NotTold(UserError):
+class NotToldError(UserError):
     """A split of which a shortcut tells nothing: it lacks what the shortcut looks at, or has none of its values."""
 
 
@@ -153,12 +153,14 @@ class Samples:
         """
         known = self.texts
         if not known:
-            raise NotTold(f"The split '{self.name}' holds no texts, so no token or length of theirs is a shortcut.")
+            raise NotToldError(
+                f"The split '{self.name}' holds no texts, so no token or length of theirs is a shortcut."
+            )
         if asked is None:
             return list(known.values())
         if asked in known or asked in known.values():
             return [known.get(asked, asked)]
-        raise NotTold(
+        raise NotToldError(
             f"The split '{self.name}' has no text column '{asked}'{did_you_mean(asked, known)}; its text columns are "
             f"{', '.join(known)}{list_hint(asked)}."
         )
@@ -182,9 +184,11 @@ class Samples:
                 f"('length:{name}') may be shortcuts."
             )
         if name not in known and name in PICTURE_COLUMNS:
-            raise UserError(f"The column '{name}' is the picture itself, whose looks may be shortcuts, such as 'colour'.")
+            raise UserError(
+                f"The column '{name}' is the picture itself, whose looks may be shortcuts, such as 'colour'."
+            )
         if name not in known:
-            raise NotTold(
+            raise NotToldError(
                 f"The split '{self.name}' has no column '{name}'{did_you_mean(name, known)}; it has "
                 f"{', '.join(known[:_NAMED]) or 'none'}{list_hint(name)}."
             )
@@ -204,7 +208,9 @@ class Samples:
     def check_pictures(self) -> None:
         """Raise `UserError` if the split holds no pictures."""
         if self.picture is None:
-            raise NotTold(f"The split '{self.name}' holds no pictures, so nothing that is measured of them is known.")
+            raise NotToldError(
+                f"The split '{self.name}' holds no pictures, so nothing that is measured of them is known."
+            )
 
     def picture_files(self) -> list[dict[str, Any]]:
         """`path` and `bytes` of each picture, undecoded.
@@ -213,7 +219,7 @@ class Samples:
             UserError: If the pictures are no files.
         """
         if self.picture != "image":
-            raise NotTold(f"The split '{self.name}' holds no picture files, so nothing of a file is a shortcut.")
+            raise NotToldError(f"The split '{self.name}' holds no picture files, so nothing of a file is a shortcut.")
         chosen = self.split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         return chosen.with_format("arrow")[:]["image"].to_pylist()
 

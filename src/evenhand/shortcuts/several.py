@@ -61,7 +61,9 @@ def _check_apart(first: Shortcut, second: Shortcut) -> None:
     if first.kind != second.kind or first.field != second.field:
         return
     if first.kind == "colour":
-        raise UserError(f"The hue is a part of the colour, so '{first}' and '{second}' contradict each other: give one.")
+        raise UserError(
+            f"The hue is a part of the colour, so '{first}' and '{second}' contradict each other: give one."
+        )
     if first.kind == "token" and set(first.values) == set(second.values):
         raise UserError(f"'{first}' and '{second}' are one shortcut: their tokens have no order; give it once.")
     both = [word for word in first.values if word in second.values] if first.kind == "token" else []
