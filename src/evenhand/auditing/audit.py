@@ -6,7 +6,7 @@ Legend: N training samples.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +32,11 @@ from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.models.inference import Device, torch_device
 from evenhand.runs.prepared import Asked
 from evenhand.runs.record import now
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.several import given_rules
 from evenhand.tasks import TASKS, Task, TaskSource
 from evenhand.validation import MOST_SEEDS, UserError, check_seed, check_within
+from evenhand.wording import listed
 
 
 def audit(
@@ -51,6 +54,7 @@ def audit(
     bf16: bool = False,
     peft: Adapters | AdapterKind | None = None,
     fresh: bool = False,
+    shortcuts: Iterable[Rule | str] | Rule | str = (),
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Audit:
@@ -78,6 +82,8 @@ def audit(
         bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
+        shortcuts: For a task: shortcuts that have a name, as of `fit`; how the samples stand to them is told, found or
+            not.
         device: `auto` takes a GPU if there is one.
         progress: Receives how far each training is.
 
@@ -89,9 +95,9 @@ def audit(
         StageError: If a training diverged.
     """
     place = torch_device(device)
-    asked = Asked(
-        None if model is None else str(model), 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh
-    )
+    start = None if model is None else str(model)
+    named = given_rules(shortcuts)
+    asked = Asked(start, 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, named)
     folder = None if output_dir is None else Path(output_dir)
     subject = replace(_subject(what, task, places, folder, asked, _seeds(seeds), progress), device=device)
     check_place(subject.folder / "audit.json")
@@ -143,7 +149,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         opposites=opposites,
         suspects=suspects,
         advice=advise(hint, opposites, commanded, task.kind),
-        notes=(*task.notes, *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
+        notes=(*task.notes, *_named_notes(task), *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),
     )
@@ -195,6 +201,16 @@ def _of_split(task: Task, name: str, answers: Answers, seeds: tuple[int | None, 
 def _ids(split: datasets.Dataset) -> Any:
     """The data's own ids, or each row's index."""
     return arrow_table(split).column("id").to_pandas() if "id" in split.column_names else column_values(split, "index")
+
+
+def _named_notes(task: Task) -> list[str]:
+    """How the training samples stand to shortcuts that have a name."""
+    if task.shortcuts is None:
+        return []
+    told = {
+        name: listed(f"{n:,} {side}" for side, n in of.items()) for name, of in task.shortcuts.sizes("train").items()
+    }
+    return [f"Training samples by the shortcut '{name}', which has a name: {sides}." for name, sides in told.items()]
 
 
 def _id_notes(split: datasets.Dataset) -> list[str]:

@@ -167,7 +167,7 @@ def _check_asked(asked: Asked) -> None:
     default = Asked()
     for field in fields(asked):
         if getattr(asked, field.name) != getattr(default, field.name):
-            option = "peft" if field.name == "adapters" else field.name.replace("_", "-")
+            option = {"adapters": "peft", "shortcuts": "shortcut"}.get(field.name, field.name.replace("_", "-"))
             raise UserError(
                 f"A run's record says how its models were trained, so --{option} can't be given beside a run."
             )

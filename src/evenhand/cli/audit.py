@@ -56,6 +56,7 @@ class AuditVerb(ModelOptions):
                 self.model,
                 places=None if self.run_folder is None else self._places(),
                 seeds=self.seeds if self.seed is None else [self.seed],
+                shortcuts=self.shortcut,
                 progress=display,
                 **self.training(),
             )

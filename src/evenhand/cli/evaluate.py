@@ -14,7 +14,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.cli.console import note_formulas, output
-from evenhand.cli.options import OnDevice, default
+from evenhand.cli.options import OnDevice, Shortcuts, default
 from evenhand.cli.task_options import TaskChoice
 from evenhand.cli.terminal import classes_table, group_lines
 from evenhand.evaluation.exports import write_csv
@@ -33,7 +33,7 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateVerb(OnDevice, TaskChoice):
+class EvaluateVerb(Shortcuts, OnDevice, TaskChoice):
     """Measure a trained model on a task or on new data: accuracy by group with intervals, and every prediction.
 
     The model is that of a run of evenhand's, or any image or sequence classifier of transformers with its tokenizer or
@@ -70,6 +70,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
             on=self.on or None,
             data_seed=self.data_seed,
             settings={} if named else self.settings_given(),
+            shortcuts=self.shortcut,
             batch_size=self.batch_size,
             device=self.device,
         )

@@ -12,6 +12,7 @@ from evenhand.metrics import PairedDifference, Summary, paired_difference, summa
 from evenhand.runs.read import NO_PLANS, Plans
 from evenhand.runs.record import Metrics, Record
 from evenhand.runs.worst_groups import is_lower
+from evenhand.shortcuts.several import identities, shortcuts_text
 from evenhand.wording import clipped, distinct, settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
@@ -77,7 +78,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells on the same task, model and training: the only ones whose numbers stand side by side.
+    """Cells on the same task and shortcuts, model and training: the only ones whose numbers stand side by side.
 
     Attributes:
         heading: What sets the section apart, in words.
@@ -225,12 +226,15 @@ def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
     files = {"files": {option: digest[:8] for option, digest in record.digests.items()}}
-    return {**record.task.settings, **model, **record.training, **(files if record.digests else {})}
+    named = {"shortcuts": shortcuts_text(record.shortcuts)} if record.shortcuts else {}
+    return {**record.task.settings, **named, **model, **record.training, **(files if record.digests else {})}
 
 
 def _section_key(record: Record) -> str:
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters")}
     parts = [record.task.name, record.task.settings, model, record.training, record.digests]
+    if record.shortcuts:  # other samples are aligned and conflicting by others
+        parts.append(identities(record.shortcuts))
     return json.dumps(parts, sort_keys=True)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ from evenhand.runs.fit import model_folder
 from evenhand.runs.new_data import trained_on, trained_text, with_groups_of_run
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.several import given_rules
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, check_seed, named, unknown_name
 from evenhand.wording import distinct
@@ -75,6 +78,7 @@ def evaluate(
     data_dir: Path | str | None = None,
     data_seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    shortcuts: Iterable[Rule | str] | Rule | str = (),
     batch_size: int = 256,
     device: Device = "auto",
 ) -> dict[str, Evaluated]:
@@ -90,6 +94,8 @@ def evaluate(
         data_dir: Folder of the data files, for a run's own task, whose record names no folder.
         data_seed: Seed of a task's construction; that of the run, or 0, if None.
         settings: Settings in place of those that a run's own task was made with.
+        shortcuts: Shortcuts that have a name, as of `fit`, learnt from a task's training rows; a run's own on its own
+            task if none are given.
         batch_size: Samples a forward pass.
         device: `auto` takes a GPU if there is one.
 
@@ -113,6 +119,8 @@ def evaluate(
             one, told = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
             given, notes = {"data": one}, [*told]
         splits, task = _splits(given, recorded if data_seed is None else data_seed)
+        own = record if data is None or isinstance(data, OwnData) else None
+        splits, task = _with_named(splits, task, given_rules(shortcuts), own)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
@@ -205,6 +213,26 @@ def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], Ta
             if not isinstance(feature, datasets.ClassLabel | None):
                 raise UserError(f"The column '{column}' of the split '{name}' must be a datasets.ClassLabel.")
     return splits, None
+
+
+def _with_named(
+    splits: dict[str, datasets.Dataset], task: Task | None, given: tuple[Rule | str, ...], record: Record | None
+) -> tuple[dict[str, datasets.Dataset], Task | None]:
+    """The same with named shortcuts: those given, or those that the run on this task was measured by."""
+    if task is None:
+        if given:
+            raise UserError(
+                f"The shortcut '{given[0]}' is learnt from training rows, but the data to measure have none: name a "
+                "task, or the data that the run was trained on."
+            )
+        return splits, None
+    told = [] if record is None or task.shortcuts is not None else record.shortcuts
+    for one in [] if given else [one for one in told if not isinstance(one, str)]:
+        name = one.get("name") if isinstance(one, Mapping) else one
+        logger.warning(f"The run's shortcut '{name}' comes from Python, so it isn't measured: give it with shortcuts.")
+    named = given or tuple(one for one in told if isinstance(one, str))
+    task = with_shortcuts(task, named) if named else task
+    return task.splits, task
 
 
 def _chosen(splits: dict[str, datasets.Dataset], on: Sequence[str] | str | None) -> dict[str, datasets.Dataset]:

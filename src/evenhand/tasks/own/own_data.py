@@ -14,8 +14,7 @@ import datasets
 from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
-from evenhand.shortcuts import OwnShortcut, Shortcut
-from evenhand.shortcuts.several import parse_all
+from evenhand.shortcuts.several import given_rules, parse_all
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
@@ -75,7 +74,7 @@ class OwnData(TaskSource):
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
-    shortcuts: tuple[Any, ...] | str = ()
+    shortcuts: Any = ()
 
     name: ClassVar[str] = "own-data"
     summary: ClassVar[str] = "your own table, folder of pictures, or data set of the hub (--data, --text or --image)"
@@ -98,11 +97,11 @@ class OwnData(TaskSource):
             raise UserError(
                 "The task 'own-data' needs data: name a file, a folder or a data set of the hub with --data."
             )
-        for field in ("text", "group", "shortcuts"):
+        for field in ("text", "group"):
             value = getattr(self, field)
             # one name may stand without brackets
-            single = isinstance(value, str | Shortcut | OwnShortcut)
-            object.__setattr__(self, field, (value,) if single else tuple(value))
+            object.__setattr__(self, field, (value,) if isinstance(value, str) else tuple(value))
+        object.__setattr__(self, "shortcuts", given_rules(self.shortcuts))
         parse_all(self.shortcuts)
         if len(self.text) > 2:
             raise UserError(f"The 'text' parameter of own-data takes one or two columns. Got {len(self.text)}.")
@@ -186,7 +185,8 @@ class OwnData(TaskSource):
     def _reserved(self, label: str) -> dict[str, str]:
         """The user's columns that can't be a shortcut, and what they are."""
         named = {label: "the label", self.id: "the name of the row", self.split: "the split"}
-        named |= dict.fromkeys(self.group, "the group")
+        # the rows hold the group's value by another name, too
+        named |= dict.fromkeys((*self.group, *(["attribute"] if self.group else [])), "the group")
         return {name: what for name, what in named.items() if name is not None}
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
