@@ -246,6 +246,10 @@ class OneStage(Method):
         """What it is trained with against named shortcuts. Only asked for with `needs_shortcut`."""
         raise AssertionError(f"{self.name} needs a shortcut but makes nothing of it")
 
+    def sampling_by(self, signal_N: Signal) -> NDArray[np.float64] | None:
+        """The weights that batches are drawn by where the signal is given, shape (N,); None for uniform batches."""
+        return None
+
     def idle_reason(self, signal_N: Any) -> str | None:
         """Why training with it on uniform batches is plain ERM, as in "its α is 0"; None where it isn't.
 

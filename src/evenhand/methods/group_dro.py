@@ -61,9 +61,12 @@ class GroupDRO(OneStage):
     def guidance(self, shortcuts: NamedShortcuts) -> Guidance:
         """The samples' groups, and every group drawn alike unless batches are uniform."""
         group_N, names = groups_of(shortcuts)
-        drawn_by = alike(group_N) if self.sampling == "balanced" else None
         told = {"groups": names, "empty_groups": list(shortcuts.joint.empty)}
-        return Guidance(signal=group_N, sampling=drawn_by, told=told)
+        return Guidance(signal=group_N, sampling=self.sampling_by(group_N), told=told)
+
+    def sampling_by(self, signal_N: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Every group alike, unless batches are uniform."""
+        return alike(signal_N) if self.sampling == "balanced" else None
 
     def objective(self, setting: Setting) -> Objective:
         """The groups' weights."""
@@ -93,7 +96,7 @@ class GroupWeights(Objective):
 
     def __init__(self, method: GroupDRO, group_N: Tensor) -> None:
         self.method = method
-        self.size_G = torch.bincount(group_N)
+        self.size_G = torch.bincount(group_N[group_N >= 0])
         self.weight_G = self.size_G.ne(0).double()
         self.weight_G /= self.weight_G.sum()
         self.range = WeightRange()

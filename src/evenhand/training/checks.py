@@ -27,7 +27,8 @@ from evenhand.validation import UserError
 
 logger = logging.getLogger(__name__)
 
-_LABELS = ("labels", "label")
+LABELS = ("labels", "label")
+"""Names that transformers has for the column of classes."""
 
 
 def one_stage(method: Method) -> OneStage:
@@ -188,7 +189,7 @@ def _check_like_training(dataset: datasets.Dataset, train: datasets.Dataset, tit
         if inputs in train.column_names and inputs not in dataset.column_names:
             raise UserError(f"{title} has no '{inputs}' column, as the training set; it has {dataset.column_names}.")
     theirs, ours = (
-        next((split.features[c] for c in _LABELS if c in split.column_names), None) for split in (dataset, train)
+        next((split.features[c] for c in LABELS if c in split.column_names), None) for split in (dataset, train)
     )
     if isinstance(theirs, datasets.ClassLabel) and isinstance(ours, datasets.ClassLabel):
         differing = [(a, b) for a, b in zip(theirs.names, ours.names, strict=False) if a != b]
@@ -201,7 +202,7 @@ def _check_like_training(dataset: datasets.Dataset, train: datasets.Dataset, tit
 
 def _check_labelled(dataset: datasets.Dataset, num_labels: int, custom: bool, title: str, which: str = "") -> None:
     """Refuse a data set without labels, or whose labels are no classes."""
-    name = next((c for c in _LABELS if c in dataset.column_names), None)
+    name = next((c for c in LABELS if c in dataset.column_names), None)
     if name is None:
         if custom:
             return

@@ -24,12 +24,14 @@ from evenhand.gradients import GradientStatistics, WeightedGradients, running_st
 from evenhand.losses import counted, cross_entropy, true_class_probability
 from evenhand.methods.base import Method, Signal
 from evenhand.methods.erm import ERM
-from evenhand.methods.objective import Companion, Objective, Setting, TrainingBatch
 from evenhand.methods.rule import GradientRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
 from evenhand.models.inference import logits_of, with_loss
 from evenhand.sampling import ImportanceSampler, TellsEpoch
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.named import NamedShortcuts
+from evenhand.training.by_name import by_index, by_row, guidance_of, named_shortcuts
 from evenhand.training.checks import (
     averages_needed,
     check_combination,
@@ -42,17 +44,14 @@ from evenhand.training.checks import (
     checked_sampling,
     checked_signal,
     has_index,
-    index_bound,
     one_stage,
 )
-from evenhand.training.group_evaluation import GroupEvaluation
+from evenhand.training.objective_loss import ObjectiveLoss
 from evenhand.training.own_loss import FirstLook
 from evenhand.validation import UserError
 
-_OBJECTIVE = "objective.pt"  # in a checkpoint
 
-
-class Trainer(GroupEvaluation):
+class Trainer(ObjectiveLoss):
     """transformers.Trainer that trains with `method`; everything else is as there.
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
@@ -77,7 +76,13 @@ class Trainer(GroupEvaluation):
             weights with mean 1 over the samples keep the learning rate's meaning.
         companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
             None.
+        shortcuts: Shortcuts that have a name (`token:nimbus`), read from columns of the training set, beside the model's
+            inputs: texts from `text`, pictures from `image`. `Balance`, `GroupDRO`, `LogitCorrection` and
+            `EDGE(signal="shortcut")` train against them.
         **kwargs: As transformers.Trainer's.
+
+    Attributes:
+        shortcuts: The shortcuts, fitted on the training set; None without.
 
     Raises:
         UserError: If the method, the model, the labels or the probabilities can't be trained with, before training.
@@ -91,11 +96,11 @@ class Trainer(GroupEvaluation):
         sampling: NDArray[np.floating] | None = None,
         class_weights: Sequence[float] | None = None,
         companion: nn.Module | None = None,
+        shortcuts: Sequence[Rule | str] = (),
         **kwargs: Any,
     ) -> None:
         self.method = one_stage(ERM() if method is None else method)
         self.companion = companion
-        self.objective: Objective | None = None
         super().__init__(*args, **kwargs)
         self._first_look = FirstLook(self.method.title)
         if type(self).compute_loss is not Trainer.compute_loss:
@@ -112,10 +117,11 @@ class Trainer(GroupEvaluation):
         self.class_weight_C = checked_class_weights(class_weights, self.num_labels)
         self.sampling = sampling
         self.signal_probs = signal_probs
-        self.signal_N: Tensor | None = None
+        self._rules = shortcuts
+        self.shortcuts: NamedShortcuts | None = None
+        self._drawn_by: NDArray[np.float64] | None = None
         self.running: RunningProbabilities | None = None
         self.weighted_gradients: WeightedGradients | None = None
-        self._objective_state: dict[str, Tensor] | None = None
         self._checked_dataset: Any = None
         self._micro_batch = 0
         if self.train_dataset is not None:
@@ -128,9 +134,17 @@ class Trainer(GroupEvaluation):
         dataset = self.train_dataset
         check_trainable(self._unwrapped())
         check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
-        if self.sampling is not None:
-            self.sampling = checked_sampling(self.sampling, dataset)
-        self.signal_N = checked_signal(self.method, self.signal_probs, dataset, self.num_labels)
+        if self._rules:
+            self.shortcuts = named_shortcuts(self._rules, dataset, self.num_labels)
+        guidance = guidance_of(self.method, self.shortcuts, self.signal_probs, self.sampling)
+        sampling = self.sampling if guidance is None else guidance.sampling
+        if guidance is None:
+            self.signal_N = checked_signal(self.method, self.signal_probs, dataset, self.num_labels)
+            if sampling is None and self.signal_N is not None:
+                sampling = self.method.sampling_by(by_row(self.signal_N.numpy(), dataset))
+        else:
+            self.signal_N = None if guidance.signal is None else by_index(guidance.signal, dataset)
+        self._drawn_by = None if sampling is None else checked_sampling(sampling, dataset)
         if (decay := self._rule().averaging) is not None:
             self.running = RunningProbabilities(decay, averages_needed(dataset))
         self._checked_dataset = dataset
@@ -152,10 +166,10 @@ class Trainer(GroupEvaluation):
         return self._remove_unused_columns(dataset, description="training") if named else dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if self.sampling is None:
+        if self._drawn_by is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampler = ImportanceSampler(self.sampling, seed=seed)
+        sampler = ImportanceSampler(self._drawn_by, seed=seed)
         self.remove_callback(TellsEpoch)
         self.add_callback(TellsEpoch(sampler))
         return sampler
@@ -281,46 +295,6 @@ class Trainer(GroupEvaluation):
         assert self.model is not None
         return self.accelerator.unwrap_model(self.model)
 
-    def _objective_loss(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
-    ) -> tuple[Tensor, Any]:
-        """The loss of a method with an objective, which learns first, and the model's output."""
-        if self.objective is None:
-            self.objective = self._new_objective(model)
-        inputs, labels_B, index_B = parted(inputs)
-        if self.method.needs_index and index_B is None:
-            raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
-        batch = self.objective.prepare(
-            TrainingBatch(
-                inputs,
-                labels_B,
-                index_B,
-                mean=lambda value_B: self._step_mean(value_B, labels_B, num_items_in_batch),
-                last=self.accelerator.sync_gradients,
-                call=self._first_look.call,
-                signal_B=self._told(labels_B, index_B),
-                over_processes=self._over_processes,
-            )
-        )
-        outputs = self._first_look.call(model, batch.inputs, batch.label_B)
-        loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
-        return self._step_mean(self._by_class(loss_B, batch.label_B), labels_B, num_items_in_batch), outputs
-
-    def _new_objective(self, model: nn.Module) -> Objective:
-        """Made at the first step, when the optimizer is there; gone on with after a checkpoint."""
-        second = None
-        if self.method.needs_companion:
-            assert self.companion is not None  # train() saw to it
-            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
-            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
-        objective = self.method.objective(Setting(index_bound(self.train_dataset), self.signal_N, second))
-        if self._objective_state is not None:
-            objective.restore(self._objective_state)
-        return objective
-
-    def _over_processes(self, value: Tensor) -> Tensor:
-        return cast(Tensor, self.accelerator.reduce(value, "sum"))
-
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
         if self.train_dataset is not None and self.train_dataset is not self._checked_dataset:
@@ -418,13 +392,9 @@ class Trainer(GroupEvaluation):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.running is not None and self.args.should_save:
             self.running.save(Path(output_dir))
-        if self.objective is not None and self.args.should_save and (state := self.objective.state()):
-            torch.save(state, Path(output_dir) / _OBJECTIVE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         # a checkpoint of the model alone begins everything else anew
         if self.running is not None and checkpoint is not None and (Path(checkpoint) / "optimizer.pt").exists():
             self.running.load(Path(checkpoint))
-        if checkpoint is not None and (kept := Path(checkpoint) / _OBJECTIVE).exists():
-            self._objective_state = torch.load(kept, weights_only=True)
