@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.metrics import accuracy, newcombe, wilson
-from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, INDEPENDENT
+from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, INDEPENDENT, Applied
 from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.shortcuts.several import standing_to_all
 
@@ -84,9 +84,13 @@ class Sides:
     @classmethod
     def of(cls, named: NamedShortcuts, split: str) -> Sides:
         """Those of a split, in its own numbers of classes."""
-        return cls(
-            named.names, named.rows[split].label_N, np.stack(named.standings(split)), np.stack(named.points(split))
-        )
+        return cls.of_points(named.names, named.rows[split].label_N, np.stack(named.points(split)))
+
+    @classmethod
+    def of_points(cls, names: tuple[str, ...], label_N: NDArray[np.int64], points_SN: NDArray[np.int64]) -> Sides:
+        """Those of rows whose values point to these classes, −1 for none, shape (S, N)."""
+        standings = [Applied(points_N, points_N).standing(label_N) for points_N in points_SN]
+        return cls(names, label_N, np.stack(standings), points_SN)
 
     def of_rows(self, row_M: NDArray[Any]) -> Sides:
         """The same of some rows, by their numbers or by a mask."""
