@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from evenhand.report.cells import Cell, Section
 from evenhand.report.shortcut_table import measures_of, pooled
-from evenhand.runs.by_shortcut import fitted_shortcuts, overall_measures, quoted, share_of
+from evenhand.runs.by_shortcut import fitted_shortcuts, overall_measures, quoted, share_of, shortcut_names
 from evenhand.runs.record import Record
 from evenhand.tasks import TASKS, OwnData
 from evenhand.wording import clipped, distinct, listed, one_line, percent
@@ -121,8 +121,8 @@ def how_to_name(section: Section) -> str:
     if name in TASKS and name != OwnData.name:
         return ""
     return (
-        " To find out, let “evenhand audit” look for shortcuts, and train again with --shortcut and a name that it gives, "
-        "such as --shortcut token:nimbus."
+        " To find out, let “evenhand audit” look for shortcuts, and train again with --shortcut and a name that it "
+        "gives, such as --shortcut token:nimbus."
     )
 
 
@@ -156,10 +156,8 @@ def _called(section: Section) -> tuple[list[str], str]:
 
 def _names(cell: Cell) -> list[str]:
     """The named shortcuts, where aligned and conflicting samples are so by these."""
-    runs = cell.counted
-    return (
-        [quoted(name) for name in Section("", (cell,), ()).shortcuts] if runs and all(map(_is_by_named, runs)) else []
-    )
+    names, runs = shortcut_names(cell.first.raw), cell.counted
+    return [quoted(name) for name in names] if names and runs and all(map(_is_by_named, runs)) else []
 
 
 def _is_by_named(run: Record) -> bool:

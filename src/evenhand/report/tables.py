@@ -343,7 +343,7 @@ def methods_markdown(title: str, told: Told) -> str:
 
 
 def methods_latex(told: Told) -> str:
-    """For each section its main table, shortcuts, worst groups and tests, each in a `table` with its notes as caption."""
+    """For each section its main tables and tests, each in a `table` with its notes as caption."""
     parts = ["% Needs \\usepackage{booktabs}."]
     for section, tables in told:
         shown = [tables[name] for name in ("methods", "shortcuts", "worst", "tests")]

@@ -18,7 +18,7 @@ TOGETHER = "all together"
 
 
 class _Told(Stored):
-    by_shortcut: ShownEntries[ShortcutTold] = {}
+    by_shortcut: ShownEntries[ShortcutTold] = {}  # noqa: RUF012
     all_shortcuts: Shown[ShortcutTold] = None
 
 
@@ -97,8 +97,8 @@ def _taken(told: ShortcutTold, it: str) -> str:
     share = share_of(told.taken)
     if share is None:
         return ""
-    points_to = "it points to" if it == "it" else "one of them points to"
-    return f"{percent(share.accuracy)} % of the conflicting samples ({interval_text(share)}) get the class that {points_to}"
+    follow = f"get the class that {'it points' if it == 'it' else 'one of them points'} to"
+    return f"{percent(share.accuracy)} % of the conflicting samples ({interval_text(share)}) {follow}"
 
 
 def _reliance(told: ShortcutTold, it: str) -> str:
