@@ -80,8 +80,8 @@ class ReportFiles:
     sweeps_csv: Path
     json: Path
     cost_csv: Path
-    shortcuts_csv: Path | None
-    quality_csv: Path | None
+    shortcuts_csv: Path | None = None
+    quality_csv: Path | None = None
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -131,10 +131,9 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
     }
     for name, content in contents.items():
         write_text(files[name], content)
-    missing = [name for table in _WHERE_TOLD if (name := f"{table}_csv") not in contents]
-    for name in missing:  # of an earlier report on other runs
-        files[name].unlink(missing_ok=True)
-    return ReportFiles(**files | dict.fromkeys(missing))
+    for name in [name for table in _WHERE_TOLD if (name := f"{table}_csv") not in contents]:
+        files.pop(name).unlink(missing_ok=True)  # of an earlier report on other runs
+    return ReportFiles(**files)
 
 
 def report_page(folder: Path, title: str | None = None) -> str:
