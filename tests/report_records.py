@@ -240,17 +240,7 @@ def named_record(
     measured = metrics(whole["aligned"]["accuracy"], whole["conflicting"]["accuracy"], average)
     measured |= {"by_shortcut": dict(shortcuts), **({"all_shortcuts": together} if together else {})}
     own = {"name": "own-data", "settings": {"data": "tickets.csv", "text": ["text"], "label": "label"}}
-    return (
-        record(
-            method,
-            seed,
-            task=own,
-            metrics=measured,
-            tests={"test": measured},
-            shortcuts=list(shortcuts),
-            shortcuts_fitted=[fitted(name, perfect=name in perfect) for name in shortcuts],
-            labels=["no", "yes"],
-            data={"test": {"n": 500, "classes": 2}},
-        )
-        | changes
-    )
+    made = record(method, seed, title=title, task=own, metrics=measured, tests={"test": measured})
+    told = [fitted(name, perfect=name in perfect) for name in shortcuts]
+    made |= {"shortcuts": list(shortcuts), "shortcuts_fitted": told, "labels": ["no", "yes"]}
+    return made | {"data": {"test": {"n": 500, "classes": 2}}} | changes
