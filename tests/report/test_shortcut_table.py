@@ -253,6 +253,24 @@ def test_own_data_without_a_named_shortcut_say_how_to_name_one(tmp_path: Path) -
     assert "“evenhand audit” look for shortcuts, and train again with --shortcut" in text
 
 
+@pytest.mark.parametrize(
+    ("half", "expected"),
+    [
+        (0.1, "ERM took the shortcut 'token:nimbus': it gets 80.0% of the aligned test samples right, but only 60.0%"),
+        (0.3, "ERM seems to take the shortcut 'token:nimbus', but 1 seed can't settle it"),
+    ],
+)
+def test_with_one_seed_the_test_samples_settle_it(half: float, expected: str, tmp_path: Path) -> None:
+    whole = measured_by(0.8, 0.6)
+    whole["gap"]["interval"] = [0.2 - half, 0.2 + half]
+    text = lede(cells_of(written(tmp_path, named_record(shortcuts={"token:nimbus": whole}))))
+    assert text.startswith(expected)
+    if half > 0.2:
+        assert "95% interval of the difference: −10.0 to +50.0 points, which contains 0" in text
+    else:
+        assert "no interval" not in text
+
+
 # ---------------------------------------------------------------- names are the user's text
 
 HOSTILE = [

@@ -151,6 +151,16 @@ def _called(section: Section) -> tuple[list[str], str]:
     return names, "it" if len(names) == 1 else "them"
 
 
+def gap_of_one_seed(cell: Cell) -> tuple[float, float] | None:
+    """Newcombe's interval of aligned minus conflicting accuracy in a method's only run, where they have a name."""
+    runs = cell.counted
+    if len(runs) != 1 or not _names(cell):
+        return None
+    told = overall_measures(runs[0].raw.get("metrics"))
+    ends = told and told.gap.interval
+    return (ends[0], ends[1]) if ends else None
+
+
 # ---- which one ------------------------------------------------------------------------------------------------------
 
 
