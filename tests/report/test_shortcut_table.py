@@ -150,7 +150,11 @@ def test_recall_f1_auroc_and_calibration_by_group(tmp_path: Path) -> None:
         entry = record(seed=seed)
         entry["metrics"] |= {
             "quality": quality(0.8 + seed / 10),
-            "quality_by_group": {"0 aligned": quality(0.6, None, 5), "1 conflicting": quality(n=240) | {"f1": "high"}},
+            "quality_by_group": {
+                "none": quality(None, None, 0),
+                "0 aligned": quality(0.6, None, 5),
+                "1 conflicting": quality(n=240) | {"f1": "high"},
+            },
         }
         entry["tests"]["test"] = entry["metrics"]
         entries.append(entry)

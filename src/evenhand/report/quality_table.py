@@ -55,7 +55,8 @@ def _rows(section: Section, cell: Cell) -> list[Row]:
             for name in names
         },
     }
-    return [_row(section, cell, name, told) for name, told in parts.items() if told]
+    # no measure of a group without a sample is defined
+    return [_row(section, cell, name, told) for name, told in parts.items() if any(one.n != 0 for _, one in told)]
 
 
 def _row(section: Section, cell: Cell, group: str | None, told: Sequence[tuple[float | None, QualityTold]]) -> Row:
