@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
+from evenhand.runs.by_shortcut import shortcut_names
 from evenhand.runs.read import NO_PLANS, Plans
 from evenhand.runs.record import Metrics, Record
 from evenhand.runs.worst_groups import is_lower
@@ -99,6 +100,11 @@ class Section:
     def done(self) -> list[Record]:
         """The finished runs of all cells."""
         return [run for cell in self.cells for run in cell.done]
+
+    @property
+    def shortcuts(self) -> list[str]:
+        """What the shortcuts are called that were named for its runs."""
+        return shortcut_names(self.cells[0].first.raw)
 
     @property
     def baseline(self) -> Cell | None:
@@ -226,8 +232,8 @@ def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
     files = {"files": {option: digest[:8] for option, digest in record.digests.items()}}
-    named = {"shortcuts": shortcuts_text(record.shortcuts)} if record.shortcuts else {}
-    return {**record.task.settings, **named, **model, **record.training, **(files if record.digests else {})}
+    named = {"shortcuts": shortcuts_text(record.shortcuts) if record.shortcuts else "none named"}
+    return {**record.task.settings, **model, **record.training, **(files if record.digests else {}), **named}
 
 
 def _section_key(record: Record) -> str:

@@ -20,7 +20,9 @@ from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
 from evenhand.report.headline import headline, section_notes
 from evenhand.report.page import render_page
+from evenhand.report.quality_table import run_data as quality_data
 from evenhand.report.ranking import best_other, fault
+from evenhand.report.shortcut_table import run_data as shortcut_data
 from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
 from evenhand.report.table import csv_text
 from evenhand.report.tables import RUN_COLUMNS, Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
@@ -29,6 +31,7 @@ from evenhand.runs.read import find_plans, find_records, with_planned
 from evenhand.runs.record import METRICS, Record
 from evenhand.validation import UserError
 
+_WHERE_TOLD = ("shortcuts", "quality")  # tables that are files only where a record has something for them
 _FILES = {
     "html": "report.html",
     "json": "report.json",
@@ -37,7 +40,7 @@ _FILES = {
     "csv": "tables/methods.csv",
     **{
         f"{name}_csv": f"tables/{name}.csv"
-        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost")
+        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost", *_WHERE_TOLD)
     },
 }
 AUDIT_FORMAT = 2  # of audit.json, as this room reads it
@@ -61,6 +64,8 @@ class ReportFiles:
         sweeps_csv: One row a value of a setting that takes several numbers, and line.
         json: All that the page shows at full precision; with the page only, since it holds times.
         cost_csv: One row a method: time and memory; with the page only.
+        shortcuts_csv: One row a method and named shortcut; None where no shortcut is named.
+        quality_csv: One row a method and group: recall, F1, AUROC and calibration; None where no record tells of them.
     """
 
     html: Path
@@ -75,6 +80,8 @@ class ReportFiles:
     sweeps_csv: Path
     json: Path
     cost_csv: Path
+    shortcuts_csv: Path | None = None
+    quality_csv: Path | None = None
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -120,9 +127,12 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         **{f"{name}_csv": rows(name) for name in ("tests", "detection", "groups")},
         "curves_csv": csv_text(curves_data(sections)),
         "sweeps_csv": csv_text(sweeps_data(sweeps)),
+        **{f"{name}_csv": rows(name) for name in _WHERE_TOLD if any(made[name].rows for _, made in told)},
     }
     for name, content in contents.items():
         write_text(files[name], content)
+    for name in [name for table in _WHERE_TOLD if (name := f"{table}_csv") not in contents]:
+        files.pop(name).unlink(missing_ok=True)  # of an earlier report on other runs
     return ReportFiles(**files)
 
 
@@ -195,6 +205,8 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "tests": tables["tests"].data,
         "groups": tables["groups"].data,
         "classes": tables["classes"].data,
+        "shortcuts": tables["shortcuts"].data,
+        "quality": tables["quality"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
         "settings": section_facts(section),
@@ -205,7 +217,14 @@ def _run(run: Record) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in (*RUN_COLUMNS, "configuration", "primary_test")},
         "tests": {
-            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+            name: {
+                **found.overall,
+                **run_columns(found),
+                "by_group": found.by_group,
+                **shortcut_data(run, name),
+                **quality_data(found),
+            }
+            for name, found in run.tests.items()
         },
         "curves": stage_curves(run),
         **{name: getattr(run, name) for name in ("versions", "commit", "machine")},
