@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evenhand.data.columns import membership
 from evenhand.data.decoding import PictureError, decoded, undecoded
-from evenhand.evaluation.measured import picture_of
+from evenhand.evaluation.samples import picture_of
 from evenhand.files import check_place, whole_file
 from evenhand.tasks.base import Task
 from evenhand.validation import UserError
