@@ -5,11 +5,11 @@ Legend: N rows of a split.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 
@@ -33,11 +33,21 @@ class Origins:
 
     def columns(self) -> dict[str, Any]:
         """The same as columns of a table: `file`, and where there are any `row` and `line`."""
+        import pandas as pd  # a second to import, and pages only write where a row lies
+
         found: dict[str, Any] = {"file": self.file_N}
         for name, number_N in (("row", self.row_N), ("line", self.line_N)):
             if number_N.any():
                 found[name] = pd.arrays.IntegerArray(number_N.astype(np.int64), number_N == 0)
         return found
+
+    def are_names(self, ids: Sequence[str | None]) -> bool:
+        """Whether ids say no more than where the rows lie: the rows' numbers, FILE:ROW, or the files' names."""
+        places = zip(ids, self.file_N, self.row_N, strict=True)
+        return all(
+            name is not None and (name.rpartition(":")[2] == str(row) if row else file.endswith(name))
+            for name, file, row in places
+        )
 
 
 def where_text(file: str, row: int | None = None, line: int | None = None) -> str:

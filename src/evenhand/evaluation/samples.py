@@ -58,17 +58,18 @@ def sample_predictions(task: Task, result: SplitResult) -> list[dict[str, Any]]:
 
 
 def all_predictions(task: Task, result: SplitResult) -> pd.DataFrame:
-    """A row a sample: `index`, `id` where the data have one, `file`, `row`, `line` and `where` of the user's own data.
+    """A row a sample: `index`, and `id` where the data have one of their own.
 
-    Behind them stand `label`, `prediction`, its `probability`, and what is known of `attribute` and `standing`.
+    Of the user's own data `file`, `row`, `line` and `where` follow. Behind them stand `label`, `prediction`, its `probability`, and what is known of `attribute` and `standing`.
     """
     test = _test(task)
     names = np.array(test.features["labels"].names, dtype=object)
     columns: dict[str, Any] = {"index": column_values(test, "index")}
-    if "id" in test.column_names:
-        columns["id"] = [None if name is None else str(name)[:LONGEST_ID] for name in test["id"][:]]
-    if task.origins is not None:
-        origins = task.origins(task.primary_test)
+    origins = None if task.origins is None else task.origins(task.primary_test)
+    ids = [None if name is None else str(name) for name in test["id"][:]] if "id" in test.column_names else []
+    if ids and (origins is None or not origins.are_names(ids)):
+        columns["id"] = [name and name[:LONGEST_ID] for name in ids]
+    if origins is not None:
         columns |= origins.columns() | {"where": [origins.where(i) for i in range(len(test))]}
     columns |= {"label": names[column_values(test, "labels")], "prediction": names[result.predicted_N]}
     columns["probability"] = np.full(len(test), np.nan, np.float32) if result.sure_N is None else result.sure_N
@@ -80,7 +81,7 @@ def all_predictions(task: Task, result: SplitResult) -> pd.DataFrame:
 
 
 def kept_predictions(task: Task, result: SplitResult) -> pd.DataFrame:
-    """All predictions, with `text` and `text_pair`, or `png` (base64), of some wrong ones; the first in the file's order.
+    """All predictions, with `text` and `text_pair`, or `png` (base64), of the first wrong ones.
 
     What one of two models gets right and the other wrong is among what the other gets wrong: so these are what a
     comparison of two runs shows, and a run keeps no copy of its data.

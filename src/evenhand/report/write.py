@@ -15,6 +15,7 @@ from jinja2 import UndefinedError
 from evenhand.files import check_place, write_text
 from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
+from evenhand.report.changed import changed_data, counts_data
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
@@ -37,7 +38,7 @@ _FILES = {
     "csv": "tables/methods.csv",
     **{
         f"{name}_csv": f"tables/{name}.csv"
-        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost")
+        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost", "changed")
     },
 }
 AUDIT_FORMAT = 2  # of audit.json, as this room reads it
@@ -61,6 +62,8 @@ class ReportFiles:
         sweeps_csv: One row a value of a setting that takes several numbers, and line.
         json: All that the page shows at full precision; with the page only, since it holds times.
         cost_csv: One row a method: time and memory; with the page only.
+        changed_csv: One row a method and test sample that it gets right and ERM wrong, or the reverse; with the page
+            only, since runs' predictions are on the machine that ran them alone.
     """
 
     html: Path
@@ -75,6 +78,7 @@ class ReportFiles:
     sweeps_csv: Path
     json: Path
     cost_csv: Path
+    changed_csv: Path
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -109,6 +113,7 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         "html": lambda: render_page(title, told, sweeps, folder),
         "json": lambda: report_json(title, told, sweeps),
         "cost_csv": lambda: rows("cost"),
+        "changed_csv": lambda: csv_text(row for section in sections for row in changed_data(section)),
     }
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
@@ -197,6 +202,7 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "classes": tables["classes"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
+        "changed": counts_data(section),
         "settings": section_facts(section),
     }
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evenhand.files import whole_file
 from evenhand.runs.record import Record
 from evenhand.validation import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Predictions: TypeAlias = dict[str, list[Any]]
+"""Column → its value for each sample of the test set, in its order."""
 
 FILE = "predictions.parquet"
 _RUN = b"configuration"  # in the file's metadata: the hash of the run that it is of
@@ -37,7 +43,7 @@ def has_predictions(run: Record) -> bool:
     return run.path.with_name(FILE).is_file()
 
 
-def read_predictions(run: Record) -> pd.DataFrame:
+def read_predictions(run: Record) -> Predictions:
     """The predictions beside a run's record.
 
     Raises:
@@ -46,13 +52,13 @@ def read_predictions(run: Record) -> pd.DataFrame:
     path = run.path.with_name(FILE)
     try:
         table = pq.read_table(path)
-        found = table.to_pandas()
+        found: Predictions = table.to_pydict()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise UserError(f"The predictions '{path}' can't be read ({reason}); delete them or repeat their run.") from error
+        raise UserError(f"The predictions '{path}' can't be read ({reason}); delete them or repeat the run.") from error
     if (table.schema.metadata or {}).get(_RUN) != run.configuration.encode():
         raise UserError(f"The file '{path}' holds the predictions of another run: delete it.")
-    missing = [name for name in _NEEDED if name not in found.columns]
+    missing = [name for name in _NEEDED if name not in found]
     if missing:
-        raise UserError(f"The predictions '{path}' lack the column '{missing[0]}'; delete them or repeat their run.")
+        raise UserError(f"The predictions '{path}' lack the column '{missing[0]}'; delete them or repeat the run.")
     return found
