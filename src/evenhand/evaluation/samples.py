@@ -60,7 +60,8 @@ def sample_predictions(task: Task, result: SplitResult) -> list[dict[str, Any]]:
 def all_predictions(task: Task, result: SplitResult) -> pd.DataFrame:
     """A row a sample: `index`, and `id` where the data have one of their own.
 
-    Of the user's own data `file`, `row`, `line` and `where` follow. Behind them stand `label`, `prediction`, its `probability`, and what is known of `attribute` and `standing`.
+    Of the user's own data `file`, `row`, `line` and `where` follow. Behind them stand `label`, `prediction`, its
+    `probability`, and what is known of `attribute` and `standing`.
     """
     test = _test(task)
     names = np.array(test.features["labels"].names, dtype=object)
@@ -123,7 +124,7 @@ def _standing(task: Task) -> NDArray[Any]:
     standing_N = _named(membership(test, "alignment"), len(test))
     if task.shortcuts is not None:
         independent_N = task.shortcuts.standing(task.primary_test) == STANDINGS.index("independent")
-        standing_N[independent_N & np.equal(standing_N, None)] = "independent"
+        standing_N[independent_N & pd.isna(standing_N)] = "independent"
     return standing_N
 
 
@@ -142,7 +143,8 @@ def _inputs(task: Task, rows: Sequence[int], side: int) -> list[dict[str, Any]]:
     """Of each row `png`, base64, or else `text` and perhaps `text_pair`, cut."""
     chosen = _test(task).select(rows)
     if task.kind == "image":
-        return [{"png": _png(picture_of(row), side if "image" in row else None)} for row in undecoded(chosen)]
+        stored: Any = undecoded(chosen)
+        return [{"png": _png(picture_of(row), side if "image" in row else None)} for row in stored]
     columns = [name for name in TEXT_COLUMNS if name in chosen.column_names]
     texts = chosen.select_columns(columns).to_list()
     return [

@@ -250,8 +250,8 @@ def _samples(content: _Data, samples: Sequence[_Data]) -> Table:
 
 def _lies(sample: _Data) -> str:
     """Where a row of the user's own data lies; empty for others."""
-    place = [sample.get(name) for name in ("file", "row", "line")]
-    return clipped(visible(where_text(*place))) if place[0] else ""
+    file = sample.get("file")
+    return clipped(visible(where_text(file, sample.get("row"), sample.get("line")))) if file else ""
 
 
 def _agreement(found: _Data) -> Table:

@@ -123,7 +123,8 @@ def evaluate(
             name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
             for name, split in chosen.items()
         }
-    _located_rows(found, origins)
+    if origins is not None:
+        _locate(found, origins)
     if task is None and record is not None:
         notes += _marked(found, chosen, Path(model))
     if task is not None:
@@ -131,9 +132,9 @@ def evaluate(
     return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
 
 
-def _located_rows(found: Mapping[str, Evaluated], origins: Callable[[str], Origins] | None) -> None:
+def _locate(found: Mapping[str, Evaluated], origins: Callable[[str], Origins]) -> None:
     """Say of each row where it lies in the user's files, behind its names."""
-    for split, evaluated in found.items() if origins is not None else ():
+    for split, evaluated in found.items():
         place = list(evaluated.predictions.columns).index("label")
         for i, (name, column) in enumerate(origins(split).columns().items()):
             evaluated.predictions.insert(place + i, name, column)

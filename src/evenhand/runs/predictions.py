@@ -21,7 +21,6 @@ Predictions: TypeAlias = dict[str, list[Any]]
 FILE = "predictions.parquet"
 _RUN = b"configuration"  # in the file's metadata: the hash of the run that it is of
 _NEEDED = ("index", "label", "prediction", "standing")
-_REPEATED = ("file", "label", "prediction", "standing")  # columns of few different values
 
 
 def write_predictions(folder: Path, configuration: str, found: pd.DataFrame) -> None:
@@ -35,7 +34,7 @@ def write_predictions(folder: Path, configuration: str, found: pd.DataFrame) -> 
     table = pa.Table.from_pandas(found, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _RUN: configuration.encode()})
     with whole_file(folder / FILE) as partial:
-        pq.write_table(table, partial, compression="zstd", use_dictionary=[n for n in _REPEATED if n in found.columns])
+        pq.write_table(table, partial, compression="zstd")
 
 
 def has_predictions(run: Record) -> bool:
