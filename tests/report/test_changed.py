@@ -108,6 +108,7 @@ def test_the_page_the_json_and_the_csv_tell_the_same(tmp_path: Path) -> None:
     assert "text 1" in lists[0][1][0]
     told = json.loads(files.json.read_text())["sections"][0]["changed"]
     assert told["methods"]["PGD"]["conflicting"] == {"samples": 20, "fixed": 20, "broken": 0}
+    assert files.changed_csv is not None
     with files.changed_csv.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 40
@@ -124,6 +125,7 @@ def test_hostile_texts_ids_and_files_are_only_text(tmp_path: Path) -> None:
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "\u202e" not in page
+    assert files.changed_csv is not None
     with files.changed_csv.open(encoding="utf-8", newline="") as stream:
         assert next(csv.DictReader(stream))["file"] == "'=x.csv"
 
@@ -176,7 +178,8 @@ def test_without_predictions_the_page_is_silent(tmp_path: Path) -> None:
     assert counts_data(section) is None
     files = write_report(tmp_path)
     assert "Fixed and broken" not in files.html.read_text(encoding="utf-8")
-    assert files.changed_csv.read_text(encoding="utf-8").strip() == ""
+    assert files.changed_csv is None
+    assert not (tmp_path / "tables/changed.csv").exists()
 
 
 def refused(path: Path) -> str:

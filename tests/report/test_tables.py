@@ -431,7 +431,7 @@ def test_a_bad_record_leaves_the_last_report_and_no_litter(tmp_path: Path) -> No
         write_report(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "run-00", "run-01", "tables"]
-    names = ["changed", "cost", "curves", "detection", "groups", "methods", "runs", "sweeps", "tests"]
+    names = ["cost", "curves", "detection", "groups", "methods", "runs", "sweeps", "tests"]
     assert sorted(p.stem for p in (tmp_path / "tables").glob("*.csv")) == names
 
 

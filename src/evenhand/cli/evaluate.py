@@ -21,6 +21,7 @@ from evenhand.evaluation.exports import write_csv
 from evenhand.files import check_place, whole_file
 from evenhand.metrics import GroupShare
 from evenhand.runs.by_class import class_shares
+from evenhand.runs.by_shortcut import shortcut_lines
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
@@ -123,7 +124,7 @@ def _show(name: str, split: Evaluated) -> None:
     for classes in classes_table(class_shares(split.result.metrics)):
         console.print(classes)
     metrics = split.result.metrics
-    for line in group_lines(told_groups(metrics), metrics["by_group"]):
+    for line in (*group_lines(told_groups(metrics), metrics["by_group"]), *shortcut_lines(metrics)):
         console.print(line)
     weighted = metrics["average_train_weighted"]
     if weighted is not None:

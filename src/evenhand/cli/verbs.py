@@ -15,11 +15,12 @@ from tyro.conf import Positional
 
 from evenhand.cli.console import note_formulas, output
 from evenhand.cli.options import ModelOptions, Working, default
-from evenhand.cli.terminal import RunDisplay, classes_table, group_lines, metrics_table
+from evenhand.cli.terminal import RunDisplay, classes_table, few_groups, group_lines, metrics_table
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.methods.base import nothing_done
 from evenhand.report import write_report
 from evenhand.runs.by_class import apart_text, class_shares
+from evenhand.runs.by_shortcut import shortcut_lines
 from evenhand.runs.fit import Result, fit
 from evenhand.runs.worst_groups import record_groups
 from evenhand.training.processes import is_first_process, leave
@@ -192,7 +193,9 @@ def _show_result(method: Method, result: Result) -> None:
     console.print(metrics_table(record))
     for line in group_lines(record_groups(record), result.metrics["by_group"]):
         console.print(line)
-    for table in classes_table(class_shares(result.metrics)):
+    for line in shortcut_lines(result.metrics):
+        console.print(line)
+    for table in (*classes_table(class_shares(result.metrics)), *classes_table(few_groups(record), "group")):
         console.print(table)
     for note in distinct([apart_text(record), *map(str, record.get("notes", []))]):
         console.print(one_line(note))

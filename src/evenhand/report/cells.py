@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
+from evenhand.runs.by_shortcut import shortcut_names
 from evenhand.runs.read import NO_PLANS, Plans
 from evenhand.runs.record import Metrics, Record
 from evenhand.runs.worst_groups import is_lower
@@ -77,7 +78,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells on the same task, model and training: the only ones whose numbers stand side by side.
+    """Cells on the same task, model, training and named shortcuts: the only ones whose numbers stand side by side.
 
     Attributes:
         heading: What sets the section apart, in words.
@@ -98,6 +99,11 @@ class Section:
     def done(self) -> list[Record]:
         """The finished runs of all cells."""
         return [run for cell in self.cells for run in cell.done]
+
+    @property
+    def shortcuts(self) -> list[str]:
+        """What the shortcuts are called that were named for its runs."""
+        return shortcut_names(self.cells[0].first.raw)
 
     @property
     def baseline(self) -> Cell | None:
@@ -225,13 +231,15 @@ def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
     files = {"files": {option: digest[:8] for option, digest in record.digests.items()}}
-    return {**record.task.settings, **model, **record.training, **(files if record.digests else {})}
+    named = {"shortcuts": ", ".join(shortcut_names(record.raw)) or "none named"}
+    return {**record.task.settings, **model, **record.training, **(files if record.digests else {}), **named}
 
 
 def _section_key(record: Record) -> str:
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters")}
     parts = [record.task.name, record.task.settings, model, record.training, record.digests]
-    return json.dumps(parts, sort_keys=True)
+    # who is aligned and who conflicts is another matter by another shortcut
+    return json.dumps([*parts, *([sorted(named)] if (named := shortcut_names(record.raw)) else [])], sort_keys=True)
 
 
 def _tell_apart(titles: list[str], settings: list[dict[str, Any]], keys: list[str]) -> list[str]:

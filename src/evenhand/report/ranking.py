@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from evenhand.metrics import Summary, wilson
 from evenhand.report.cells import Cell, Section, SeedValues, difference
+from evenhand.report.shortcut_words import is_unlearnable
 from evenhand.runs.record import Record
 from evenhand.wording import percent
 
@@ -95,8 +96,8 @@ def ranked(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def best_other(section: Section) -> Cell | None:
-    """The method that the headline compares with the baseline; None where no method is eligible."""
-    if section.baseline is None:
+    """The method that the headline compares with the baseline; None where no method is eligible, or may be advised."""
+    if section.baseline is None or is_unlearnable(section):
         return None
     return next(iter(ranked([cell for cell in section.cells if cell.done and not cell.is_baseline])), None)
 

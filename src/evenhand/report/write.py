@@ -21,7 +21,9 @@ from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
 from evenhand.report.headline import headline, section_notes
 from evenhand.report.page import render_page
+from evenhand.report.quality_table import run_data as quality_data
 from evenhand.report.ranking import best_other, fault
+from evenhand.report.shortcut_table import run_data as shortcut_data
 from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
 from evenhand.report.table import csv_text
 from evenhand.report.tables import RUN_COLUMNS, Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
@@ -30,6 +32,8 @@ from evenhand.runs.read import find_plans, find_records, with_planned
 from evenhand.runs.record import METRICS, Record
 from evenhand.validation import UserError
 
+_WHERE_TOLD = ("shortcuts", "quality")  # tables that are files only where a record has something for them
+_WITH_PREDICTIONS = ("changed",)  # and where predictions lie beside records
 _FILES = {
     "html": "report.html",
     "json": "report.json",
@@ -38,7 +42,17 @@ _FILES = {
     "csv": "tables/methods.csv",
     **{
         f"{name}_csv": f"tables/{name}.csv"
-        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost", "changed")
+        for name in (
+            "runs",
+            "tests",
+            "detection",
+            "groups",
+            "curves",
+            "sweeps",
+            "cost",
+            *_WHERE_TOLD,
+            *_WITH_PREDICTIONS,
+        )
     },
 }
 AUDIT_FORMAT = 2  # of audit.json, as this room reads it
@@ -62,8 +76,10 @@ class ReportFiles:
         sweeps_csv: One row a value of a setting that takes several numbers, and line.
         json: All that the page shows at full precision; with the page only, since it holds times.
         cost_csv: One row a method: time and memory; with the page only.
+        shortcuts_csv: One row a method and named shortcut; None where no shortcut is named.
+        quality_csv: One row a method and group: recall, F1, AUROC and calibration; None where no record tells of them.
         changed_csv: One row a method and test sample that it gets right and ERM wrong, or the reverse; with the page
-            only, since runs' predictions are on the machine that ran them alone.
+            only. None where fewer than two runs' predictions lie beside their records.
     """
 
     html: Path
@@ -78,7 +94,9 @@ class ReportFiles:
     sweeps_csv: Path
     json: Path
     cost_csv: Path
-    changed_csv: Path
+    shortcuts_csv: Path | None = None
+    quality_csv: Path | None = None
+    changed_csv: Path | None = None
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -113,8 +131,8 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         "html": lambda: render_page(title, told, sweeps, folder),
         "json": lambda: report_json(title, told, sweeps),
         "cost_csv": lambda: rows("cost"),
-        "changed_csv": lambda: csv_text(row for section in sections for row in changed_data(section)),
     }
+    changes = [row for section in sections for row in changed_data(section)] if page else []
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
         **{name: make() for name, make in timed.items() if page},
@@ -125,9 +143,14 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         **{f"{name}_csv": rows(name) for name in ("tests", "detection", "groups")},
         "curves_csv": csv_text(curves_data(sections)),
         "sweeps_csv": csv_text(sweeps_data(sweeps)),
+        **{f"{name}_csv": rows(name) for name in _WHERE_TOLD if any(made[name].rows for _, made in told)},
+        **({"changed_csv": csv_text(changes)} if changes else {}),
     }
     for name, content in contents.items():
         write_text(files[name], content)
+    perhaps = (*_WHERE_TOLD, *(_WITH_PREDICTIONS if page else ()))
+    for name in [name for table in perhaps if (name := f"{table}_csv") not in contents]:
+        files.pop(name).unlink(missing_ok=True)  # of an earlier report on other runs
     return ReportFiles(**files)
 
 
@@ -200,6 +223,8 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "tests": tables["tests"].data,
         "groups": tables["groups"].data,
         "classes": tables["classes"].data,
+        "shortcuts": tables["shortcuts"].data,
+        "quality": tables["quality"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
         "changed": counts_data(section),
@@ -211,7 +236,14 @@ def _run(run: Record) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in (*RUN_COLUMNS, "configuration", "primary_test")},
         "tests": {
-            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+            name: {
+                **found.overall,
+                **run_columns(found),
+                "by_group": found.by_group,
+                **shortcut_data(run, name),
+                **quality_data(found),
+            }
+            for name, found in run.tests.items()
         },
         "curves": stage_curves(run),
         **{name: getattr(run, name) for name in ("versions", "commit", "machine")},

@@ -110,6 +110,11 @@ class FittedShortcut:
         return self.points_anywhere and not self.conflicting
 
     @property
+    def aligned(self) -> int:
+        """Training rows that are aligned with it."""
+        return sum(self.counts[v][place] for v, place in enumerate(self.points_to) if place >= 0)
+
+    @property
     def conflicting(self) -> int:
         """Training rows that conflict with it."""
         pairs = enumerate(self.points_to)

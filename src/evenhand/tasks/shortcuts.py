@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from evenhand.data.columns import ALIGNMENTS, class_column, column_values
+from evenhand.data.columns import class_column, column_values
 from evenhand.data.rows import arrow_table
 from evenhand.shortcuts import STANDINGS, Samples
 from evenhand.shortcuts.coding import Rule
@@ -44,8 +44,8 @@ def rows_of(task: Task) -> dict[str, Rows]:
 def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
     """The task with named shortcuts.
 
-    Its splits get a column `alignment`, how each row stands to all shortcuts together (null for independent rows), and
-    groups of label × standing. Columns that it has of its own stay: a construction knows its bias better.
+    Its splits get a column `alignment`, how each row stands to all shortcuts together, and groups of
+    label × standing. Columns that it has of its own stay: a construction knows its bias better.
 
     Args:
         task: The task.
@@ -76,11 +76,11 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
 
 def _with_sides(split: datasets.Dataset, standing_N: NDArray[np.int64]) -> datasets.Dataset:
     names: Mapping[str, Sequence[str]] = {
-        "alignment": ALIGNMENTS,
+        "alignment": STANDINGS,
         "group": [f"{label} {standing}" for label in split.features["labels"].names for standing in STANDINGS],
     }
     code_N = column_values(split, "labels") * len(STANDINGS) + standing_N
-    found = {"alignment": np.where(standing_N < len(ALIGNMENTS), standing_N, -1), "group": code_N}
+    found = {"alignment": standing_N, "group": code_N}
     table, features = arrow_table(split), split.features.copy()
     for column, value_N in found.items():
         if column in split.column_names:
