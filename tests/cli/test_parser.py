@@ -350,7 +350,9 @@ def test_a_run_leaves_its_record_and_is_not_trained_again(tmp_path: Path, capsys
     cells = [c.strip() for line in first.splitlines() if line.startswith("│") for c in line.strip("│").split("│")]
     names = ("average", "worst_group", "aligned", "conflicting")
     assert cells == [f"{100 * record['metrics'][name]:.1f}" for name in names]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"record.json", "samples.json", "model", "stages"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("record.json", "samples.json", "predictions.parquet", "model", "stages")
+    }
 
     files = [p for p in sorted((tmp_path / "out").rglob("*")) if p.is_file()]
     times = [p.stat().st_mtime_ns for p in files]

@@ -86,7 +86,8 @@ class Audit:
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.
 
-        `id` is the data's own name of the row, or the index in its `split`; `score` is the sample's sampling
+        `id` is the data's own name of the row, or the index in its `split`; of your own data `file`, `row` (counted
+        from 1, without a header line) and `line` say where it lies; `score` is the sample's sampling
         probability (those of the training samples sum to 1, the others are on the same scale) and `times_uniform` the
         same as a multiple of the training samples' mean; `rank` 1 has the highest score of its split; `prediction`,
         `confidence` and `probability_of_label` are the biased models'. `shortcut_points_to` is the class that the

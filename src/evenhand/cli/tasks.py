@@ -193,7 +193,8 @@ def _show(task: Task) -> None:
     console.print(_count_table({name: split_counts(split) for name, split in task.splits.items()}))
     for name in ("train", task.primary_test):
         console.print(f"First samples of {name}:")
-        for line in sample_lines(task.splits[name], _SAMPLES):
+        origins = None if task.origins is None else task.origins(name)
+        for line in sample_lines(task.splits[name], _SAMPLES, origins):
             console.print(f"  {one_line(line)}")
     if task.shortcuts is not None:
         for one in task.shortcuts.fitted:

@@ -1,12 +1,10 @@
-"""A trained model on a task's splits: metrics by group, and the pictures that a report shows.
+"""A trained model on a task's splits: metrics by group.
 
 Legend: N samples of a split, C classes of the model.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
@@ -15,11 +13,9 @@ import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from evenhand.data.columns import column_values, membership, split_groups
-from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.rows import AnyRows, Collator
 from evenhand.evaluation.by_shortcut import measured_by_shortcut
 from evenhand.evaluation.quality import Quality, quality, quality_by_group
@@ -27,10 +23,6 @@ from evenhand.metrics import Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
 from evenhand.shortcuts.sides import ShortcutMeasures
 from evenhand.tasks.base import Task
-
-SHOWN_CONFLICTING = 10  # one a class where there are as many
-SHOWN_ALIGNED = 2
-THUMBNAIL = 96  # pixels of the longer side of a picture as samples show it
 
 
 class ClassShare(TypedDict):
@@ -63,12 +55,14 @@ class SplitResult:
         group_sizes: Samples of each group.
         not_counted: Groups too small to be the worst one.
         predicted_N: Predicted class of each sample, shape (N,), in the split's own numbers.
+        sure_N: How probable the model finds the class that it predicts, shape (N,); None where that isn't known.
     """
 
     metrics: SplitMetrics
     group_sizes: dict[str, int]
     not_counted: list[str]
     predicted_N: NDArray[np.int64]
+    sure_N: NDArray[np.float32] | None = None
 
 
 def sizes_and_chance(split: datasets.Dataset) -> dict[str, Any]:
@@ -192,7 +186,8 @@ def measured(
     if not known.groups:
         names = split.features["labels"].names if classes is None else classes
         metrics["by_class"] = _by_class(predicted_N == label_N, label_N, names)
-    return SplitResult(metrics, sizes, groups_not_counted(known.groups), predicted_N)
+    sure_N = probability_NC[np.arange(len(predicted_N)), predicted_N].astype(np.float32)
+    return SplitResult(metrics, sizes, groups_not_counted(known.groups), predicted_N, sure_N)
 
 
 def _by_class(correct_N: NDArray[np.bool_], label_N: NDArray[np.int64], names: Sequence[str]) -> dict[str, ClassShare]:
@@ -204,57 +199,3 @@ def _by_class(correct_N: NDArray[np.bool_], label_N: NDArray[np.int64], names: S
         for name, size, right in zip(names, size_C, right_C, strict=True)
         if size
     }
-
-
-def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """A few test samples with their prediction: the same ones for every model on equal data.
-
-    Args:
-        task: An image task; others give an empty list.
-        predicted_N: Predicted class of each sample of the primary test set, shape (N,).
-    """
-    if task.kind != "image":
-        return []
-    test = undecoded(task.tests[task.primary_test])
-    label_N = np.asarray(test.with_format("numpy")["labels"])
-    alignment = membership(test, "alignment")
-    chosen: list[int] = []
-    for name, count in (("conflicting", SHOWN_CONFLICTING), ("aligned", SHOWN_ALIGNED)):
-        candidates = np.flatnonzero(alignment[name]) if name in alignment else np.arange(len(test))
-        chosen += _one_a_class(candidates, label_N, count)
-    return [_shown(task, test[row], int(predicted_N[row])) for row in dict.fromkeys(chosen)]
-
-
-def _one_a_class(candidates: NDArray[np.int64], label_N: NDArray[np.int64], count: int) -> list[int]:
-    _, first = np.unique(label_N[candidates], return_index=True)
-    return [int(row) for row in candidates[first]][:count]
-
-
-def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
-    features = task.tests[task.primary_test].features
-    picture = picture_of(row)
-    if "image" in row:  # of any size
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))  # so that a page of them stays small
-    named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
-    return {
-        "index": row["index"],
-        "png": _png(picture),
-        "label": features["labels"].int2str(row["labels"]),
-        "attribute": named.get("attribute"),
-        "alignment": named.get("alignment"),
-        "prediction": features["labels"].int2str(predicted),
-    }
-
-
-def picture_of(row: dict[str, Any]) -> Image.Image:
-    """A row's image; the row is one of `undecoded` rows."""
-    if "image" in row:
-        return decoded(row["image"])
-    image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
-    return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
-
-
-def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -15,6 +15,7 @@ from jinja2 import UndefinedError
 from evenhand.files import check_place, write_text
 from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
+from evenhand.report.changed import changed_data, counts_data
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
@@ -32,6 +33,7 @@ from evenhand.runs.record import METRICS, Record
 from evenhand.validation import UserError
 
 _WHERE_TOLD = ("shortcuts", "quality")  # tables that are files only where a record has something for them
+_WITH_PREDICTIONS = ("changed",)  # and where predictions lie beside records
 _FILES = {
     "html": "report.html",
     "json": "report.json",
@@ -40,7 +42,17 @@ _FILES = {
     "csv": "tables/methods.csv",
     **{
         f"{name}_csv": f"tables/{name}.csv"
-        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost", *_WHERE_TOLD)
+        for name in (
+            "runs",
+            "tests",
+            "detection",
+            "groups",
+            "curves",
+            "sweeps",
+            "cost",
+            *_WHERE_TOLD,
+            *_WITH_PREDICTIONS,
+        )
     },
 }
 AUDIT_FORMAT = 2  # of audit.json, as this room reads it
@@ -66,6 +78,8 @@ class ReportFiles:
         cost_csv: One row a method: time and memory; with the page only.
         shortcuts_csv: One row a method and named shortcut; None where no shortcut is named.
         quality_csv: One row a method and group: recall, F1, AUROC and calibration; None where no record tells of them.
+        changed_csv: One row a method and test sample that it gets right and ERM wrong, or the reverse; with the page
+            only. None where fewer than two runs' predictions lie beside their records.
     """
 
     html: Path
@@ -82,6 +96,7 @@ class ReportFiles:
     cost_csv: Path
     shortcuts_csv: Path | None = None
     quality_csv: Path | None = None
+    changed_csv: Path | None = None
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -117,6 +132,7 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         "json": lambda: report_json(title, told, sweeps),
         "cost_csv": lambda: rows("cost"),
     }
+    changes = [row for section in sections for row in changed_data(section)] if page else []
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
         **{name: make() for name, make in timed.items() if page},
@@ -128,10 +144,12 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         "curves_csv": csv_text(curves_data(sections)),
         "sweeps_csv": csv_text(sweeps_data(sweeps)),
         **{f"{name}_csv": rows(name) for name in _WHERE_TOLD if any(made[name].rows for _, made in told)},
+        **({"changed_csv": csv_text(changes)} if changes else {}),
     }
     for name, content in contents.items():
         write_text(files[name], content)
-    for name in [name for table in _WHERE_TOLD if (name := f"{table}_csv") not in contents]:
+    perhaps = (*_WHERE_TOLD, *(_WITH_PREDICTIONS if page else ()))
+    for name in [name for table in perhaps if (name := f"{table}_csv") not in contents]:
         files.pop(name).unlink(missing_ok=True)  # of an earlier report on other runs
     return ReportFiles(**files)
 
@@ -209,6 +227,7 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "quality": tables["quality"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
+        "changed": counts_data(section),
         "settings": section_facts(section),
     }
 

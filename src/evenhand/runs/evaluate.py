@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
+from evenhand.data.origins import Origins
 from evenhand.data.rows import collator_for, model_rows
 from evenhand.evaluation.measured import SplitResult, measured, merged_probabilities, probabilities
 from evenhand.metrics import GroupShare, Members
@@ -56,7 +57,8 @@ class Evaluated:
         shares: Accuracy of all samples (`average`), and where that is known of `aligned` and `conflicting` ones, each
             with the number of samples and Wilson's 95 % interval.
         groups: Accuracy of each group by name.
-        predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
+        predictions: A row a sample: `index` (and `id` if the data have one), of your own data `file`, `row` (counted
+            from 1, without a header line) and `line`, `label`, `prediction`, `p(CLASS)` of every
             class, and what is known of `attribute`, `alignment` and `group`; of a run on new data `trained_on`, whether
             the run was trained on the row's content.
         notes: What a reader of the numbers must know, a sentence each.
@@ -114,9 +116,10 @@ def evaluate(
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
         notes: list[str] = []
+        origins: Callable[[str], Origins] | None = None
         if isinstance(given, OwnData):
-            one, told = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
-            given, notes = {"data": one}, [*told]
+            one, told, found_in = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
+            given, notes, origins = {"data": one}, [*told], lambda _: found_in
         splits, task = _splits(given, recorded if data_seed is None else data_seed)
         own = record if data is None or isinstance(data, OwnData) else None
         splits, task = _with_named(splits, task, given_rules(shortcuts), own)
@@ -126,11 +129,22 @@ def evaluate(
             name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
             for name, split in chosen.items()
         }
+    _locate(found, origins if task is None else task.origins)
     if task is None and record is not None:
         notes += _marked(found, chosen, Path(model))
     if task is not None:
         notes += distinct([_apart(found, task)])
     return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
+
+
+def _locate(found: Mapping[str, Evaluated], origins: Callable[[str], Origins] | None) -> None:
+    """Say of each row where it lies in the user's files, behind its names."""
+    if origins is None:
+        return
+    for split, evaluated in found.items():
+        place = list(evaluated.predictions.columns).index("label")
+        for i, (name, column) in enumerate(origins(split).columns().items()):
+            evaluated.predictions.insert(place + i, name, column)
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------

@@ -11,13 +11,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from evenhand.data.rows import model_rows
-from evenhand.evaluation.measured import Reader, SplitResult, sample_predictions, sizes_and_chance, split_result
+from evenhand.evaluation.measured import Reader, SplitResult, sizes_and_chance, split_result
+from evenhand.evaluation.samples import kept_predictions, sample_predictions
 from evenhand.files import whole_folder, write_text
 from evenhand.methods.base import nothing_done
 from evenhand.methods.erm import ERM
 from evenhand.models.adapters import merged
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.runs.card import model_card
+from evenhand.runs.predictions import write_predictions
 from evenhand.runs.record import FORMAT, Record, machine, now, source_commit, versions, write_json, write_record
 from evenhand.runs.stored_run import StoredRun
 from evenhand.validation import UserError
@@ -48,8 +50,9 @@ def finish(run: StoredRun) -> None:
         if final is not model:  # adapters, for who has the backbone already
             _save(run, model, "adapter")
         _save(run, final, "model", model_card(record))
-        predicted_N = results[run.task.primary_test].predicted_N
-        write_json(run.folder / "samples.json", {"samples": sample_predictions(run.task, predicted_N)})
+        measured = results[run.task.primary_test]
+        write_json(run.folder / "samples.json", {"samples": sample_predictions(run.task, measured)})
+        write_predictions(run.folder, run.configuration.run_hash, kept_predictions(run.task, measured))
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
         # The folder may be what failed (a full disk), and the error itself matters more than its record.

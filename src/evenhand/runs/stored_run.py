@@ -44,8 +44,8 @@ class StoredRun:
         configuration: What is run.
         task: The task, built.
         source: Where models come from.
-        folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there, and with
-            adapters `adapter/`.
+        folder: The run's folder; `record.json`, `model/`, `stages/`, `samples.json` and `predictions.parquet` are
+            written there, and with adapters `adapter/`.
         device: Where to train.
         progress: Is told how far each stage is.
         shared: Where stages lie that other runs of a study need too.

@@ -13,10 +13,12 @@ import datasets
 
 from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.data.encodings import check_encoding
+from evenhand.data.origins import Origins
 from evenhand.files import Files, plain_name
 from evenhand.shortcuts.several import given_rules, parse_all
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
+from evenhand.tasks.own.origins import split_origins
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
@@ -176,6 +178,7 @@ class OwnData(TaskSource):
             (*data.notes, *notes),
             image_side=self.image_side,
             beside=beside,
+            origins=partial(split_origins, data.parts, splits),
             called=dict(zip(TEXT_COLUMNS, self.text, strict=False)),
             reserved=self._reserved(places[0].label),
         )
@@ -195,10 +198,15 @@ class OwnData(TaskSource):
         Args:
             label_names: The model's classes; labels that are none of them are refused. None: those of the data.
         """
+        return self.located_split(label_names)[0]
+
+    def located_split(self, label_names: Sequence[str] | None) -> tuple[datasets.Dataset, Origins]:
+        """The split of `one_split`, and where its rows lie."""
         data = self._labelled(self._places()[:1], label_names)
         for note in (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)):
             logger.warning(note)
-        return task_rows(data, {"all": data.kept})["all"]
+        rows = {"all": data.kept}
+        return task_rows(data, rows)["all"], split_origins(data.parts, rows, "all")
 
     def data_files(self) -> dict[str, Files | None]:
         """The tables and pictures of each option; None for a name on the hub."""
