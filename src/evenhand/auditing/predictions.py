@@ -46,6 +46,11 @@ class Lines:
     columns: Mapping[str, list[Any]]
     length: int
 
+    @property
+    def start(self) -> str:
+        """What they are called, as the beginning of a sentence."""
+        return f"The file {self.origin}" if self.origin.startswith("'") else f"T{self.origin[1:]}"
+
     def place(self, line: int) -> str:
         """Where a line is, as the beginning of a sentence."""
         return f"Row {line + 1} of {self.origin}"
@@ -176,7 +181,7 @@ def understood(lines: Lines, classes: Sequence[str], ids: str | None = None, lab
         named = lines.first(("id",))
         if named is None:
             raise UserError(
-                f"{_start(lines)} has no column '{ids}', which names the rows of the data"
+                f"{lines.start} has no column '{ids}', which names the rows of the data"
                 f"{did_you_mean(ids, lines.columns)}; its columns are {named_columns(list(lines.columns))}."
             )
         ids = named
@@ -190,7 +195,7 @@ def understood(lines: Lines, classes: Sequence[str], ids: str | None = None, lab
     chosen = lines.first([name for name in names if name != column])
     if chosen is None:
         raise UserError(
-            f"{_start(lines)} has no column of predicted classes ('prediction') and none of probabilities for each "
+            f"{lines.start} has no column of predicted classes ('prediction') and none of probabilities for each "
             f"class ('{classes[0]}', …); its columns are {named_columns(list(lines.columns))}."
         )
     chosen_M = _classes(lines, chosen, classes)
@@ -214,12 +219,6 @@ _SPREAD = (
 )
 
 
-def _start(lines: Lines) -> str:
-    return (
-        f"The file {lines.origin}" if lines.origin.startswith("'") else f"{lines.origin[0].upper()}{lines.origin[1:]}"
-    )
-
-
 def _class_columns(lines: Lines, classes: Sequence[str], others: set[str | None]) -> dict[int, str]:
     """Class → its column of probabilities; of two classes one column is enough. Empty where there are none."""
     columns = [name for name in lines.columns if name not in others]
@@ -238,12 +237,12 @@ def _class_columns(lines: Lines, classes: Sequence[str], others: set[str | None]
             break
     if best and len(best) < len(classes) - (len(classes) == 2):
         missing = next(name for i, name in enumerate(classes) if i not in best)
-        raise UserError(f"{_start(lines)} has probabilities of {', '.join(best.values())}, but none of '{missing}'.")
+        raise UserError(f"{lines.start} has probabilities of {', '.join(best.values())}, but none of '{missing}'.")
     unknown = [name for name in columns if _names_class(name) and name not in best.values()]
     if unknown:
         inside = _inside(unknown[0], "p({})") or ""
         raise UserError(
-            f"{_start(lines)} has the column '{unknown[0]}', but '{inside}' is no class of the data"
+            f"{lines.start} has the column '{unknown[0]}', but '{inside}' is no class of the data"
             f"{did_you_mean(inside, classes)}; the classes are {', '.join(classes)}."
         )
     return best

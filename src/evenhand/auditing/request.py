@@ -119,10 +119,12 @@ class AuditedRows:
 
     @property
     def task(self) -> Task:
+        """The rows as a task."""
         return self.whole.task
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """What a reader must know of them."""
         return () if self.elsewhere or isinstance(self.recipe, Task) else (_TOGETHER,)
 
 
@@ -213,7 +215,7 @@ def matched(
     if found.ids is None:
         if len(line_M) != len(ids):
             raise UserError(
-                f"{_start(lines)} has {count(len(line_M), 'row')}, but {what} have {len(ids):,}, and no column 'id' "
+                f"{lines.start} has {count(len(line_M), 'row')}, but {what} have {len(ids):,}, and no column 'id' "
                 "says which row is which."
             )
         return line_M[kept]
@@ -240,7 +242,7 @@ def matched(
     missing = kept[told[kept] < 0]
     if len(missing):
         raise UserError(
-            f"{_start(lines)} has no prediction for the row '{ids[missing[0]][:60]}' of {what} "
+            f"{lines.start} has no prediction for the row '{ids[missing[0]][:60]}' of {what} "
             f"({count(len(missing), 'such row')} of {len(kept):,}): add them, or leave these rows out of the data."
         )
     return told[kept]
