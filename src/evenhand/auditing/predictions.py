@@ -118,7 +118,7 @@ def lines_of(given: Any) -> Lines:
         raise UserError(f"The predictions' columns differ in length: {told}.")
     if not sum(lengths.values()):
         raise UserError("The predictions have no rows.")
-    return Lines("the predictions", columns, next(iter(lengths.values())))
+    return Lines("the table of predictions", columns, next(iter(lengths.values())))
 
 
 def as_columns(predictions: Any, classes: Sequence[str]) -> dict[str, list[Any]]:

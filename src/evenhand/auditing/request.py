@@ -173,8 +173,10 @@ def _own(recipe: OwnData, classifier: Given | None) -> Whole:
     names, own = classifier.classes if classifier else None, whole.task.label_names
     if names is None or are_numbers(own):
         return whole
-    fits = len(names) == len(own) and None not in class_numbers(own, names)
-    return whole if fits else recipe.whole(names)
+    if len(names) == len(own) and None not in class_numbers(own, names):
+        return whole
+    spelt = class_numbers(names, own)  # as the data write them
+    return recipe.whole([name if i is None else own[i] for name, i in zip(names, spelt, strict=True)])
 
 
 def _plain(request: Request, classifier: Given | None) -> tuple[Whole, dict[str, Any]]:
