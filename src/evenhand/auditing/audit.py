@@ -61,7 +61,7 @@ def audit(
 
     Biased models are those of a run of Even, or trained here with GCE, and each is asked about the half that it wasn't
     trained on. A classifier (`model`), its `predictions` or `scores` are taken as they are, and nothing is trained.
-    An audit that was stopped goes on where it was: what it trains and computes stays in its folder.
+    What was trained or computed stays in the audit's folder: an audit that was stopped goes on.
 
     Args:
         what: A run's folder, or one of runs on the same data; a task by name, with its settings, or built by yourself;
@@ -77,17 +77,16 @@ def audit(
         batch_size: Samples a step, likewise.
         bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
-        fresh: Take the checkpoint's architecture only: all weights are random at first.
+        fresh: Take the checkpoint's architecture only.
         device: `auto` takes a GPU if there is one.
         progress: Receives how far each training is.
         given: What an audit without training takes: `predictions`, `scores`, `labels`, … (`WithoutTraining`).
 
     Raises:
         UserError: If something given is wrong, or scores don't belong to the data.
-        StageError: If a training diverged.
     """
     place, of_runs = torch_device(device), {"task": task, "places": places}
-    name = None if model is None or isinstance(model, nn.Module) else str(model)
+    name = str(model) if isinstance(model, str | Path) else None
     asked = Asked(name, 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh)
     folder = None if output_dir is None else Path(output_dir)
     if folder is not None and os.access(folder, os.F_OK) and not folder.is_dir():

@@ -34,6 +34,7 @@ from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError
 
 _CHANNELS = 3
+_TEXTS = 64  # a pass: of long ones more don't fit a processor's caches
 _NO_LIMIT = 1_000_000  # a tokenizer that knows no longest text says more
 
 
@@ -167,7 +168,7 @@ def ask(
     model = model if task.kind == "text" or _takes_pixels(model) else _ByPlace(model)
 
     def answers(path: Path | None) -> dict[str, tuple[Any, Any]]:
-        asking = Asking(task, rows, preprocess, model, scoring, path, order)
+        asking = Asking(task, rows, preprocess, model, scoring, path, order, _TEXTS if task.kind == "text" else None)
         found = {name: asking.of(name, split, np.arange(len(split))) for name, split in splits.items()}
         asking.keep()
         return found

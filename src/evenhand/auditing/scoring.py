@@ -228,6 +228,7 @@ class Asking:
         path: Where the answers are kept; None keeps none.
         order: The number by which the model knows each of the task's classes, in the labels of `rows` too; None where
             it is the task's own.
+        size: Rows a pass; as many as training's own passes have if None.
     """
 
     def __init__(
@@ -239,9 +240,10 @@ class Asking:
         scoring: Scoring,
         path: Path | None,
         order: list[int] | None = None,
+        size: int | None = None,
     ) -> None:
         self.task, self.rows, self.preprocess, self.model, self.scoring = task, rows, preprocess, model, scoring
-        self.path, self.order, self.collate = path, order, collator_for(preprocess)
+        self.path, self.order, self.size, self.collate = path, order, size, collator_for(preprocess)
         self.kept: dict[str, NDArray[Any]] | None = None
         self.found: dict[str, NDArray[Any]] = {}
         if path is not None:
@@ -256,11 +258,11 @@ class Asking:
         if self.kept is None:
             whole = len(rows) == len(split)
             asked = self.rows[name] if whole else model_rows(split.select(rows), self.preprocess)
-            logits_NC = logits_and_labels(self.model, asked, collate_fn=self.collate)[0]
+            logits_NC = logits_and_labels(self.model, asked, self.size or 512, self.collate)[0]
             self._check_classes(logits_NC)
             logits_NC = logits_NC if self.order is None else logits_NC[:, self.order]
             source, norm = self.scoring.source, self.scoring.norm
-            norm_N = gradient_norms(self.model, asked, source, norm, collate_fn=self.collate)
+            norm_N = gradient_norms(self.model, asked, source, norm, batch_size=self.size, collate_fn=self.collate)
         else:
             norm_N, logits_NC = (self.kept[key] for key in keys)
         if len(norm_N) != len(rows):
