@@ -99,8 +99,8 @@ class Audit:
 
     @property
     def training(self) -> pd.DataFrame:
-        """The rows of the training samples, on which all findings rest."""
-        return self.frame.loc[(self.frame["split"] == "train").to_numpy()]
+        """The rows on which all findings rest: the training samples, or those that a classifier was asked about."""
+        return self.frame.loc[(self.frame["split"] == self.frame["split"].iloc[0]).to_numpy()]
 
     def summary(self) -> str:
         """The result in a few lines."""
@@ -162,6 +162,7 @@ class Audit:
             "task": self.task.name,
             "inputs": self.task.kind,
             "samples": samples,
+            "split": str(self.frame["split"].iloc[0]),
             "classes": [dataclasses.asdict(view) for view in self.classes],
             "model": self.model,
             "models": self.described,

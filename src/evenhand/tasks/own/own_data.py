@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.data.encodings import check_encoding
 from evenhand.data.origins import Origins
+from evenhand.data.rows import arrow_table
 from evenhand.files import Files, plain_name
 from evenhand.shortcuts.several import given_rules, parse_all
 from evenhand.tasks.base import Task, TaskSource
@@ -32,6 +35,21 @@ from evenhand.validation import UserError, check_integer
 logger = logging.getLogger(__name__)
 
 _PATHS = ("data", "validation_data", "test_data")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All rows of the data together.
+
+    Attributes:
+        task: The rows that count, as each of its splits.
+        ids: The names of all rows, those without a label or text too.
+        kept: Which of these the task has, in its order.
+    """
+
+    task: Task
+    ids: tuple[str, ...]
+    kept: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +209,30 @@ class OwnData(TaskSource):
         # the rows hold the group's value by another name, too
         named |= dict.fromkeys((*self.group, *(["attribute"] if self.group else [])), "the group")
         return {name: what for name, what in named.items() if name is not None}
+
+    def whole(self, label_names: Sequence[str] | None = None) -> Whole:
+        """All of the data, whatever split they name, as a task whose every split is all rows: nothing is drawn.
+
+        Args:
+            label_names: The classes of a model, which all labels must be among; None: those of the data.
+
+        Raises:
+            UserError: One sentence for the first thing that is wrong with the data.
+        """
+        places = self._places()
+        data = self._labelled(places, label_names)
+        rows = task_rows(data, {"all": data.kept})["all"]
+        task = self.task(
+            {"train": rows, "validation": rows, "all": rows},
+            (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)),
+            image_side=self.image_side,
+            beside=lambda _: columns_beside(data.parts, {"all": data.kept}, "all"),
+            origins=lambda _: split_origins(data.parts, {"all": data.kept}, "all"),
+            called=dict(zip(TEXT_COLUMNS, self.text, strict=False)),
+            reserved=self._reserved(places[0].label),
+        )
+        ids = arrow_table(data.inputs.select_columns("id")).column("id").to_pylist()
+        return Whole(task, tuple(map(str, ids)), data.kept)
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
         """All of `data` as one split, to measure a trained model on; what its reader must know is logged.
