@@ -32,6 +32,7 @@ from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
 from evenhand.runs.seals import fault
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 from evenhand.training.stage import untouched_surroundings
@@ -102,6 +103,7 @@ class BiasedModels:
         stages: The stages of a run that trained them already; None has them trained.
         given: A classifier's folder, taken as the only model.
         origin: What they are, told apart from others by this.
+        shared: Where stages lie that runs need too.
     """
 
     configuration: Configuration
@@ -112,6 +114,7 @@ class BiasedModels:
     stages: Path | None = None
     given: Path | None = None
     origin: str = "trained"
+    shared: SharedStages | None = None
 
     def models(self, run: StoredRun) -> Iterator[tuple[nn.Module, NDArray[np.bool_]]]:
         """Each model and the training samples that it is asked about, shape (N,)."""
@@ -172,7 +175,8 @@ def _scored(
 def _asked(
     biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
 ) -> dict[str, _OfSplit]:
-    run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
+    source = biased.configuration.source(task)
+    run = StoredRun(biased.configuration, task, source, biased.folder, device, progress, biased.shared)
     splits = scored_splits(task)
     norms = {name: np.zeros(len(split)) for name, split in splits.items()}
     probabilities = {name: np.zeros((len(split), len(task.label_names))) for name, split in splits.items()}

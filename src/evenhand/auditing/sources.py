@@ -15,8 +15,9 @@ from evenhand.methods import GCE
 from evenhand.models.inference import Device
 from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.prepared import Asked, prepare
+from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.recorded import recorded_adapters, recorded_task, recorded_training
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 
@@ -109,6 +110,23 @@ def subject_of_runs(
     return Subject(built, configuration, trained, scoring, described, where, notes)
 
 
+def subject_to_train(
+    prepared: Prepared, seeds: Sequence[int], folder: Path, device: Device = "auto", shared: SharedStages | None = None
+) -> Subject:
+    """Data for which biased models are trained.
+
+    Args:
+        prepared: The task, and how models are trained on it.
+        seeds: The biased models' seeds.
+        folder: The audit's folder.
+        device: What the user said of it.
+        shared: Where stages lie that runs need too.
+    """
+    configuration = replace(prepared.configuration, method=GCE(q=Q))
+    models = [replace(models, shared=shared) for models in _to_train(configuration, seeds, folder)]
+    return Subject(prepared.task, configuration, models, Scoring(), _described(configuration), folder, device=device)
+
+
 def subject_of_data(
     recipe: str | TaskSource | Task,
     output_dir: Path | None,
@@ -134,8 +152,7 @@ def subject_of_data(
     if configuration.adapters is None and not configuration.fresh:
         saved = _classifier(configuration.model, built)
     if saved is None:
-        trained = _to_train(configuration, seeds_or_one, where)
-        return Subject(built, configuration, trained, Scoring(), _described(configuration), where)
+        return subject_to_train(prepared, seeds_or_one, where)
     refused = {"seeds": seeds, "epochs": asked.epochs, "lr": asked.lr, "batch_size": asked.batch_size}
     for name, value in (refused | {"bf16": asked.bf16 or None}).items():
         if value is not None:
