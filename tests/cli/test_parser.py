@@ -287,7 +287,10 @@ def test_methods_are_listed_with_the_labels_they_need(capsys: pytest.CaptureFixt
     out = shown("methods", capsys)
     rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
     assert [name for name in rows if name] == list(METHODS)
-    assert out.count("none (groups are used for") == len(METHODS) - 1
+    against = [name for name, method in METHODS.items() if method.label_access == "the shortcut's name"]
+    assert against == ["balance", "group-dro", "logit-correction"]
+    assert out.count("the shortcut's name") == len(against)
+    assert out.count("none (groups are used for") == len(METHODS) - 1 - len(against)
     assert out.count("none (the paper chooses T and") == 1
 
 

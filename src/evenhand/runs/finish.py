@@ -108,7 +108,7 @@ def _record(
         "cell": run.configuration.cell_hash,
         "command": run.configuration.command(),
         "selection": SELECTION,
-        "label_access": method.label_access,
+        "label_access": method.labels_needed,
         "kind": run.task.kind,
         "labels": list(run.task.label_names),
         "loader": "evenhand" if isinstance(run.source.config(), SmallVisionConfig) else "transformers",

@@ -22,7 +22,7 @@ from evenhand.auditing.scoring import FOLDS, score_all
 from evenhand.auditing.sources import subject_to_train
 from evenhand.evaluation.progress import Progress
 from evenhand.files import alone_in, whole_folder
-from evenhand.methods import ERM, Balance, Even, Method
+from evenhand.methods import ERM, Balance, Even, LogitCorrection, Method
 from evenhand.models.adapters import AdapterKind, Adapters, adapters_of
 from evenhand.models.inference import Device, ready, torch_device
 from evenhand.models.saved import load_model
@@ -176,7 +176,7 @@ def planned(*, named: bool, compared: bool, audited: bool, budget: int | None) -
     """
     spent = FOLDS if audited else 0
     methods: list[Method] = []
-    for method in (ERM(), *((Balance(), Even()) if named else (Even(),) if compared else ())):
+    for method in (ERM(), *((Balance(), Even(), LogitCorrection()) if named else (Even(),) if compared else ())):
         models = method.models_trained() - (FOLDS if audited and isinstance(method, Even) else 0)
         if budget is None or spent + models <= budget:
             methods.append(method)

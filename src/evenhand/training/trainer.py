@@ -22,9 +22,9 @@ from torch.utils.data import Sampler
 from evenhand.data.rows import IndexedDataset, IndexKeeping, LabelChecking, parted
 from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
 from evenhand.losses import counted, cross_entropy, true_class_probability
-from evenhand.methods.base import Method
+from evenhand.methods.base import Method, Signal
 from evenhand.methods.erm import ERM
-from evenhand.methods.objective import Companion, Objective, TrainingBatch
+from evenhand.methods.objective import Companion, Objective, Setting, TrainingBatch
 from evenhand.methods.rule import GradientRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
@@ -49,6 +49,8 @@ from evenhand.training.group_evaluation import GroupEvaluation
 from evenhand.training.own_loss import FirstLook
 from evenhand.validation import UserError
 
+_OBJECTIVE = "objective.pt"  # in a checkpoint
+
 
 class Trainer(GroupEvaluation):
     """transformers.Trainer that trains with `method`; everything else is as there.
@@ -65,8 +67,9 @@ class Trainer(GroupEvaluation):
     Args:
         *args: As transformers.Trainer's.
         method: A one-stage method; ERM by default. Methods with stages (PGD) are run by `evenhand.fit`.
-        signal_probs: Probability of the true class of every training sample under the model that gives EDGE's biased
-            signal, by the sample's index (the data set's `index` column, or else the row number), shape (n,).
+        signal_probs: The method's signal of every training sample, by the sample's index (the data set's `index`
+            column, or else the row number), shape (n,): for EDGE's biased signal the biased model's probability of the
+            true class. For logit correction what is added to the logits, shape (n, C); for Group DRO the group, from 0.
         sampling: Weight of every training sample, by row number, shape (N,): batches are drawn i.i.d. with
             replacement in proportion to it. None: uniform batches without replacement, as in transformers.Trainer.
         class_weights: c of every class, shape (C,): the loss of sample i is c_{y_i}·l_i, and so are e = mean(c·g) and
@@ -84,7 +87,7 @@ class Trainer(GroupEvaluation):
         self,
         *args: Any,
         method: Method | None = None,
-        signal_probs: NDArray[np.floating] | None = None,
+        signal_probs: Signal | None = None,
         sampling: NDArray[np.floating] | None = None,
         class_weights: Sequence[float] | None = None,
         companion: nn.Module | None = None,
@@ -112,6 +115,7 @@ class Trainer(GroupEvaluation):
         self.signal_N: Tensor | None = None
         self.running: RunningProbabilities | None = None
         self.weighted_gradients: WeightedGradients | None = None
+        self._objective_state: dict[str, Tensor] | None = None
         self._checked_dataset: Any = None
         self._micro_batch = 0
         if self.train_dataset is not None:
@@ -126,7 +130,7 @@ class Trainer(GroupEvaluation):
         check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
         if self.sampling is not None:
             self.sampling = checked_sampling(self.sampling, dataset)
-        self.signal_N = checked_signal(self.method, self.signal_probs, dataset)
+        self.signal_N = checked_signal(self.method, self.signal_probs, dataset, self.num_labels)
         if (decay := self._rule().averaging) is not None:
             self.running = RunningProbabilities(decay, averages_needed(dataset))
         self._checked_dataset = dataset
@@ -185,7 +189,7 @@ class Trainer(GroupEvaluation):
         """
         if model.training:
             self._first_look(self, model, inputs)
-        if model.training and self.method.needs_companion:
+        if model.training and self.method.needs_objective:
             loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
         outputs, labels_B, index_B = self._forward(model, inputs)
@@ -280,12 +284,9 @@ class Trainer(GroupEvaluation):
     def _objective_loss(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
     ) -> tuple[Tensor, Any]:
-        """The loss of a method with a companion, which learns first, and the model's output."""
+        """The loss of a method with an objective, which learns first, and the model's output."""
         if self.objective is None:
-            assert self.companion is not None  # train() saw to it
-            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
-            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
-            self.objective = self.method.objective(second, index_bound(self.train_dataset))
+            self.objective = self._new_objective(model)
         inputs, labels_B, index_B = parted(inputs)
         if self.method.needs_index and index_B is None:
             raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
@@ -297,11 +298,28 @@ class Trainer(GroupEvaluation):
                 mean=lambda value_B: self._step_mean(value_B, labels_B, num_items_in_batch),
                 last=self.accelerator.sync_gradients,
                 call=self._first_look.call,
+                signal_B=self._told(labels_B, index_B),
+                over_processes=self._over_processes,
             )
         )
         outputs = self._first_look.call(model, batch.inputs, batch.label_B)
         loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
-        return self._step_mean(loss_B, labels_B, num_items_in_batch), outputs
+        return self._step_mean(self._by_class(loss_B, batch.label_B), labels_B, num_items_in_batch), outputs
+
+    def _new_objective(self, model: nn.Module) -> Objective:
+        """Made at the first step, when the optimizer is there; gone on with after a checkpoint."""
+        second = None
+        if self.method.needs_companion:
+            assert self.companion is not None  # train() saw to it
+            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
+            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
+        objective = self.method.objective(Setting(index_bound(self.train_dataset), self.signal_N, second))
+        if self._objective_state is not None:
+            objective.restore(self._objective_state)
+        return objective
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        return cast(Tensor, self.accelerator.reduce(value, "sum"))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
@@ -319,7 +337,7 @@ class Trainer(GroupEvaluation):
                 )
             # before accelerate changes the model's forward
             self.companion = copy.deepcopy(self.model if self.companion is None else self.companion)
-            self.objective = None
+        self.objective = self._objective_state = None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -343,7 +361,10 @@ class Trainer(GroupEvaluation):
         return self.method.gradient_rule(self.state.global_step)
 
     def _losses(self, rule: GradientRule, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
-        loss_B = rule.losses(logits_BC, labels_B, signal_B)
+        return self._by_class(rule.losses(logits_BC, labels_B, signal_B), labels_B)
+
+    def _by_class(self, loss_B: Tensor, labels_B: Tensor) -> Tensor:
+        """The losses times the weights of their classes."""
         if self.class_weight_C is None:
             return loss_B
         self.class_weight_C = self.class_weight_C.to(loss_B.device)
@@ -359,21 +380,27 @@ class Trainer(GroupEvaluation):
 
         Samples of an evaluation have no place in the training set, so no signal.
         """
-        if not self._has_signal:
-            return None
-        if index_B is None:
-            raise UserError(
-                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
-                "transform must keep the column."
-            )
-        if self.signal_N is not None:
-            return self.signal_N.to(labels_B.device)[index_B]
-        assert self.running is not None
+        if self.running is None:
+            return self._told(labels_B, index_B)
+        index_B = self._known(index_B)
         visited = index_B, true_class_probability(logits_BC, labels_B)
         if self.args.world_size > 1:  # every process keeps the averages of all samples
             visited = self.accelerator.gather(visited)
         self.running.update(*visited)
         return self.running.value_N[index_B]
+
+    def _told(self, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
+        """The signal of a batch as it was given, shape (B,) or (B, C); None for a method without."""
+        return None if self.signal_N is None else self.signal_N.to(labels_B.device)[self._known(index_B)]
+
+    @staticmethod
+    def _known(index_B: Tensor | None) -> Tensor:
+        if index_B is None:
+            raise UserError(
+                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
+                "transform must keep the column."
+            )
+        return index_B
 
     def _step_mean(self, value_B: Tensor, labels_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Mean over the samples of the optimizer step that count, of which this micro-batch's are; its own without."""
@@ -391,9 +418,13 @@ class Trainer(GroupEvaluation):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.running is not None and self.args.should_save:
             self.running.save(Path(output_dir))
+        if self.objective is not None and self.args.should_save and (state := self.objective.state()):
+            torch.save(state, Path(output_dir) / _OBJECTIVE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         # a checkpoint of the model alone begins everything else anew
         if self.running is not None and checkpoint is not None and (Path(checkpoint) / "optimizer.pt").exists():
             self.running.load(Path(checkpoint))
+        if checkpoint is not None and (kept := Path(checkpoint) / _OBJECTIVE).exists():
+            self._objective_state = torch.load(kept, weights_only=True)
