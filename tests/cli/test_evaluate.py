@@ -62,7 +62,14 @@ def test_a_run_on_its_own_task_has_the_metrics_of_its_record(notes: Path) -> Non
     found = evaluate(notes)
     assert list(found) == ["validation", "test", "clean"]
     for name, split in found.items():
-        assert split.result.metrics == record(notes)["tests"][name]
+        measured: Any = dict(split.result.metrics)
+        recorded = dict(record(notes)["tests"][name])
+        # probabilities differ in the last digit with the batch that a text is in
+        assert measured.pop("quality") == pytest.approx(recorded.pop("quality"), abs=1e-4)
+        by_group, known = measured.pop("quality_by_group"), recorded.pop("quality_by_group")
+        assert by_group.keys() == known.keys()
+        assert all(by_group[group] == pytest.approx(known[group], abs=1e-4) for group in known)
+        assert measured == recorded
     test = found["test"]
     share = test.shares["conflicting"]
     assert share.accuracy == record(notes)["metrics"]["conflicting"]

@@ -15,14 +15,13 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
 from evenhand.data.rows import collator_for, model_rows
-from evenhand.evaluation.measured import SplitResult, measured
+from evenhand.evaluation.measured import SplitResult, measured, merged_probabilities, probabilities
 from evenhand.metrics import GroupShare, Members
 from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
@@ -301,11 +300,12 @@ def _evaluated(
     if not np.issubdtype(label_N.dtype, np.integer) or label_N.min() < 0:
         raise UserError(f"The split '{name}' has rows without a label.")
     logits_NC, _ = logits_and_labels(model, model_rows(split, preprocess), batch_size, collator_for(preprocess))
-    probability_NC = torch.from_numpy(logits_NC).double().softmax(1).numpy()
+    probability_NC = probabilities(logits_NC)
     if not np.isfinite(probability_NC).all():
         raise UserError(f"The model '{folder}' gives probabilities that are no numbers on the split '{name}'.")
     label_N = compared.of_label[label_N]
     predicted_N = compared.of_output[probability_NC.argmax(1)]
+    merged_NK = merged_probabilities(probability_NC, compared.of_output, len(compared.names))
     names = np.array(compared.names)
     columns: dict[str, Any] = {"split": name}
     columns |= {column: split[column][:] for column in ("index", "id") if column in split.column_names}
@@ -316,7 +316,7 @@ def _evaluated(
     correct_N = predicted_N == label_N
     everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        measured(split, predicted_N, label_N, None if task is None else task.train, compared.names),
+        measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names),
         _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
         pd.DataFrame(columns),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from evenhand.evaluation.measured import SplitResult, sample_predictions, sizes_and_chance, split_result
+from evenhand.data.rows import model_rows
+from evenhand.evaluation.measured import Reader, SplitResult, sample_predictions, sizes_and_chance, split_result
 from evenhand.files import whole_folder, write_text
 from evenhand.methods.base import nothing_done
 from evenhand.methods.erm import ERM
@@ -60,10 +62,14 @@ def finish(run: StoredRun) -> None:
 def _evaluated(run: StoredRun, model: nn.Module) -> dict[str, SplitResult]:
     """The model on every split but train."""
     clock = time.perf_counter()
-    task = run.task
     results = {
-        name: split_result(model, split, run.rows[name], run.collate, task.train, task.test_classes(name))
-        for name, split in task.splits.items()
+        name: split_result(
+            Reader(model, run.collate, partial(model_rows, preprocess=run.preprocess), run.task.test_classes(name)),
+            name,
+            run.task,
+            run.rows[name],
+        )
+        for name in run.task.splits
         if name != "train"
     }
     run.stages.durations["evaluation"] = time.perf_counter() - clock
@@ -72,14 +78,14 @@ def _evaluated(run: StoredRun, model: nn.Module) -> dict[str, SplitResult]:
 
 def _save(run: StoredRun, model: nn.Module, name: str, card: str | None = None) -> None:
     """Write a model, and its card if given, into a folder that appears whole or not at all."""
-    with whole_folder(run.folder / name) as partial:
+    with whole_folder(run.folder / name) as unfinished:
         if isinstance(model, PreTrainedModel):
-            model.save_pretrained(partial)
+            model.save_pretrained(unfinished)
         else:
-            run.source.save(model, partial)
-        run.save_processor(partial)
+            run.source.save(model, unfinished)
+        run.save_processor(unfinished)
         if card is not None:
-            write_text(partial / "README.md", card)
+            write_text(unfinished / "README.md", card)
 
 
 def _record(
