@@ -18,6 +18,7 @@ from evenhand.validation import UserError
 from evenhand.wording import one_line, percent
 
 _YES, _NO = ("y", "yes"), ("n", "no")
+_SIDES = {"along": "aligned", "against": "conflicting"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,15 +108,15 @@ def _show(found: Debiased) -> None:
 def _table(found: Debiased) -> Table:
     """Each run on validation rows, by which it is judged, and on the test rows."""
     primary = next(iter(found.runs.values())).primary_test or "test"
-    splits = ["validation"] if primary == "validation" else ["validation", primary]
+    splits = {"validation": "valid.", primary: "test"}
     of = {name: [Measured.of(record, split) for split in splits] for name, record in found.runs.items()}
     sided = all("conflicting" in measured.sides for measured in of[found.chosen])
-    heads = ("average", *(("aligned", "conflicting") if sided else ()))
-    table = Table(Column("accuracy %"), *(Column(f"{s}: {h}", justify="right") for s in splits for h in heads))
+    heads = ("all", *(("along", "against") if sided else ()))
+    columns = [Column(f"{split}\n{head}", justify="right") for split in splits.values() for head in heads]
+    table = Table(Column("accuracy %\nof rows"), *columns)
     for name, measured in of.items():
         title = found.runs[name].method.title
-        values = [
-            percent(m.average.accuracy if h == "average" else m.sides[h].accuracy) for m in measured for h in heads
-        ]
-        table.add_row(f"{title} (kept)" if name == found.chosen else title, *values)
+        shares = [m.average if head == "all" else m.sides[_SIDES[head]] for m in measured for head in heads]
+        kept = " (kept)" if name == found.chosen else ""
+        table.add_row(f"{title}{kept}", *(percent(share.accuracy) for share in shares))
     return table

@@ -106,8 +106,8 @@ class Choice:
 def choose(records: Mapping[str, Record], names: Sequence[str]) -> Choice:
     """Choose a run, and say what it gives.
 
-    The runs whose weakest side is within one standard error of the best one's are taken for equally good; of these the
-    one with the highest average is chosen, and of equal ones the first. A run whose method did nothing is ERM and so
+    The runs whose weakest side is within one standard error (the larger of the two) of the best one's are taken for
+    equally good; of these the one with the highest average is chosen, and of equal ones the first. A run whose method did nothing is ERM and so
     isn't chosen in its place. Where nothing can be told of a side, the average alone decides.
 
     Args:
@@ -120,8 +120,11 @@ def choose(records: Mapping[str, Record], names: Sequence[str]) -> Choice:
     close = list(able)
     if weakest:
         best = max(weakest.values(), key=lambda side: side.accuracy or 0.0)
-        least = (best.accuracy or 0.0) - best.error
-        close = [name for name, side in weakest.items() if (side.accuracy or 0.0) >= least]
+        close = [
+            name
+            for name, side in weakest.items()
+            if (best.accuracy or 0.0) - (side.accuracy or 0.0) <= max(best.error, side.error)
+        ]
     chosen = max(close, key=lambda name: able[name].average.accuracy or 0.0)
     record = records[chosen]
     sentence, counted = _told(record, records[ERM.name], names)
