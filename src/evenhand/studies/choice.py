@@ -107,8 +107,8 @@ def choose(records: Mapping[str, Record], names: Sequence[str]) -> Choice:
     """Choose a run, and say what it gives.
 
     The runs whose weakest side is within one standard error (the larger of the two) of the best one's are taken for
-    equally good; of these the one with the highest average is chosen, and of equal ones the first. A run whose method did nothing is ERM and so
-    isn't chosen in its place. Where nothing can be told of a side, the average alone decides.
+    equally good; of these the one with the highest average is chosen, and of equal ones the first. A run whose method
+    did nothing is ERM and so isn't chosen in its place. Where nothing can be told of a side, the average alone decides.
 
     Args:
         records: Method → its finished run, ERM first.
