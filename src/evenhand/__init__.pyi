@@ -41,6 +41,8 @@ from .shortcuts import (
     Shortcut as Shortcut,
 )
 from .studies import (
+    Debiased as Debiased,
+    debias as debias,
     study as study,
 )
 from .tasks import (

@@ -32,6 +32,7 @@ from evenhand.models.inference import logits_and_labels, ready
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
 from evenhand.runs.seals import fault
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 from evenhand.training.stage import untouched_surroundings
@@ -107,6 +108,7 @@ class BiasedModels:
         augment: Whether they are trained on augmented images.
         stages: The stages of a run that trained them already; None has them trained.
         origin: What they are, told apart from others by this.
+        shared: Where stages lie that runs need too.
     """
 
     configuration: Configuration
@@ -116,6 +118,7 @@ class BiasedModels:
     augment: bool = False
     stages: Path | None = None
     origin: str = "trained"
+    shared: SharedStages | None = None
 
     def models(self, run: StoredRun) -> Iterator[tuple[nn.Module, NDArray[np.bool_]]]:
         """Each model and the training samples that it is asked about, shape (N,)."""
@@ -182,7 +185,8 @@ def _scored(
 def _asked(
     biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
 ) -> dict[str, _OfSplit]:
-    run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
+    source = biased.configuration.source(task)
+    run = StoredRun(biased.configuration, task, source, biased.folder, device, progress, biased.shared)
     splits = scored_splits(task)
     norms = {name: np.zeros(len(split)) for name, split in splits.items()}
     probabilities = {name: np.zeros((len(split), len(task.label_names))) for name, split in splits.items()}

@@ -13,8 +13,9 @@ from evenhand.evaluation.progress import Progress
 from evenhand.methods import GCE, Method
 from evenhand.models.inference import Device
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.prepared import Asked, prepare
+from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.recorded import recorded_adapters, recorded_task, recorded_training
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 
@@ -115,6 +116,23 @@ def subject_of_runs(
     return Subject(built, configuration, trained, scoring, described, where, notes)
 
 
+def subject_to_train(
+    prepared: Prepared, seeds: Sequence[int], folder: Path, device: Device = "auto", shared: SharedStages | None = None
+) -> Subject:
+    """Data for which biased models are trained.
+
+    Args:
+        prepared: The task, and how models are trained on it.
+        seeds: The biased models' seeds.
+        folder: The audit's folder.
+        device: What the user said of it.
+        shared: Where stages lie that runs need too.
+    """
+    configuration = replace(prepared.configuration, method=GCE(q=Q))
+    models = [replace(models, shared=shared) for models in _to_train(configuration, seeds, folder)]
+    return Subject(prepared.task, configuration, models, Scoring(), _described(configuration), folder, device=device)
+
+
 def subject_of_data(
     recipe: str | TaskSource | Task,
     output_dir: Path | None,
@@ -131,8 +149,7 @@ def subject_of_data(
     prepared = prepare("audit", GCE(q=Q), recipe, replace(asked, seed=seeds_or_one[0]), progress)
     configuration, built = prepared.configuration, prepared.task
     where = output_dir or folder_of(configuration, built)
-    trained = _to_train(configuration, seeds_or_one, where)
-    return Subject(built, configuration, trained, Scoring(), _described(configuration), where)
+    return subject_to_train(prepared, seeds_or_one, where)
 
 
 def folder_of(configuration: Configuration, task: Task) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -94,6 +95,18 @@ class RunDisplay:
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No bars while it lasts; those of stages that have ended don't come back."""
+        for bar in self.bars.values():
+            self.progress.remove_task(bar)
+        self.bars.clear()
+        self.progress.stop()
+        try:
+            yield
+        finally:
+            self.progress.start()
 
     def begin(self, run: str) -> None:
         """Name the run whose stages come next."""

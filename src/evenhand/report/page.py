@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from evenhand.report.cells import Section
 from evenhand.report.changed import MOST_SHOWN, changed, changed_table
+from evenhand.report.chosen import Chosen
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curve_charts, curves_note
 from evenhand.report.facts import commands
@@ -25,7 +26,7 @@ from evenhand.wording import LONGEST_TEXT, clipped, count, markdown_text, visibl
 LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 
 
-def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path) -> str:
+def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path, chosen: Chosen | None = None) -> str:
     """The whole page as one HTML text, with its styles, script and data inside it."""
     from plotly.offline import get_plotlyjs  # half a second to import, and most uses of this room draw nothing
 
@@ -39,6 +40,7 @@ def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path) -
         "page.html.j2",
         visible,
         title=title,
+        chosen=chosen,
         sections=views,
         sweeps=swept,
         styles=styles,

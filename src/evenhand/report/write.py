@@ -16,6 +16,7 @@ from evenhand.files import check_place, write_text
 from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
 from evenhand.report.changed import changed_data, counts_data
+from evenhand.report.chosen import read_chosen
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
@@ -128,7 +129,7 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         return csv_text(row for _, made in told for row in made[name].data)
 
     timed = {
-        "html": lambda: render_page(title, told, sweeps, folder),
+        "html": lambda: render_page(title, told, sweeps, folder, read_chosen(folder)),
         "json": lambda: report_json(title, told, sweeps),
         "cost_csv": lambda: rows("cost"),
     }
@@ -161,7 +162,7 @@ def report_page(folder: Path, title: str | None = None) -> str:
         UserError: As of `write_report`.
     """
     title, _, told, sweeps = _read(folder, title)
-    return render_page(title, told, sweeps, folder)
+    return render_page(title, told, sweeps, folder, read_chosen(folder))
 
 
 def _read(folder: Path, title: str | None) -> tuple[str, list[Record], Told, list[Sweep]]:

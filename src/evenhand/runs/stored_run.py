@@ -6,6 +6,7 @@ Legend: N training samples.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -149,9 +150,10 @@ class StoredRun:
             return kept if drawn is None else kept | {"curve": drawn}
 
         key = None
-        if start is None and sampling is None and signal_probs is None and companion is None:
+        if start is None and (sampling is None or only is not None) and signal_probs is None and companion is None:
             asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
-            key = self.stages.key("train", method=method.name, **asked)
+            part = {} if only is None else {"only": hashlib.sha256(only.tobytes()).hexdigest()}
+            key = self.stages.key("train", method=method.name, **asked, **part)
         stage = self.stages.stage(name, work, key)
         self.did_nothing = self.stages.reports[-1].get("as_erm")
         return ready(self.source.load(stage / "model"), self.device)

@@ -167,12 +167,20 @@ class NamedShortcuts:
     @cached_property
     def joint(self) -> Joint:
         """How often each class meets each combination of values in the training rows."""
-        return Joint.fit(self.fitted, self.train_values, self.train_labels)
+        return Joint.fit([self.fitted[place] for place in self._weighed], self.train_values, self.train_labels)
+
+    @cached_property
+    def _weighed(self) -> Sequence[int]:
+        """The shortcuts that some training row goes against.
+
+        A value of the others tells the class for certain, so that beside them no other shortcut would be left to weigh.
+        """
+        return [place for place, one in enumerate(self.fitted) if not one.is_perfect] or range(len(self.fitted))
 
     @property
     def train_values(self) -> tuple[NDArray[np.int64], ...]:
-        """For each shortcut the value of each training row, shape (N,)."""
-        return tuple(one.value_N for one in self.applied[TRAIN])
+        """For each shortcut that some training row goes against the value of each training row, shape (N,)."""
+        return tuple(self.applied[TRAIN][place].value_N for place in self._weighed)
 
     @property
     def train_labels(self) -> NDArray[np.int64]:
