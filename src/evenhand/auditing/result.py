@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from evenhand.data.measures import Picture
 from evenhand.evaluation.exports import write_csv
 from evenhand.files import whole_file
 from evenhand.runs.record import versions, write_json
+from evenhand.shortcuts import Shortcut
 from evenhand.tasks import Task
 from evenhand.validation import UserError
 
@@ -63,6 +65,8 @@ class Audit:
         notes: What a reader must know, a sentence each.
         folder: The audit's folder.
         made: When it was made, in UTC.
+        data: What the data are known again by, as of `data_digests`.
+        confirmed: Spelling → whether a person said that the model must not rely on it.
     """
 
     task: Task
@@ -82,6 +86,14 @@ class Audit:
     notes: tuple[str, ...]
     folder: Path
     made: str
+    data: Mapping[str, str | None] = field(default_factory=dict)
+    confirmed: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def shortcuts(self) -> tuple[Shortcut, ...]:
+        """The likely shortcuts, leaks first, to be passed on to `fit`."""
+        likely = (*self.hint.leaks, *self.hint.strong)
+        return tuple(finding.shortcut for finding in likely if finding.shortcut is not None)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.
@@ -131,6 +143,8 @@ class Audit:
             lines.append(f"{len(self.suspects.rows):,} of the {self.suspects.looked_at:,} highest scores {what}.")
         lines.append(f"Advice: {self.advice.text}")
         lines.append(f"  {self.advice.command}")
+        if self.advice.by_name is not None:
+            lines += ["Or by the shortcut's name, if the model must not rely on it:", f"  {self.advice.by_name}"]
         return "\n".join(lines)
 
     @property
@@ -155,11 +169,13 @@ class Audit:
         order = np.argsort(training["rank"].to_numpy(), kind="stable")
         high, low = SHOWN[self.task.kind]
         findings = [finding.as_dict() for finding in self.hint.findings[:SHOWN_FINDINGS]]
+        findings = [{**one, "confirmed": self.confirmed.get(one["shortcut"])} for one in findings]
         samples = len(order)
         return {
             "format": FORMAT,
             "kind": "audit",
             "task": self.task.name,
+            "data": dict(self.data),
             "inputs": self.task.kind,
             "samples": samples,
             "split": str(self.frame["split"].iloc[0]),

@@ -14,6 +14,7 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.cli.console import note_formulas, output
+from evenhand.cli.found import resolved_shortcuts
 from evenhand.cli.options import ModelOptions, Working, default
 from evenhand.cli.terminal import RunDisplay, classes_table, few_groups, group_lines, metrics_table
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
@@ -48,18 +49,19 @@ class Train(ModelOptions):
 
     Attributes:
         seed: Drives initialisation, order and dropout.
+        shortcuts: An audit.json on the same data: its confirmed shortcuts are named; where none is, its likely ones.
     """
 
     seed: int = 0
+    shortcuts: Annotated[Path | None, default("FILE", "none")] = None
 
     def run(self, method: Method) -> int:
         """Train, and say where the result lies."""
         task, training = self.task_source(), self.training()
         with RunDisplay(self.quiet or not is_first_process(), shows_data=True) as display:
+            named = resolved_shortcuts(self, task, display)
             display.begin(method.title)
-            result = fit(
-                method, task, self.model, seed=self.seed, shortcuts=self.shortcut, progress=display, **training
-            )
+            result = fit(method, task, self.model, seed=self.seed, shortcuts=named, progress=display, **training)
         if is_first_process():
             _show_result(method, result)
         leave()

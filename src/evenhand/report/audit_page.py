@@ -175,6 +175,7 @@ def _findings(findings: Sequence[_Data], note: str) -> Table:
         findings,
         [
             (Column("What", "label"), finding_name),
+            (Column("Spelling", "foreign"), lambda found: visible(found.get("shortcut") or "")),
             (Column("Verdict", "level"), lambda found: LEVELS[found["verdict"]]),
             (Column("Points to", "foreign"), points_to),
             ("On samples", lambda found: share(found["covered"])),

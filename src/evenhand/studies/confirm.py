@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,6 @@ from evenhand.auditing import Audit
 from evenhand.auditing.findings import Finding
 from evenhand.auditing.verdict import named
 from evenhand.data.columns import TEXT_COLUMNS
-from evenhand.shortcuts import Shortcut
 from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, FittedShortcut
 from evenhand.shortcuts.named import TRAIN, NamedShortcuts
 from evenhand.tasks import Task
@@ -84,8 +82,10 @@ def questions(found: Audit) -> list[Question]:
     train = {TRAIN: rows_of(task)[TRAIN]}
     asked: list[Question] = []
     for finding in (*found.hint.leaks, *found.hint.strong):
+        if finding.shortcut is None:
+            continue
         try:
-            spelling = (getattr(finding, "shortcut", None) or _rule(finding)).spelling
+            spelling = finding.shortcut.spelling
             named_ones = NamedShortcuts.fit([*(one.shortcut for one in asked), spelling], train, task.label_names)
         except UserError:
             continue
@@ -94,15 +94,6 @@ def questions(found: Audit) -> list[Question]:
             examples = tuple(_examples(found, fitted, named_ones))
             asked.append(Question(spelling, "", _text(finding, fitted), examples, finding))
     return [replace(one, place=f"{i} of {len(asked)}") for i, one in enumerate(asked, start=1)]
-
-
-def _rule(finding: Finding) -> Shortcut:
-    """The rule that a finding is."""
-    if finding.kind == "token":
-        return Shortcut("token", values=(finding.name,))
-    if finding.kind == "column":
-        return Shortcut("column", finding.name)
-    return Shortcut("colour") if finding.kind == "colour" else Shortcut(cast(Any, finding.name), finding.place)
 
 
 def _text(finding: Finding, fitted: FittedShortcut) -> str:

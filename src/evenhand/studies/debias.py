@@ -265,6 +265,7 @@ class _Work:
             if question.shortcut not in self.kept.answers:
                 self.kept.answers[question.shortcut] = self.confirm is None or bool(self.confirm(question))
                 self.kept.save()
+        write_audit(replace(found, confirmed=self.kept.answers))  # for who passes the audit on
         rules = tuple(one.shortcut for one in asked if self.kept.answers[one.shortcut])
         return rules, "" if rules else "The model may rely on all that was found, so nothing is corrected."
 
