@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evenhand.metrics import wilson
 from evenhand.shortcuts import OwnShortcut, Samples, fit_shortcut
 
@@ -219,7 +221,7 @@ def fitted(name: str, *, perfect: bool = False) -> dict[str, Any]:
     is_token = name.startswith("token:") and name.removeprefix("token:").isalnum()
     texts = [f"it {name.removeprefix('token:')} broke"] * 100 + ["it broke"] * 100
     rule = name if is_token else OwnShortcut(name, {"train": [name] * 100 + ["-"] * 100})
-    labels = [1] * (100 if perfect else 95) + [0] * (0 if perfect else 5) + [0, 1] * 50
+    labels = np.array([1] * (100 if perfect else 95) + [0] * (0 if perfect else 5) + [0, 1] * 50)
     return fit_shortcut(rule, Samples.of(texts=texts), labels, ["no", "yes"]).as_dict()
 
 
