@@ -76,7 +76,7 @@ class Trainer(ObjectiveLoss):
             weights with mean 1 over the samples keep the learning rate's meaning.
         companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
             None.
-        shortcuts: Shortcuts that have a name (`token:nimbus`), read from columns of the training set, beside the model's
+        shortcuts: Shortcuts that have a name (`token:nimbus`), read from columns of the training set beside the model's
             inputs: texts from `text`, pictures from `image`. `Balance`, `GroupDRO`, `LogitCorrection` and
             `EDGE(signal="shortcut")` train against them.
         **kwargs: As transformers.Trainer's.
