@@ -70,8 +70,7 @@ def audit(
             settings, or built by yourself.
         model: For a task: a saved classifier's folder, taken as the biased model, or what biased models start from.
         task: For a run on data of your own: these data.
-        places: For a run: where its task's files lie, which no record says, by the task's own option:
-            `{"data_dir": folder}`, or `{"data": file}` for own data.
+        places: For a run: where its task's files lie, by the task's own option, as in `{"data_dir": folder}`.
         seeds: How many pairs of biased models are trained (seeds 0, 1, …), or their seeds; one by default. All see the
             same data, so that their scores can be compared.
         data_seed: Drives the data's construction; the first seed if None.
@@ -82,8 +81,7 @@ def audit(
         bf16: Train under autocast to bfloat16.
         peft: Train adapters and the head on a frozen checkpoint.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
-        shortcuts: For a task: shortcuts that have a name, as of `fit`; how the samples stand to them is told, found or
-            not.
+        shortcuts: For a task: shortcuts that have a name, as of `fit`; how samples stand to them is told in any case.
         device: `auto` takes a GPU if there is one.
         progress: Receives how far each training is.
 
@@ -95,8 +93,7 @@ def audit(
         StageError: If a training diverged.
     """
     place = torch_device(device)
-    start = None if model is None else str(model)
-    named = given_rules(shortcuts)
+    start, named = None if model is None else str(model), given_rules(shortcuts)
     asked = Asked(start, 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, named)
     folder = None if output_dir is None else Path(output_dir)
     subject = replace(_subject(what, task, places, folder, asked, _seeds(seeds), progress), device=device)
