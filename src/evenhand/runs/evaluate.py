@@ -95,8 +95,7 @@ def evaluate(
         data_dir: Folder of the data files, for a run's own task, whose record names no folder.
         data_seed: Seed of a task's construction; that of the run, or 0, if None.
         settings: Settings in place of those that a run's own task was made with.
-        shortcuts: Shortcuts that have a name, as of `fit`, learnt from a task's training rows; a run's own on its own
-            task if none are given.
+        shortcuts: Shortcuts that have a name, as of `fit`; a run's own on its own task if none are given.
         batch_size: Samples a forward pass.
         device: `auto` takes a GPU if there is one.
 
@@ -121,8 +120,7 @@ def evaluate(
             one, told, found_in = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
             given, notes, origins = {"data": one}, [*told], lambda _: found_in
         splits, task = _splits(given, recorded if data_seed is None else data_seed)
-        own = record if data is None or isinstance(data, OwnData) else None
-        splits, task = _with_named(splits, task, given_rules(shortcuts), own)
+        splits, task = _with_named(splits, task, given_rules(shortcuts), _own_record(data, record))
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
@@ -226,6 +224,16 @@ def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], Ta
             if not isinstance(feature, datasets.ClassLabel | None):
                 raise UserError(f"The column '{column}' of the split '{name}' must be a datasets.ClassLabel.")
     return splits, None
+
+
+def _own_record(data: Data | None, record: Record | None) -> Record | None:
+    """The run's record if it is measured on the task that it was trained on."""
+    return record if data is None or isinstance(data, OwnData) else None
+
+
+def _own_record(data: Data | None, record: Record | None) -> Record | None:
+    """The run's record if it is measured on the task that it was trained on."""
+    return record if data is None or isinstance(data, OwnData) else None
 
 
 def _with_named(

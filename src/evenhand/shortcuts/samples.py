@@ -57,6 +57,11 @@ class Beside(Protocol):
         ...
 
     @property
+    def nested(self) -> tuple[str, ...]:
+        """Names of those that hold lists, objects, pictures or bytes."""
+        ...
+
+    @property
     def column(self) -> Any:
         """A column by name, in the split's order."""
         ...
