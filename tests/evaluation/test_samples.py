@@ -48,7 +48,7 @@ def tickets(path: Path, n: int = 120, long: int = 0) -> Path:
 
 
 def ticket_task(path: Path, **options: Any) -> Task:
-    return OwnData(data=path, text="text", label="label", shortcuts=["token:nimbus|pebble"], **options).build(0)
+    return OwnData(data=path, text="text", label="label", shortcuts="token:nimbus|pebble", **options).build(0)
 
 
 def labels(task: Task) -> NDArray[np.int64]:
@@ -76,7 +76,7 @@ def test_an_id_that_is_the_rows_number_isnt_said_twice(tmp_path: Path) -> None:
     task = ticket_task(tickets(tmp_path / "t.csv"))
     assert task.tests["test"]["id"][0] is not None
     assert "id" not in all_predictions(task, result(labels(task)))
-    assert {sample["id"] for sample in sample_predictions(task, result(labels(task)))} == {None}
+    assert not any("id" in sample for sample in sample_predictions(task, result(labels(task))))
 
 
 def test_what_stands_outside_every_shortcut_is_independent(tmp_path: Path) -> None:
@@ -91,10 +91,10 @@ def test_what_stands_outside_every_shortcut_is_independent(tmp_path: Path) -> No
 def test_samples_of_long_texts_stay_small_and_are_json(tmp_path: Path) -> None:
     task = ticket_task(tickets(tmp_path / "t.csv", long=2000))
     found = sample_predictions(task, result(labels(task), sure=float("nan")))
-    assert {sample["probability"] for sample in found} == {None}
+    assert not any("probability" in sample for sample in found)
     assert found[0]["text"].endswith(" characters)")
     assert len(json.dumps({"samples": found}, allow_nan=False)) < 12 * 700
-    assert {entry["probability"] for entry in sample_predictions(task, result(labels(task), sure=None))} == {None}
+    assert "probability" not in sample_predictions(task, result(labels(task), sure=None))[0]
 
 
 def test_pairs_show_both_texts() -> None:
@@ -109,7 +109,7 @@ def test_pairs_show_both_texts() -> None:
     task = Task("pairs", "text", split, split, {"test": split}, "test")
     found = sample_predictions(task, result([1, 1]))
     assert [(sample["text"], sample["text_pair"]) for sample in found] == [("a", "c"), ("b", None)]
-    assert [(sample["where"], sample["id"]) for sample in found] == [(None, None)] * 2
+    assert not {"where", "id"} & {*found[0]}
     kept = kept_predictions(task, result([1, 1]))
     assert kept["text_pair"].fillna("none").tolist() == ["c", "none"]
 
@@ -180,7 +180,7 @@ def test_pictures_are_kept_small(tmp_path: Path) -> None:
 
 
 def test_a_run_on_texts_leaves_samples(tmp_path: Path) -> None:
-    data = OwnData(data=tickets(tmp_path / "t.csv"), text="text", label="label", shortcuts=["token:nimbus|pebble"])
+    data = OwnData(data=tickets(tmp_path / "t.csv"), text="text", label="label", shortcuts="token:nimbus|pebble")
     eh.fit(eh.ERM(), data, "tiny-bert", epochs=1, device="cpu", output_dir=tmp_path / "run")
     found = json.loads((tmp_path / "run/samples.json").read_text())["samples"]
     assert 0 < len(found) <= 12

@@ -216,7 +216,7 @@ def test_a_report_of_real_runs_lists_what_changed(tmp_path: Path) -> None:
         word = ("nimbus", "pebble")[(i % 2) ^ (i % 10 == 9)]
         lines.append(f'"{word} and\nnumber {i}",{("bug", "bill")[i % 2]},T{i}')
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    data = eh.OwnData(data=tmp_path / "t.csv", text="text", label="label", id="ref", shortcuts=["token:nimbus|pebble"])
+    data = eh.OwnData(data=tmp_path / "t.csv", text="text", label="label", id="ref", shortcuts="token:nimbus|pebble")
     for method in (eh.ERM(), eh.Balance()):
         folder = tmp_path / f"runs/{method.name}"
         eh.fit(method, data, "tiny-bert", epochs=3, lr=1e-3, device="cpu", output_dir=folder)

@@ -49,9 +49,9 @@ def sample_predictions(task: Task, result: SplitResult) -> list[dict[str, Any]]:
     rows = list(dict.fromkeys(chosen))
     named = all_predictions(task, result).iloc[rows].to_dict("records")
     return [
-        {name: _plain(entry.get(name)) for name in ("index", "id", "where", "label", "attribute")}
+        {name: _plain(entry.get(name)) for name in ("index", "label", "attribute", "prediction")}
         | {"alignment": _plain(entry["standing"])}
-        | {name: _plain(entry[name]) for name in ("prediction", "probability")}
+        | {name: known for name in ("id", "where", "probability") if (known := _plain(entry.get(name))) is not None}
         | shown
         for entry, shown in zip(named, _inputs(task, rows, THUMBNAIL), strict=True)
     ]
