@@ -208,10 +208,14 @@ def test_files_of_other_lengths_and_kinds(made: Made) -> None:
 def test_whatever_stands_in_predictions_is_refused_in_a_sentence_or_audited(said: list[Any]) -> None:
     texts, labels = [f"text {i % 5}" for i in range(12)], ["a", "b"] * 6
     for options in ({"predictions": said}, {"scores": said}, {"predictions": {"a": said, "b": said}}):
+        refused, found = "", None
         try:
             found = eh.audit(texts, labels=labels, **options)
         except UserError as error:
-            assert str(error).endswith(".") and "\n" not in str(error)
+            refused = str(error)
+        if found is None:
+            assert refused.endswith(".")
+            assert "\n" not in refused
         else:
             assert np.isclose(found.to_frame()["score"].sum(), 1)
 
