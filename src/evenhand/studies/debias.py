@@ -128,7 +128,7 @@ def debias(
         seed: As of `fit`, like the options below.
         data_seed: Drives the data's construction.
         output_dir: The folder; runs/<task>/debias-… if None.
-        epochs: Epochs a stage.
+        epochs: Epochs a stage; `lr` and `batch_size` likewise.
         lr: Learning rate.
         batch_size: Samples a step.
         bf16: Train under autocast to bfloat16.
@@ -141,13 +141,8 @@ def debias(
         UserError: If something given is wrong.
         StageError: If the training of ERM diverged.
     """
+    _check(shortcuts, confirm, output_dir)
     place, found = torch_device(device), isinstance(shortcuts, str) and shortcuts == "found"
-    if shortcuts is not None and confirm is not None:
-        raise UserError("'confirm' asks which shortcuts the model must not rely on and 'shortcuts' says so: give one.")
-    if output_dir is not None:
-        check_path(output_dir)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("debias runs as one process: start it without torchrun or accelerate launch.")
     names = () if found or shortcuts is None else (shortcuts,) if isinstance(shortcuts, str) else tuple(shortcuts)
     asked = Asked(model, seed, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, names)
     plain = prepare("debias", ERM(), data, asked, progress)
@@ -161,6 +156,15 @@ def debias(
     with alone_in(folder):
         kept.save()
         return work.done()
+
+
+def _check(shortcuts: Any, confirm: Confirm | None, output_dir: Path | str | None) -> None:
+    if shortcuts is not None and confirm is not None:
+        raise UserError("'confirm' asks which shortcuts the model must not rely on and 'shortcuts' says so: give one.")
+    if output_dir is not None:
+        check_path(output_dir)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("debias runs as one process: start it without torchrun or accelerate launch.")
 
 
 def planned(*, named: bool, compared: bool, audited: bool, budget: int | None) -> list[Method]:
