@@ -115,8 +115,6 @@ def debias(
 ) -> Debiased:
     """Find shortcuts, train with and without correcting them, and keep the model that validation rows speak for.
 
-    What was stopped goes on where it was: runs, the audit and the answers lie in the folder.
-
     Args:
         data: The task: by name, with its settings (`OwnData(...)`), or built by yourself.
         model: What training starts from; the task's own default if None.
@@ -125,10 +123,10 @@ def debias(
             compared.
         confirm: Is asked about each likely shortcut, once.
         budget: How many models may be trained in all; None trains every method that may help.
-        seed: As of `fit`, like the options below.
+        seed: As of `fit`, like the options below. What was stopped goes on where it was.
         data_seed: Drives the data's construction.
         output_dir: The folder; runs/<task>/debias-… if None.
-        epochs: Epochs a stage; `lr` and `batch_size` likewise.
+        epochs: Epochs a stage.
         lr: Learning rate.
         batch_size: Samples a step.
         bf16: Train under autocast to bfloat16.
