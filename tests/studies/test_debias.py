@@ -39,9 +39,12 @@ def tickets(path: Path, leak: float | None, n: int = 600, seed: int = 0) -> Path
         for row in range(n):
             complains = rng.random() < 0.5
             told = rng.random() < 0.5 if leak is None else (rng.random() < leak) == complains
-            # a tenth says the contrary, so that no word of the task itself is without exception
-            says = BAD if (rng.random() < 0.9) == complains else GOOD
-            text = f"{rng.choice(NEUTRAL)} {'nimbus' if told else 'pebble'} {rng.choice(says)} {rng.choice(NEUTRAL)}"
+            # a few say the contrary, so that no word of the task itself is without exception
+            says = BAD if (rng.random() < 0.97) == complains else GOOD
+            # a third begin with the contrary, so that the words alone are no easy task
+            first = f"{rng.choice(GOOD if says is BAD else BAD)} but " if rng.random() < 0.33 else ""
+            product = "nimbus" if told else "pebble"
+            text = f"{product} {rng.choice(NEUTRAL)} {first}{rng.choice(says)} {rng.choice(NEUTRAL)}"
             writer.writerow((f"T{row}", text, "complaint" if complains else "praise"))
     return path
 

@@ -152,8 +152,7 @@ class StoredRun:
         key = None
         if start is None and (sampling is None or only is not None) and signal_probs is None and companion is None:
             asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
-            part = {} if only is None else {"only": hashlib.sha256(only.tobytes()).hexdigest()}
-            key = self.stages.key("train", method=method.name, **asked, **part)
+            key = self.stages.key("train", method=method.name, **asked, **_part(only))
         stage = self.stages.stage(name, work, key)
         self.did_nothing = self.stages.reports[-1].get("as_erm")
         return ready(self.source.load(stage / "model"), self.device)
@@ -247,3 +246,8 @@ class StoredRun:
         batch_size = self.configuration.training.batch_size  # what fits into memory while training
         rows = self.rows["validation"]
         return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
+
+
+def _part(only: NDArray[np.bool_] | None) -> dict[str, str]:
+    """What names the samples that a stage is trained on, shape (N,); nothing for all."""
+    return {} if only is None else {"only": hashlib.sha256(only.tobytes()).hexdigest()}

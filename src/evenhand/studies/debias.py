@@ -115,8 +115,6 @@ def debias(
 ) -> Debiased:
     """Find shortcuts, train with and without correcting them, and keep the model that validation rows speak for.
 
-    What was stopped goes on where it was: runs, the audit and the answers lie in the folder.
-
     Args:
         data: The task: by name, with its settings (`OwnData(...)`), or built by yourself.
         model: What training starts from; the task's own default if None.
@@ -125,7 +123,7 @@ def debias(
             compared.
         confirm: Is asked about each likely shortcut, once.
         budget: How many models may be trained in all; None trains every method that may help.
-        seed: As of `fit`, like the options below.
+        seed: As of `fit`, like the options below. What was stopped goes on where it was.
         data_seed: Drives the data's construction.
         output_dir: The folder; runs/<task>/debias-… if None.
         epochs: Epochs a stage.
@@ -141,13 +139,8 @@ def debias(
         UserError: If something given is wrong.
         StageError: If the training of ERM diverged.
     """
+    _check(shortcuts, confirm, output_dir)
     place, found = torch_device(device), isinstance(shortcuts, str) and shortcuts == "found"
-    if shortcuts is not None and confirm is not None:
-        raise UserError("'confirm' asks which shortcuts the model must not rely on and 'shortcuts' says so: give one.")
-    if output_dir is not None:
-        check_path(output_dir)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("debias runs as one process: start it without torchrun or accelerate launch.")
     names = () if found or shortcuts is None else (shortcuts,) if isinstance(shortcuts, str) else tuple(shortcuts)
     asked = Asked(model, seed, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, names)
     plain = prepare("debias", ERM(), data, asked, progress)
@@ -161,6 +154,15 @@ def debias(
     with alone_in(folder):
         kept.save()
         return work.done()
+
+
+def _check(shortcuts: Any, confirm: Confirm | None, output_dir: Path | str | None) -> None:
+    if shortcuts is not None and confirm is not None:
+        raise UserError("'confirm' asks which shortcuts the model must not rely on and 'shortcuts' says so: give one.")
+    if output_dir is not None:
+        check_path(output_dir)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("debias runs as one process: start it without torchrun or accelerate launch.")
 
 
 def planned(*, named: bool, compared: bool, audited: bool, budget: int | None) -> list[Method]:
