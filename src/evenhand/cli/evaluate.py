@@ -49,6 +49,8 @@ class EvaluateVerb(OnDevice, TaskChoice):
         json: Print everything as JSON instead of tables.
         data_seed: Seed of the task's construction; the run's, or 0, unless given.
         batch_size: Samples a forward pass.
+        shortcut: A shortcut to measure by, such as token:nimbus or colour; may be given several times. Else those that
+            the run was trained with.
     """
 
     model: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|MODEL")]
@@ -58,6 +60,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
     json: bool = False
     data_seed: Annotated[int | None, default("INT", "the run's, or 0")] = None
     batch_size: int = 256
+    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "the run's")]] = ()
 
     def run(self) -> int:
         """Measure, write the table of predictions if asked, and print."""
@@ -72,6 +75,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
             settings={} if named else self.settings_given(),
             batch_size=self.batch_size,
             device=self.device,
+            shortcuts=self.shortcut,
         )
         if self.predictions is not None:
             table = pd.concat([split.predictions for split in found.values()], ignore_index=True)

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from transformers import PreTrainedModel
 from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
 from evenhand.data.rows import collator_for, model_rows
-from evenhand.evaluation.measured import SplitResult, measured, merged_probabilities, probabilities
+from evenhand.evaluation.by_shortcut import measured_by_shortcut
+from evenhand.evaluation.measured import Reader, SplitResult, measured, merged_probabilities, probabilities
 from evenhand.metrics import GroupShare, Members
 from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
@@ -31,9 +33,12 @@ from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
 from evenhand.runs.by_class import apart
 from evenhand.runs.fit import model_folder
+from evenhand.runs.named import columns_of, named_of_run, named_task, names_of_texts, with_named
 from evenhand.runs.new_data import trained_on, trained_text, with_groups_of_run
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, check_seed, named, unknown_name
@@ -55,7 +60,7 @@ class Evaluated:
         groups: Accuracy of each group by name.
         predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
             class, and what is known of `attribute`, `alignment` and `group`; of a run on new data `trained_on`, whether
-            the run was trained on the row's content.
+            the run was trained on the row's content. Of each named shortcut `value of NAME` and `standing to NAME`.
         notes: What a reader of the numbers must know, a sentence each.
     """
 
@@ -76,6 +81,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     batch_size: int = 256,
     device: Device = "auto",
+    shortcuts: Sequence[Rule | str] = (),
 ) -> dict[str, Evaluated]:
     """Measure a trained model, ours or any image or sequence classifier of transformers, by group.
 
@@ -91,6 +97,8 @@ def evaluate(
         settings: Settings in place of those that a run's own task was made with.
         batch_size: Samples a forward pass.
         device: `auto` takes a GPU if there is one.
+        shortcuts: Shortcuts to measure by, fitted on the task's training rows, in place of those that a run was trained
+            with (which are measured on any data, as the run's training rows know them).
 
     Returns:
         Split by name → its metrics and predictions.
@@ -108,14 +116,22 @@ def evaluate(
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
         notes: list[str] = []
+        beside, called = None, {}
         if isinstance(given, OwnData):
-            one, told = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
+            own, one_of = given, class_names(loaded.config)
+            one, told = with_groups_of_run(given, one_of, record and record.raw)
+            called, beside = names_of_texts(own), lambda: own.beside_one(one_of)
             given, notes = {"data": one}, [*told]
         splits, task = _splits(given, recorded if data_seed is None else data_seed)
+        task = named_task(task, shortcuts)
+        splits = splits if task is None else task.splits
+        named, told = named_of_run(record, task, splits, beside, called)
+        notes += told
+        task, splits = with_named(task, splits, named)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
-            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
+            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size, named)
             for name, split in chosen.items()
         }
     if task is None and record is not None:
@@ -294,6 +310,7 @@ def _evaluated(
     task: Task | None,
     preprocess: Preprocess,
     batch_size: int,
+    shortcuts: NamedShortcuts | None,
 ) -> Evaluated:
     compared = _compared(model, folder, name, split, {} if task is None else task.merged.get(name, {}))
     label_N = column_values(split, "labels")
@@ -314,9 +331,15 @@ def _evaluated(
     columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(_classes(model))}
     columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
     correct_N = predicted_N == label_N
+    result = measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names)
+    if shortcuts is not None and np.array_equal(compared.of_label, np.arange(len(compared.of_label))):
+        rows = partial(model_rows, preprocess=preprocess)
+        reader = Reader(model, collator_for(preprocess), rows, compared.of_output, batch_size)
+        result.metrics.update(measured_by_shortcut(shortcuts, name, predicted_N, reader.predict))  # type: ignore[call-overload]
+        columns |= columns_of(shortcuts, name)
     everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names),
+        result,
         _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
         pd.DataFrame(columns),

@@ -60,7 +60,7 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
             "place."
         )
     named = NamedShortcuts.fit(given, rows_of(task), task.label_names)
-    splits = {name: _with_sides(split, named.standing(name)) for name, split in task.splits.items()}
+    splits = {name: with_sides(split, named.standing(name)) for name, split in task.splits.items()}
     tests = {name: splits[name] for name in task.tests}
     own = [name for name in ("alignment", "group") if name in task.train.column_names]
     kept = [f"The columns {' and '.join(own)} of the task stay its own, whatever shortcuts are named."] if own else []
@@ -74,7 +74,8 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
     )
 
 
-def _with_sides(split: datasets.Dataset, standing_N: NDArray[np.int64]) -> datasets.Dataset:
+def with_sides(split: datasets.Dataset, standing_N: NDArray[np.int64]) -> datasets.Dataset:
+    """The split with columns of how each row stands to all shortcuts together, where it has none of its own."""
     names: Mapping[str, Sequence[str]] = {
         "alignment": STANDINGS,
         "group": [f"{label} {standing}" for label in split.features["labels"].names for standing in STANDINGS],

@@ -16,7 +16,7 @@ from evenhand.data.encodings import check_encoding
 from evenhand.files import Files, plain_name
 from evenhand.shortcuts import OwnShortcut, Shortcut
 from evenhand.shortcuts.several import parse_all
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import BesideColumns, Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
@@ -199,6 +199,12 @@ class OwnData(TaskSource):
         for note in (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)):
             logger.warning(note)
         return task_rows(data, {"all": data.kept})["all"]
+
+    def beside_one(self, label_names: Sequence[str] | None) -> BesideColumns:
+        """The columns beside the rows of `one_split`."""
+        places = self._places()[:1]
+        data = self._labelled(places, label_names)
+        return columns_beside(list(places[0].parts), {"all": data.kept}, "all")
 
     def data_files(self) -> dict[str, Files | None]:
         """The tables and pictures of each option; None for a name on the hub."""
