@@ -112,22 +112,10 @@ def evaluate(
     given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
     if record is not None and isinstance(given, OwnData):
         given = _same_as_run(given, record)
-    recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
-        notes: list[str] = []
-        beside, called = None, {}
-        if isinstance(given, OwnData):
-            own, one_of = given, class_names(loaded.config)
-            one, told = with_groups_of_run(given, one_of, record and record.raw)
-            called, beside = names_of_texts(own), lambda: own.beside_one(one_of)
-            given, notes = {"data": one}, [*told]
-        splits, task = _splits(given, recorded if data_seed is None else data_seed)
-        task = named_task(task, shortcuts)
-        splits = splits if task is None else task.splits
-        named, told = named_of_run(record, task, splits, beside, called)
-        notes += told
-        task, splits = with_named(task, splits, named)
+        seed = (0 if record is None else record.data_seed) if data_seed is None else data_seed
+        task, splits, named, notes = _with_shortcuts(given, seed, class_names(loaded.config), record, shortcuts)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
@@ -139,6 +127,24 @@ def evaluate(
     if task is not None:
         notes += distinct([_apart(found, task)])
     return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
+
+
+def _with_shortcuts(
+    given: Data, data_seed: int, classes: Any, record: Record | None, asked: Sequence[Rule | str]
+) -> tuple[Task | None, dict[str, datasets.Dataset], NamedShortcuts | None, list[str]]:
+    """The splits with their task, if they are one's, the shortcuts to measure by, and what a reader must know."""
+    notes: list[str] = []
+    beside, called = None, {}
+    if isinstance(given, OwnData):
+        own = given
+        one, told = with_groups_of_run(own, classes, record and record.raw)
+        called, beside = names_of_texts(own), lambda: own.beside_one(classes)
+        given, notes = {"data": one}, [*told]
+    splits, task = _splits(given, data_seed)
+    task = named_task(task, asked)
+    splits = splits if task is None else task.splits
+    named, told = named_of_run(record, task, splits, beside, called)
+    return *with_named(task, splits, named), named, [*notes, *told]
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------
