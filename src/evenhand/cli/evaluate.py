@@ -50,6 +50,8 @@ class EvaluateVerb(Shortcuts, OnDevice, TaskChoice):
         json: Print everything as JSON instead of tables.
         data_seed: Seed of the task's construction; the run's, or 0, unless given.
         batch_size: Samples a forward pass.
+        shortcut: A shortcut to measure by, such as token:nimbus or colour; may be given several times. Else those that
+            the run was trained with.
     """
 
     model: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|MODEL")]
@@ -59,6 +61,7 @@ class EvaluateVerb(Shortcuts, OnDevice, TaskChoice):
     json: bool = False
     data_seed: Annotated[int | None, default("INT", "the run's, or 0")] = None
     batch_size: int = 256
+    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "the run's")]] = ()
 
     def run(self) -> int:
         """Measure, write the table of predictions if asked, and print."""

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
 from evenhand.data.origins import Origins
 from evenhand.data.rows import collator_for, model_rows
-from evenhand.evaluation.measured import SplitResult, measured, merged_probabilities, probabilities
+from evenhand.evaluation.by_shortcut import measured_by_shortcut
+from evenhand.evaluation.measured import Reader, SplitResult, measured, merged_probabilities, probabilities
 from evenhand.metrics import GroupShare, Members
 from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
@@ -32,13 +34,14 @@ from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
 from evenhand.runs.by_class import apart
 from evenhand.runs.fit import model_folder
+from evenhand.runs.named import columns_of, named_of_run, named_task, names_of_texts, with_named
 from evenhand.runs.new_data import trained_on, trained_text, with_groups_of_run
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
 from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.shortcuts.several import given_rules
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
-from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, check_seed, named, unknown_name
 from evenhand.wording import distinct
@@ -60,7 +63,7 @@ class Evaluated:
         predictions: A row a sample: `index` (and `id` if the data have one), of your own data `file`, `row` (counted
             from 1, without a header line) and `line`, `label`, `prediction`, `p(CLASS)` of every
             class, and what is known of `attribute`, `alignment` and `group`; of a run on new data `trained_on`, whether
-            the run was trained on the row's content.
+            the run was trained on the row's content. Of each named shortcut `value of NAME` and `standing to NAME`.
         notes: What a reader of the numbers must know, a sentence each.
     """
 
@@ -95,7 +98,8 @@ def evaluate(
         data_dir: Folder of the data files, for a run's own task, whose record names no folder.
         data_seed: Seed of a task's construction; that of the run, or 0, if None.
         settings: Settings in place of those that a run's own task was made with.
-        shortcuts: Shortcuts that have a name, as of `fit`; a run's own on its own task if none are given.
+        shortcuts: Shortcuts that have a name, as of `fit`, fitted on the task's training rows; if none are given, those
+            that a run was trained with, on any data, as the run's training rows know them.
         batch_size: Samples a forward pass.
         device: `auto` takes a GPU if there is one.
 
@@ -111,23 +115,18 @@ def evaluate(
     given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
     if record is not None and isinstance(given, OwnData):
         given = _same_as_run(given, record)
-    recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
-        notes: list[str] = []
-        origins: Callable[[str], Origins] | None = None
-        if isinstance(given, OwnData):
-            one, told, found_in = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
-            given, notes, origins = {"data": one}, [*told], lambda _: found_in
-        splits, task = _splits(given, recorded if data_seed is None else data_seed)
-        splits, task = _with_named(splits, task, given_rules(shortcuts), _own_record(data, record))
+        seed = (0 if record is None else record.data_seed) if data_seed is None else data_seed
+        rules = given_rules(shortcuts)
+        task, splits, named, notes, origins = _with_shortcuts(given, seed, class_names(loaded.config), record, rules)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
-            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
+            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size, named)
             for name, split in chosen.items()
         }
-    _locate(found, origins if task is None else task.origins)
+    _locate(found, origins)
     if task is None and record is not None:
         notes += _marked(found, chosen, Path(model))
     if task is not None:
@@ -143,6 +142,26 @@ def _locate(found: Mapping[str, Evaluated], origins: Callable[[str], Origins] | 
         place = list(evaluated.predictions.columns).index("label")
         for i, (name, column) in enumerate(origins(split).columns().items()):
             evaluated.predictions.insert(place + i, name, column)
+
+
+def _with_shortcuts(
+    given: Data, data_seed: int, classes: Any, record: Record | None, asked: Sequence[Rule | str]
+) -> tuple[Task | None, dict[str, datasets.Dataset], NamedShortcuts | None, list[str], Callable[[str], Origins] | None]:
+    """The splits with their task, if they are one's, the shortcuts to measure by, notes, and where the rows lie."""
+    notes: list[str] = []
+    origins: Callable[[str], Origins] | None = None
+    beside, called = None, {}
+    if isinstance(given, OwnData):
+        own = given
+        one, told, found_in = with_groups_of_run(own, classes, record and record.raw)
+        called, beside = names_of_texts(own), lambda: own.beside_one(classes)
+        given, notes, origins = {"data": one}, [*told], lambda _: found_in
+    splits, task = _splits(given, data_seed)
+    task = named_task(task, asked)
+    splits = splits if task is None else task.splits
+    named, told = named_of_run(record, task, splits, beside, called)
+    task, splits = with_named(task, splits, named)
+    return task, splits, named, [*notes, *told], origins if task is None else task.origins
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------
@@ -224,36 +243,6 @@ def _splits(data: Data, data_seed: int) -> tuple[dict[str, datasets.Dataset], Ta
             if not isinstance(feature, datasets.ClassLabel | None):
                 raise UserError(f"The column '{column}' of the split '{name}' must be a datasets.ClassLabel.")
     return splits, None
-
-
-def _own_record(data: Data | None, record: Record | None) -> Record | None:
-    """The run's record if it is measured on the task that it was trained on."""
-    return record if data is None or isinstance(data, OwnData) else None
-
-
-def _own_record(data: Data | None, record: Record | None) -> Record | None:
-    """The run's record if it is measured on the task that it was trained on."""
-    return record if data is None or isinstance(data, OwnData) else None
-
-
-def _with_named(
-    splits: dict[str, datasets.Dataset], task: Task | None, given: tuple[Rule | str, ...], record: Record | None
-) -> tuple[dict[str, datasets.Dataset], Task | None]:
-    """The same with named shortcuts: those given, or those that the run on this task was measured by."""
-    if task is None:
-        if given:
-            raise UserError(
-                f"The shortcut '{given[0]}' is learnt from training rows, but the data to measure have none: name a "
-                "task, or the data that the run was trained on."
-            )
-        return splits, None
-    told = [] if record is None or task.shortcuts is not None else record.shortcuts
-    for one in [] if given else [one for one in told if not isinstance(one, str)]:
-        name = one.get("name") if isinstance(one, Mapping) else one
-        logger.warning(f"The run's shortcut '{name}' comes from Python, so it isn't measured: give it with shortcuts.")
-    named = given or tuple(one for one in told if isinstance(one, str))
-    task = with_shortcuts(task, named) if named else task
-    return task.splits, task
 
 
 def _chosen(splits: dict[str, datasets.Dataset], on: Sequence[str] | str | None) -> dict[str, datasets.Dataset]:
@@ -344,6 +333,7 @@ def _evaluated(
     task: Task | None,
     preprocess: Preprocess,
     batch_size: int,
+    shortcuts: NamedShortcuts | None,
 ) -> Evaluated:
     compared = _compared(model, folder, name, split, {} if task is None else task.merged.get(name, {}))
     label_N = column_values(split, "labels")
@@ -364,9 +354,15 @@ def _evaluated(
     columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(_classes(model))}
     columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
     correct_N = predicted_N == label_N
+    result = measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names)
+    if shortcuts is not None and np.array_equal(compared.of_label, np.arange(len(compared.of_label))):
+        rows = partial(model_rows, preprocess=preprocess)
+        reader = Reader(model, collator_for(preprocess), rows, compared.of_output, batch_size)
+        result.metrics.update(measured_by_shortcut(shortcuts, name, predicted_N, reader.predict))  # type: ignore[call-overload]
+        columns |= columns_of(shortcuts, name)
     everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names),
+        result,
         _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
         pd.DataFrame(columns),

@@ -152,7 +152,7 @@ class StoredRun:
         key = None
         if start is None and (sampling is None or only is not None) and signal_probs is None and companion is None:
             asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
-            key = self.stages.key("train", method=method.name, **asked, **_part(only))
+            key = self.stages.key("train", None, method=method.name, **asked, **_part(only))
         stage = self.stages.stage(name, work, key)
         self.did_nothing = self.stages.reports[-1].get("as_erm")
         return ready(self.source.load(stage / "model"), self.device)

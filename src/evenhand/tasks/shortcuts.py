@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,15 +66,8 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
         )
     optional = set(task.tests) - {task.primary_test}  # other test sets may come from elsewhere, without a column
     named = NamedShortcuts.fit(given, rows_of(task), task.label_names, optional)
-    # a column that one split has of its own means the same nowhere else
-    own = [column for column in COLUMNS if any(column in split.column_names for split in task.splits.values())]
-    standing = {name: named.standing(name) for name in task.splits}
-    met = dict.fromkeys(
-        _group_names(split)[group]
-        for name, split in task.splits.items()
-        for group in np.unique(_group(split, standing[name])).tolist()
-    )
-    splits = {name: _with_sides(split, standing[name], list(met), own) for name, split in task.splits.items()}
+    splits = with_sides(task.splits, named)
+    own = _own_columns(task.splits)
     told = f"The {' and '.join(own)} of each row stay{'s' * (len(own) == 1)} what the task has" if own else ""
     return replace(
         task,
@@ -84,6 +77,23 @@ def with_shortcuts(task: Task, given: Sequence[Rule | str]) -> Task:
         notes=(*task.notes, *named.notes, *([f"{told}, whatever shortcuts are named."] if own else [])),
         shortcuts=named,
     )
+
+
+def with_sides(splits: Mapping[str, datasets.Dataset], named: NamedShortcuts) -> dict[str, datasets.Dataset]:
+    """Splits with columns of how each row stands to all shortcuts together, where no split has these of its own."""
+    own = _own_columns(splits)
+    standing = {name: named.standing(name) for name in splits}
+    met = dict.fromkeys(
+        _group_names(split)[group]
+        for name, split in splits.items()
+        for group in np.unique(_group(split, standing[name])).tolist()
+    )
+    return {name: _with_sides(split, standing[name], list(met), own) for name, split in splits.items()}
+
+
+def _own_columns(splits: Mapping[str, datasets.Dataset]) -> list[str]:
+    """Those that some split has of its own, which mean the same nowhere else."""
+    return [column for column in COLUMNS if any(column in split.column_names for split in splits.values())]
 
 
 def _group_names(split: datasets.Dataset) -> list[str]:

@@ -19,7 +19,7 @@ from evenhand.data.origins import Origins
 from evenhand.data.rows import arrow_table
 from evenhand.files import Files, plain_name
 from evenhand.shortcuts.several import given_rules, parse_all
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.tasks.base import BesideColumns, Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
 from evenhand.tasks.own.origins import split_origins
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
@@ -249,6 +249,12 @@ class OwnData(TaskSource):
             logger.warning(note)
         rows = {"all": data.kept}
         return task_rows(data, rows)["all"], split_origins(data.parts, rows, "all")
+
+    def beside_one(self, label_names: Sequence[str] | None) -> BesideColumns:
+        """The columns beside the rows of `one_split`."""
+        places = self._places()[:1]
+        data = self._labelled(places, label_names)
+        return columns_beside(list(places[0].parts), {"all": data.kept}, "all")
 
     def data_files(self) -> dict[str, Files | None]:
         """The tables and pictures of each option; None for a name on the hub."""
