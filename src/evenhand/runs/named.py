@@ -30,8 +30,8 @@ def named_task(task: Task | None, asked: Sequence[Rule | str]) -> Task | None:
         return task
     if task is None:
         raise UserError(
-            f"The shortcut '{asked[0]}' is learnt from training rows, but the data to measure have none: name a task, or "
-            "the data that the run was trained on."
+            f"The shortcut '{asked[0]}' is learnt from training rows, but the data to measure have none: name a task, "
+            "or the data that the run was trained on."
         )
     return with_shortcuts(replace(task, shortcuts=None), asked)
 
