@@ -31,8 +31,8 @@ class Advice:
 
     Attributes:
         text: The advice in sentences.
-        method: The method's name.
-        settings: The method as Python writes it.
+        method: The method's name; `none` where nothing can be corrected.
+        settings: The method as Python writes it; empty without one.
         command: The command line, or Python where the data are none that the command line can name.
         compare: The same with ERM, to compare with; None where the advice is ERM.
         by_name: The same with a method that is told the shortcut's name; None where there is none to tell.
@@ -57,12 +57,13 @@ def advise(hint: Hint, opposites: Opposites, command: Callable[..., str], kind: 
         kind: What the inputs are.
     """
     method, text = _choice(hint, opposites, kind)
-    compare = None if isinstance(method, ERM) else command(ERM())
     first = next((finding.shortcut for finding in (*hint.leaks, *hint.strong)), None)
     named = () if first is None else (first,)
-    by_name = command(Balance(), shortcuts=named) if named and not hint.leaks else None
-    trained = command(method, shortcuts=named) if hint.leaks else command(method)
-    return Advice(text, method.name, _in_python(method), trained, compare, by_name)
+    if hint.leaks:  # plain training only shows how far a model relies on it
+        return Advice(text, "none", "", command(method, shortcuts=named), None)
+    compare = None if isinstance(method, ERM) else command(ERM())
+    by_name = command(Balance(), shortcuts=named) if named else None
+    return Advice(text, method.name, _in_python(method), command(method), compare, by_name)
 
 
 def _choice(hint: Hint, opposites: Opposites, kind: Kind) -> tuple[Method, str]:

@@ -94,16 +94,20 @@ def audit(
     place, of_runs, named = torch_device(device), {"task": task, "places": places}, given_rules(shortcuts)
     name = str(model) if isinstance(model, str | Path) else None
     asked = Asked(name, 0, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, named)
-    folder = None if output_dir is None else Path(output_dir)
-    if folder is not None and os.access(folder, os.F_OK) and not folder.is_dir():
-        raise UserError(f"The output folder '{folder}' is a file.")
+    folder = _checked_folder(output_dir)
     request = Request(what, model, given, asked, _seeds(seeds), of_runs, folder, progress)
     found = without_training(request, place)
-    subject = _subject(request, task, places) if found is None else found[0]
-    subject = replace(subject, device=device)
+    subject = replace(_subject(request, task, places) if found is None else found[0], device=device)
     check_place(subject.folder / "audit.json")
     scored = score_all(subject.models, subject.task, subject.scoring, place, progress) if found is None else found[1]
     return audited(subject, scored)
+
+
+def _checked_folder(output_dir: Path | str | None) -> Path | None:
+    folder = None if output_dir is None else Path(output_dir)
+    if folder is not None and os.access(folder, os.F_OK) and not folder.is_dir():
+        raise UserError(f"The output folder '{folder}' is a file.")
+    return folder
 
 
 def _subject(request: Request, task: TaskSource | Task | None, places: Mapping[str, Path | str] | None) -> Subject:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evenhand.auditing.findings import Finding
 from evenhand.files import Files
 from evenhand.runs.record import read_object
 from evenhand.shortcuts import Shortcut
-from evenhand.tasks import TaskSource
+from evenhand.shortcuts.named import TRAIN, NamedShortcuts
+from evenhand.tasks import Task, TaskSource
+from evenhand.tasks.shortcuts import rows_of
 from evenhand.validation import UserError, count
+
+MOST = 12
+"""So many findings are named at most."""
 
 LIKELY = ("leak", "strong")
 """Verdicts of findings that are taken where nobody has confirmed any."""
@@ -27,6 +34,32 @@ class Confirmed:
 
     shortcuts: tuple[Shortcut, ...]
     note: str
+
+
+def nameable(task: Task, likely: Sequence[Finding]) -> list[tuple[Finding, NamedShortcuts]]:
+    """The findings that can be named together, each with itself and those before it, fitted on the training rows.
+
+    Left out is what has no spelling, what the rows' labels alone don't bear, and what is one rule with an earlier one,
+    as the two words of a pair are of which every row has one.
+
+    Args:
+        task: The data.
+        likely: The findings, those that tell most first.
+    """
+    train = {TRAIN: rows_of(task)[TRAIN]}
+    found: list[tuple[Finding, NamedShortcuts]] = []
+    rules: list[Shortcut] = []
+    for finding in likely:
+        if finding.shortcut is None or len(found) == MOST:
+            continue
+        try:
+            named = NamedShortcuts.fit([*rules, finding.shortcut], train, task.label_names)
+        except UserError:
+            continue
+        if named.fitted[-1].points_anywhere:
+            found.append((finding, named))
+            rules.append(finding.shortcut)
+    return found
 
 
 def data_digests(files: dict[str, Files | None]) -> dict[str, str | None]:

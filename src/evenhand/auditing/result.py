@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evenhand.auditing.advice import Advice
+from evenhand.auditing.confirmed import nameable
 from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
@@ -91,9 +92,9 @@ class Audit:
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
-        """The likely shortcuts, leaks first, to be passed on to `fit`."""
-        likely = (*self.hint.leaks, *self.hint.strong)
-        return tuple(finding.shortcut for finding in likely if finding.shortcut is not None)
+        """The likely shortcuts, leaks first, each a rule of its own, to be passed on to `fit`."""
+        found = nameable(self.task, (*self.hint.leaks, *self.hint.strong))
+        return tuple(finding.shortcut for finding, _ in found if finding.shortcut is not None)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.

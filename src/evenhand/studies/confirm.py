@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.auditing import Audit
+from evenhand.auditing.confirmed import nameable
 from evenhand.auditing.findings import Finding
 from evenhand.auditing.verdict import named
 from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.shortcuts.fitted import ALIGNED, CONFLICTING, FittedShortcut
 from evenhand.shortcuts.named import TRAIN, NamedShortcuts
 from evenhand.tasks import Task
-from evenhand.tasks.shortcuts import rows_of
-from evenhand.validation import UserError, count
+from evenhand.validation import count
 from evenhand.wording import clipped, listed, one_line
 
-ASKED = 12
-"""So many findings are asked about at most, those that tell most first."""
 LONGEST = 160  # characters of a text that is shown
 _ALONG = 2  # samples shown that go along; a third one goes against, where there is one
 _VALUES = 4
@@ -73,26 +71,13 @@ class Question:
 
 
 def questions(found: Audit) -> list[Question]:
-    """The likely shortcuts that an audit found, as questions, those that tell most first.
-
-    A finding is left out where the training rows' labels alone don't bear it, or where it is one rule with an earlier
-    one.
-    """
-    task = found.task
-    train = {TRAIN: rows_of(task)[TRAIN]}
+    """The likely shortcuts that an audit found, as questions, those that tell most first; those that can be named."""
     asked: list[Question] = []
-    for finding in (*found.hint.leaks, *found.hint.strong):
-        if finding.shortcut is None:
-            continue
-        try:
-            spelling = finding.shortcut.spelling
-            named_ones = NamedShortcuts.fit([*(one.shortcut for one in asked), spelling], train, task.label_names)
-        except UserError:
-            continue
+    for finding, named_ones in nameable(found.task, (*found.hint.leaks, *found.hint.strong)):
+        assert finding.shortcut is not None
         fitted = named_ones.fitted[-1]
-        if fitted.points_anywhere and len(asked) < ASKED:
-            examples = tuple(_examples(found, fitted, named_ones))
-            asked.append(Question(spelling, "", _text(finding, fitted), examples, finding))
+        examples = tuple(_examples(found, fitted, named_ones))
+        asked.append(Question(finding.shortcut.spelling, "", _text(finding, fitted), examples, finding))
     return [replace(one, place=f"{i} of {len(asked)}") for i, one in enumerate(asked, start=1)]
 
 
