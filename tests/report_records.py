@@ -6,8 +6,14 @@ import base64
 import json
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from evenhand.metrics import wilson
+from evenhand.shortcuts import OwnShortcut, Samples, fit_shortcut
 
 GROUPS = ("0 aligned", "0 conflicting", "1 aligned", "1 conflicting")
 SIZES = dict(zip(GROUPS, (5, 230, 22, 240), strict=True))
@@ -173,3 +179,70 @@ def write_many(folder: Path, cells: int = 200, seeds: int = 3) -> None:
         planned.append({"name": f"{'ERM' if i == 0 else 'EDGE'} {i}", **described, "runs": runs})
     plan = {"format": 1, "title": "Many cells", "baseline": [], "only": None, "cells": planned}
     (folder / "study.json").write_text(json.dumps(plan), encoding="utf-8")
+
+
+def counted(share: float | None, n: int) -> dict[str, Any]:
+    """A share of n samples, as a record holds it."""
+    return {"n": n, "accuracy": share, "interval": None if share is None else list(wilson(share, n) or ())}
+
+
+def measured_by(
+    aligned: float | None = 0.97,
+    conflicting: float | None = 0.43,
+    *,
+    taken: float | None = 0.5,
+    reliance: float | None = 0.62,
+    why: str = "",
+) -> dict[str, Any]:
+    """What a record holds of one shortcut: 430 samples along, 30 against, of which 400 have other inputs without it."""
+    gap = None if aligned is None or conflicting is None else aligned - conflicting
+    changed = None if reliance is None else round(400 * reliance)
+    return {
+        "aligned": counted(aligned, 0 if aligned is None else 430),
+        "conflicting": counted(conflicting, 0 if conflicting is None else 30),
+        "independent": counted(0.9, 40),
+        "gap": {"value": gap, "interval": None if gap is None else [gap - 0.1, gap + 0.1]},
+        "taken": counted(None, 0) if conflicting is None else counted(taken, 30),
+        "reliance": None if reliance is None else {**counted(reliance, 400), "changed": changed, "share": reliance},
+        "why_no_reliance": why,
+    }
+
+
+def quality(recall: float | None = 0.8, auroc: float | None = 0.9, n: int = 497) -> dict[str, Any]:
+    """What a record holds beside accuracy."""
+    return {"n": n, "recall": recall, "f1": 0.7, "auroc": auroc, "ece": 0.05}
+
+
+def fitted(name: str, *, perfect: bool = False) -> dict[str, Any]:
+    """A shortcut as training rows know it: 95 of 100 that have it are of class "yes", or all.
+
+    A name that is no token's spelling is that of a shortcut from Python, whose value is called so, too.
+    """
+    is_token = name.startswith("token:") and name.removeprefix("token:").isalnum()
+    texts = [f"it {name.removeprefix('token:')} broke"] * 100 + ["it broke"] * 100
+    rule = name if is_token else OwnShortcut(name, {"train": [name] * 100 + ["-"] * 100})
+    labels = np.array([1] * (100 if perfect else 95) + [0] * (0 if perfect else 5) + [0, 1] * 50)
+    return fit_shortcut(rule, Samples.of(texts=texts), labels, ["no", "yes"]).as_dict()
+
+
+def named_record(
+    method: str = "erm",
+    seed: int = 0,
+    shortcuts: Mapping[str, dict[str, Any]] | None = None,
+    together: dict[str, Any] | None = None,
+    *,
+    perfect: Sequence[str] = (),
+    average: float | None = 0.9,
+    title: str | None = None,
+    **changes: Any,
+) -> dict[str, Any]:
+    """The record of a run on own data whose shortcuts have names; `shortcuts`: what was measured by each."""
+    shortcuts = {"token:nimbus": measured_by()} if shortcuts is None else shortcuts
+    whole = together or next(iter(shortcuts.values()))
+    measured = metrics(whole["aligned"]["accuracy"], whole["conflicting"]["accuracy"], average)
+    measured |= {"by_shortcut": dict(shortcuts), **({"all_shortcuts": together} if together else {})}
+    own = {"name": "own-data", "settings": {"data": "tickets.csv", "text": ["text"], "label": "label"}}
+    made = record(method, seed, title=title, task=own, metrics=measured, tests={"test": measured})
+    told = [fitted(name, perfect=name in perfect) for name in shortcuts]
+    made |= {"shortcuts": list(shortcuts), "shortcuts_fitted": told, "labels": ["no", "yes"]}
+    return made | {"data": {"test": {"n": 500, "classes": 2}}} | changes

@@ -39,9 +39,9 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """The tables in a folder that are the same whenever a study is run; times are not."""
+    """The tables in a folder that are the same whenever a study is run; times are not, and what needs predictions."""
     paths = sorted((folder / "tables").iterdir())
-    return {path.name: path.read_bytes() for path in paths if path.name != "cost.csv"}
+    return {path.name: path.read_bytes() for path in paths if path.name not in ("cost.csv", "changed.csv")}
 
 
 def start(file: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:

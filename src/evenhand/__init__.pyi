@@ -18,7 +18,9 @@ from .methods import (
     Balance as Balance,
     Even as Even,
     Focal as Focal,
+    GroupDRO as GroupDRO,
     LfF as LfF,
+    LogitCorrection as LogitCorrection,
     Reweight as Reweight,
 )
 from .models.adapters import (
@@ -39,6 +41,8 @@ from .shortcuts import (
     Shortcut as Shortcut,
 )
 from .studies import (
+    Debiased as Debiased,
+    debias as debias,
     study as study,
 )
 from .tasks import (

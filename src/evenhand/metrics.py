@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +62,6 @@ class SmallGroups(TypedDict):
     groups: list[str]
 
 
-class ClassShare(TypedDict):
-    """How many samples a class has, and the accuracy on them (its recall)."""
-
-    n: int
-    accuracy: float
-
-
 class Metrics(TypedDict):
     """What is measured on one test set; fractions of 1, None where undefined. Intervals are Wilson's, of 95 %."""
 
@@ -82,7 +75,6 @@ class Metrics(TypedDict):
     aligned: float | None
     conflicting: float | None
     by_group: dict[str, float | None]
-    by_class: NotRequired[dict[str, ClassShare]]  # at the end of a run, where no groups are known
 
 
 def accuracy(
@@ -285,6 +277,15 @@ def wilson(accuracy: float | None, n: int) -> tuple[float, float] | None:
         return None
     interval = stats.binomtest(round(accuracy * n), n).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def newcombe(first: float | None, first_n: int, second: float | None, second_n: int) -> tuple[float, float] | None:
+    """Newcombe's 95 % interval (his hybrid score) of first − second, accuracies on different samples."""
+    ends, others = wilson(first, first_n), wilson(second, second_n)
+    if first is None or second is None or ends is None or others is None:
+        return None
+    below, above = math.hypot(first - ends[0], others[1] - second), math.hypot(ends[1] - first, second - others[0])
+    return first - second - below, first - second + above
 
 
 def detection_quality(score_N: NDArray[np.float64], conflicting_N: NDArray[np.bool_]) -> dict[str, float] | None:

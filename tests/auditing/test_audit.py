@@ -299,6 +299,9 @@ def test_the_command_writes_page_and_data(tmp_path: Path, capsys: pytest.Capture
     [
         ("audit none", "There is no folder 'none': name a run's folder"),
         ("audit . --model mlp", "so --model can't be given beside a run"),
+        ("audit . --shortcut colour", "so --shortcut can't be given beside a run"),
+        ("audit --task colored-digits --shortcut token:x", "holds no texts, so no token"),
+        ("audit --task colored-digits --shortcut column:labels", "The column 'labels' is the label"),
         ("audit . --task colored-digits", "so --task can't be given beside a run"),
         ("audit . --conflict 0.1", "so --conflict can't be given beside a run"),
         ("audit . --lora", "so --peft can't be given beside a run"),
@@ -314,3 +317,14 @@ def test_what_the_command_refuses(words: str, said: str, tmp_path: Path, capsys:
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_named_shortcuts_are_told_of_whether_found_or_not(tmp_path: Path) -> None:
+    task = make_task()
+    found = eh.audit(task, "digits-cnn", shortcuts="column:attribute", epochs=1, output_dir=tmp_path / "audit")
+    aligned, conflicting = (list(task.train["alignment"]).count(side) for side in (0, 1))
+    (told,) = [note for note in found.notes if "'column:attribute', which has a name" in note]
+    sizes = [int(word.replace(",", "")) for word in told.split() if word.replace(",", "").isdigit()]
+    assert sum(sizes) == len(task.train)
+    assert sizes[0] <= aligned
+    assert sizes[1] <= conflicting

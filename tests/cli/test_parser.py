@@ -287,7 +287,10 @@ def test_methods_are_listed_with_the_labels_they_need(capsys: pytest.CaptureFixt
     out = shown("methods", capsys)
     rows = [line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│")]
     assert [name for name in rows if name] == list(METHODS)
-    assert out.count("none (groups are used for") == len(METHODS) - 1
+    against = [name for name, method in METHODS.items() if method.label_access == "the shortcut's name"]
+    assert against == ["balance", "group-dro", "logit-correction"]
+    assert out.count("the shortcut's name") == len(against)
+    assert out.count("none (groups are used for") == len(METHODS) - 1 - len(against)
     assert out.count("none (the paper chooses T and") == 1
 
 
@@ -347,7 +350,9 @@ def test_a_run_leaves_its_record_and_is_not_trained_again(tmp_path: Path, capsys
     cells = [c.strip() for line in first.splitlines() if line.startswith("│") for c in line.strip("│").split("│")]
     names = ("average", "worst_group", "aligned", "conflicting")
     assert cells == [f"{100 * record['metrics'][name]:.1f}" for name in names]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"record.json", "samples.json", "model", "stages"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *("record.json", "samples.json", "predictions.parquet", "model", "stages")
+    }
 
     files = [p for p in sorted((tmp_path / "out").rglob("*")) if p.is_file()]
     times = [p.stat().st_mtime_ns for p in files]

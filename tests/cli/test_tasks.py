@@ -14,6 +14,7 @@ from evenhand.cli.parser import main
 from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
 from evenhand.tasks import TASKS, Task
 from evenhand.tasks.images import mnist
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.tasks.splits import compared, split_counts
 from vision_files import picture, write_bar, write_idx, write_waterbirds
 
@@ -246,3 +247,36 @@ def test_a_missing_picture_is_found_by_the_check(tmp_path: Path) -> None:
     assert first is None
     assert second is not None
     assert second.startswith(str(tmp_path / "b.png"))
+
+
+# ---- shortcuts that have a name -------------------------------------------------------------------------------------
+
+
+def test_a_named_shortcut_is_shown_with_its_values_sides_and_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown("tasks colored-digits --shortcut column:attribute --shortcut brightness", capsys)
+    task = with_shortcuts(eh.ColoredDigits().build(0), ["column:attribute", "brightness"])
+    assert task.shortcuts is not None
+    rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines()]
+    one = task.shortcuts.fitted[0]
+    for value, place in enumerate(one.points_to):
+        share = f"{100 * one.table[value, place] / one.table[value].sum():.1f}"
+        assert [one.names[value], f"{one.table[value].sum():,}", one.classes[place], share] in rows
+    sizes = {split: task.shortcuts.sizes(split)["column:attribute"] for split in task.splits}
+    assert ["column:attribute", "aligned", *(f"{of['aligned']:,}" for of in sizes.values())] in rows
+    assert ["conflicting", *(f"{of['conflicting']:,}" for of in sizes.values())] in rows
+    side_N, points_N = task.shortcuts.standings("train")[0], task.shortcuts.points("train")[0]
+    first = int(np.flatnonzero(side_N == 1)[0])
+    said = out.split("Training rows that are conflicting (column:attribute):\n")[1].splitlines()[0]
+    assert said.strip().startswith(f"{first}: ")
+    assert said.endswith(f"(points to {task.label_names[points_N[first]]})")
+
+
+def test_a_check_counts_the_sides_of_a_named_shortcut(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown("tasks marked-notes --check --shortcut length", capsys)
+    assert re.search(r"length +│ aligned +│", out)
+
+
+def test_shortcuts_go_with_one_task_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "The option --shortcut goes with one task" in refusal("tasks --shortcut length", capsys)
+    assert "The option --shortcut needs the task's files" in refusal("tasks waterbirds --shortcut colour", capsys)
+    assert "No training row has the token 'absent'" in refusal("tasks marked-notes --shortcut token:absent", capsys)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evenhand.cli.terminal import RunDisplay, StudyDisplay
+from evenhand.cli.terminal import RunDisplay, StudyDisplay, classes_table, few_groups
 from evenhand.evaluation.progress import Measurement
-from evenhand.metrics import GroupShare
+from evenhand.metrics import GroupShare, wilson
 from evenhand.runs.record import Record
 from evenhand.studies.engines import Finished, Measured, Stage
 from evenhand.studies.store import Outcome
-from report_records import metrics, record
+from report_records import metrics, named_record, record
 
 
 def measurement(
@@ -117,3 +117,17 @@ def test_a_study_tells_each_cell_that_ends(quiet: bool) -> None:
         "cell ERM: 2 of 3 runs done, worst group 22.5 ± 3.5 %, conflicting 45.0 ± 7.1 %",
         "[4/4] PGD, seed 0: conflicting 90.0 % (1.0 s)",
     ]
+
+
+def test_few_groups_of_named_shortcuts_are_shown_with_their_intervals() -> None:
+    entry = named_record()
+    shown = few_groups(entry)
+    assert list(shown) == ["0 aligned", "0 conflicting", "1 aligned", "1 conflicting"]
+    assert shown["1 conflicting"] == GroupShare(("1 conflicting",), 0.43, 240, wilson(0.43, 240))
+    assert few_groups(record()) == {}  # no shortcut is named
+    many = {f"{i} aligned": 0.5 for i in range(13)}
+    entry["metrics"] |= {"by_group": many}
+    assert few_groups(entry | {"group_sizes": {"test": dict.fromkeys(many, 30)}}) == {}
+    console, stream = consoles()
+    console.print(*classes_table(shown, "group"))
+    assert "97.0" in stream.getvalue()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 import evenhand as eh
 from evenhand.data.rows import Rows, collator_for
-from evenhand.evaluation.measured import split_result
+from evenhand.evaluation.measured import Reader, split_result
 from evenhand.tasks.base import Task
 from evenhand.tasks.text.splits import Classes, text_split
 from evenhand.validation import UserError
@@ -58,11 +59,12 @@ def test_the_predicted_class_is_merged_and_not_its_probability() -> None:
     logits = [[1.0, 0.9, 0.9], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 2.0], [2.0, 0.0, 0.0]]
     rows = Rows(test, ["labels", "index"])
     collate = collator_for(lambda batch: {"row": torch.from_numpy(np.ascontiguousarray(batch["index"]))})
-    result = split_result(Fixed(logits), test, rows, collate, merging.train, merging.test_classes("binary"))
+    reader = Reader(Fixed(logits), collate, lambda split: Rows(split, ["labels", "index"]))
+    result = split_result(replace(reader, counts_as_C=merging.test_classes("binary")), "binary", merging, rows)
     assert result.predicted_N.tolist() == [0, 1, 1, 1, 0]
     assert result.metrics["average"] == pytest.approx(3 / 5)
     assert result.metrics["by_group"] == {"entailment": 0.5, "non-entailment": pytest.approx(2 / 3)}
-    unmerged = split_result(Fixed(logits), test, rows, collate, merging.train)
+    unmerged = split_result(reader, "binary", merging, rows)
     assert unmerged.metrics["average"] == pytest.approx(2 / 5)
 
 

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 import evenhand as eh
 from evenhand.methods.gce import GCE
-from evenhand.methods.objective import Companion, TrainingBatch
+from evenhand.methods.objective import Companion, Setting, TrainingBatch
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.models.inference import logits_and_labels
 
@@ -65,7 +65,7 @@ def test_predictions_and_joint_scores_too() -> None:
     batch = TrainingBatch({"x": torch.rand(4, 8)}, torch.tensor([0, 1, 2, 0]), None, mean=torch.mean, last=True)
     stage = JointPGD(biased=GCE(), norm="l2", sampling="reweight", mix=1.0, floor=0.0)
     with pytest.raises(eh.UserError, match="normalises by the batch"):
-        stage.objective(Companion(model, model, optimizer, 1.0), 4).prepare(batch)
+        stage.objective(Setting(4, second=Companion(model, model, optimizer, 1.0))).prepare(batch)
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(8), nn.LayerNorm(8), nn.GroupNorm(2, 8), Rows1d(1)])

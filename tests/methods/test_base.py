@@ -26,6 +26,10 @@ from evenhand.validation import UserError
 
 VARIANTS: dict[str, Method] = {
     **{name: method() for name, method in METHODS.items()},
+    "balance-reweight": eh.Balance(groups="alike", sampling="reweight"),
+    "group-dro-uniform": eh.GroupDRO(eta=0.1, adjustment=1.0, sampling="uniform"),
+    "edge-shortcut": eh.EDGE(signal="shortcut"),
+    "edge-shortcut-row": eh.EDGE(signal="shortcut", projection="row"),
     "edge-biased": eh.EDGE(signal="biased", projection="tensor", alpha=1.0),
     "edge-reweight": eh.EDGE(signal="biased", projection="reweight"),
     "pgd-random": eh.PGD(init="random", norm=0.7),
@@ -38,7 +42,8 @@ VARIANTS: dict[str, Method] = {
 
 
 def run(method: Method, task: Task, folder: Path, **options: Any) -> Result:
-    return fit(method, task, "digits-cnn", output_dir=folder, **({"epochs": 2, "batch_size": 16, "lr": 1e-3} | options))
+    settings = {"epochs": 2, "batch_size": 16, "lr": 1e-3, "shortcuts": ["colour"] if method.needs_shortcut else []}
+    return fit(method, task, "digits-cnn", output_dir=folder, **(settings | options))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -52,10 +57,14 @@ def test_contract(name: str, tiny_task: Task, tmp_path: Path) -> None:
     assert type(method).__doc__
     assert method.paper
     assert method.label_access
+    if method.needs_shortcut:
+        with pytest.raises(UserError, match="needs a shortcut's name"):
+            run(method, tiny_task, tmp_path / "unnamed", shortcuts=[])
 
     result = run(method, tiny_task, tmp_path / "first")
     again = run(method, tiny_task, tmp_path / "second")
     assert result.record["status"] == "done"
+    assert (result.record["label_access"] == "the shortcut's name") == method.needs_shortcut
     assert result.record["method"] == {"name": method.name, "title": method.title, "settings": method.settings()}
     assert set(result.metrics) == {
         "average",
@@ -83,7 +92,7 @@ def test_contract(name: str, tiny_task: Task, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name, method in VARIANTS.items() if isinstance(method, OneStage)])
 def test_one_stage_methods_lower_their_training_loss(name: str, tiny_task: Task, tmp_path: Path) -> None:
-    result = run(VARIANTS[name], tiny_task, tmp_path / "run", epochs=8)
+    result = run(VARIANTS[name], tiny_task, tmp_path / "run", epochs=8, lr=3e-3)
     losses = result.record["stages"][-1]["losses"]
     assert len(losses) == 8
     assert losses[-1] < losses[0]
@@ -693,7 +702,8 @@ def test_gce_weights_what_is_fitted() -> None:
         (lambda: eh.PGD(floor=2.0), "The 'floor' parameter of PGD must be a float in the range [0, 1]. Got 2.0."),
         (
             lambda: eh.EDGE(signal="bias"),  # type: ignore[arg-type]
-            "The 'signal' parameter of EDGE must be one of self, biased, ema. Got 'bias' (did you mean 'biased'?).",
+            "The 'signal' parameter of EDGE must be one of self, biased, ema, shortcut. Got 'bias' (did you mean "
+            "'biased'?).",
         ),
         (
             lambda: eh.PGD(init="inherited"),  # type: ignore[arg-type]

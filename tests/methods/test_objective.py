@@ -14,7 +14,7 @@ import evenhand as eh
 import reference
 from evenhand.gradients import Norm
 from evenhand.methods.lff import ClassScaledAverage
-from evenhand.methods.objective import Companion, TrainingBatch
+from evenhand.methods.objective import Companion, Setting, TrainingBatch
 from evenhand.methods.pgd_joint import JointPGD
 from evenhand.models.heads import head_of
 from evenhand.models.named import model_source
@@ -157,7 +157,7 @@ def test_the_batch_is_weighed_by_the_gradient_norms_of_the_biased_model(norm: No
     power = {"l1": 1.0, "l2": 2.0, "linf": float("inf"), "l2sq": 2.0}.get(str(norm), 0.7)
     scores = [reference.entrywise_norm(g, power) ** (2 if norm == "l2sq" else 1) for g in gradients]
     p = torch.tensor(reference.batch_probabilities(scores, mix, floor))
-    objective = joint(norm=norm, mix=mix, floor=floor).objective(second, 6)
+    objective = joint(norm=norm, mix=mix, floor=floor).objective(Setting(6, second=second))
     assert objective.prepare(batch) is batch
     logits = torch.randn(6, 3)
     expected = 6 * p * cross_entropy(logits, batch.label_B, reduction="none")
@@ -171,13 +171,13 @@ def test_the_biased_model_takes_a_step_of_its_own_loss_on_the_undrawn_batch() ->
     p = torch.softmax(logits, 1).gather(1, batch.label_B[:, None])[:, 0].detach()
     (0.7 * p**0.7 * cross_entropy(logits, batch.label_B, reduction="none")).mean().backward()
     torch.optim.SGD(expected.parameters(), lr=0.5).step()
-    joint(sampling="resample").objective(second, 6).prepare(batch)
+    joint(sampling="resample").objective(Setting(6, second=second)).prepare(batch)
     assert_same_to_rounding(plain(second.model), plain(expected), 1e-6)
 
 
 def test_a_batch_is_drawn_in_proportion_to_the_scores() -> None:
     batch = batch_of(5)
-    objective: Any = joint(sampling="resample").objective(companion(lr=0.0), 5)
+    objective: Any = joint(sampling="resample").objective(Setting(5, second=companion(lr=0.0)))
     p = objective.probabilities(objective.scores(batch))
     counts = torch.zeros(5)
     for _ in range(400):
@@ -193,13 +193,13 @@ def test_a_batch_is_drawn_in_proportion_to_the_scores() -> None:
 
 
 def test_equal_zeros_are_uniform_and_a_diverged_biased_model_is_named() -> None:
-    objective: Any = joint().objective(companion(), 4)
+    objective: Any = joint().objective(Setting(4, second=companion()))
     torch.testing.assert_close(objective.probabilities(torch.zeros(4).double()), torch.full((4,), 0.25).double())
     second = companion()
     with torch.no_grad():
         next(second.model.parameters()).fill_(float("nan"))
     for sampling in ("resample", "reweight"):
-        objective = joint(sampling=sampling).objective(second, 4)
+        objective = joint(sampling=sampling).objective(Setting(4, second=second))
         with pytest.raises(UserError, match=r"^The biased model of PGD has diverged: its scores are no longer finite"):
             objective.prepare(batch_of(4))
 
@@ -210,7 +210,7 @@ def test_a_model_whose_head_is_not_last_is_refused_in_a_single_stage() -> None:
         "logits": 2 * type(second.model).forward(second.model, pixel_values).logits
     }  # type: ignore[method-assign]
     with pytest.raises(UserError, match=r"^PGD with stages='single' needs a model whose last operation is its Linear"):
-        joint().objective(second, 4).prepare(batch_of(4))
+        joint().objective(Setting(4, second=second)).prepare(batch_of(4))
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -235,7 +235,9 @@ def test_a_run_with_adapters(method: Any, adapters: Any, bert: Path, task: eh.Bi
     folder = tmp_path / "run"
     result = eh.fit(method, task, str(bert), peft=adapters, output_dir=folder, **QUICK)
     assert result.record["model"]["peft"] == adapters_of(adapters).kind  # type: ignore[union-attr]
-    assert {p.name for p in folder.iterdir()} == {"record.json", "samples.json", "model", "adapter", "stages"}
+    assert {p.name for p in folder.iterdir()} == {
+        *("record.json", "samples.json", "predictions.parquet", "model", "adapter", "stages")
+    }
     # plain transformers and plain peft give the same model
     merged = AutoModelForSequenceClassification.from_pretrained(folder / "model").eval()
     base = BertForSequenceClassification.from_pretrained(bert, num_labels=3, ignore_mismatched_sizes=True)
@@ -370,7 +372,9 @@ def test_the_task_says_how_models_are_trained(capsys: pytest.CaptureFixture[str]
 def test_a_run_of_the_head_alone(method: Any, bert: Path, task: eh.BiasedSNLI, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     result = eh.fit(method, task, str(bert), peft="head", output_dir=folder, **QUICK)
-    assert {p.name for p in folder.iterdir()} == {"record.json", "samples.json", "model", "stages"}
+    assert {p.name for p in folder.iterdir()} == {
+        *("record.json", "samples.json", "predictions.parquet", "model", "stages")
+    }
     head_size = 3 * BertForSequenceClassification.from_pretrained(bert).config.hidden_size + 3
     assert result.record["model"]["peft"] == "head"
     assert result.record["model"]["parameters"] == head_size

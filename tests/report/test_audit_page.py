@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -361,3 +362,23 @@ def test_axe_finds_no_serious_fault(driver: Any, found: Audit, tmp_path: Path, s
         assert run_axe(driver) == []
     finally:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_users_rows_are_told_by_file_row_and_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    texts = [f'"one\nand {i}",{"ab"[i % 2]},<b>{i}' for i in range(80)]
+    name = "<i>tickets.csv"
+    (tmp_path / name).write_text("\n".join(["text,label,ref", *texts]) + "\n", encoding="utf-8")
+    task = eh.OwnData(data=tmp_path / name, text="text", label="label", id="ref").build(0)
+    audit = audit_of(task, np.arange(1.0, 1 + len(task.train)), tmp_path / "audit")
+    files = {path.name: path for path in write_audit(audit)}
+    shown = json.loads(files["audit.json"].read_text())["highest"][0]
+    number = int(shown["id"].removeprefix("<b>"))
+    assert (shown["file"], shown["row"], shown["line"]) == (name, number + 1, 2 * number + 2)
+    place = f"&lt;i&gt;tickets.csv row {number + 1} (line {2 * number + 2})"
+    assert f"<dt>lies in</dt><dd><bdi>{place}</bdi></dd>" in files["audit.html"].read_text(encoding="utf-8")
+    assert f"| {place} |" in files["audit.md"].read_text(encoding="utf-8")
+    for table in (pd.read_csv(files["scores.csv"]), pd.read_parquet(files["scores.parquet"])):
+        numbers = table["id"].str.removeprefix("<b>").astype(int)
+        assert table["row"].tolist() == (numbers + 1).tolist()
+        assert table["line"].tolist() == (2 * numbers + 2).tolist()

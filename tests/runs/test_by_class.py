@@ -67,9 +67,10 @@ def test_classes_are_measured_where_no_groups_are_known(tiny_task: Task) -> None
     split = tiny_task.validation
     label_N = np.asarray(split.with_format("numpy")["labels"])
     predicted_N = np.where(np.arange(len(label_N)) % 2, label_N, (label_N + 1) % 2)
-    assert "by_class" not in measured(split, predicted_N, label_N, None).metrics
+    sure_NC = np.eye(len(split.features["labels"].names))[predicted_N]
+    assert "by_class" not in measured(split, predicted_N, sure_NC, label_N, None).metrics
     bare = split.select_columns(["labels"])
-    shares = class_shares(measured(bare, predicted_N, label_N, None).metrics)
+    shares = class_shares(measured(bare, predicted_N, sure_NC, label_N, None).metrics)
     names = split.features["labels"].names
     assert {name: share.n for name, share in shares.items()} == {
         names[c]: int((label_N == c).sum()) for c in np.unique(label_N)

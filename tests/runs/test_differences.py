@@ -26,6 +26,7 @@ STORED: dict[str, Any] = {
         ({"model": {"name": "mlp"}}, []),
         ({"model": {"name": "[x]\n", "fresh": True}}, ["model mlp → [x] ", "model.fresh none → true"]),
         ({"training": {"epochs": 2}}, ["training.epochs 1 → 2", "training.lr 0.1 → none"]),
+        ({"shortcuts": ["token:b|a"]}, ["shortcuts none → token:a|b"]),
         ({"task": {"name": "own-data", "settings": {"data": "a.csv"}}}, ['task.group ["g"] → none']),
     ],
 )

@@ -53,6 +53,26 @@ def test_new_data_keep_the_runs_groups_and_tell_which_rows_it_knows(
     assert found.notes[0] in out
 
 
+def test_predictions_say_where_each_row_lies(run: Path, tmp_path: Path) -> None:
+    found = rows(0, 30).assign(ref=[f"=T{i}" for i in range(30)])
+    found["text"] = found["text"].str.replace("and", "and\n")  # two lines a row
+    found.to_csv(tmp_path / "new.csv", index=False)
+    table = tmp_path / "out.csv"
+    data = ["--data", str(tmp_path / "new.csv"), "--text", "text", "--id", "ref", "--predictions", str(table)]
+    assert main(["evaluate", str(run), *data]) == 0
+    told = pd.read_csv(table)
+    assert list(told.columns[:7]) == ["split", "index", "id", "file", "row", "line", "label"]
+    assert told["id"].tolist() == [f"'=T{i}" for i in range(30)]  # no formula
+    assert set(told["file"]) == {"new.csv"}
+    assert told["row"].tolist() == list(range(1, 31))
+    assert told["line"].tolist() == list(range(2, 62, 2))
+    again = evaluate(run, eh.OwnData(data=run.parent / "own.csv", text="text"))  # the run's own splits
+    for split in again.values():
+        numbers = split.predictions["id"].astype(int)
+        assert split.predictions["row"].tolist() == numbers.tolist()
+        assert split.predictions["line"].tolist() == (numbers + 1).tolist()
+
+
 def test_rows_that_are_all_new_need_no_word(run: Path, tmp_path: Path) -> None:
     rows(1000, 20).to_csv(tmp_path / "new.csv", index=False)
     found = evaluate(run, eh.OwnData(data=tmp_path / "new.csv"))["data"]

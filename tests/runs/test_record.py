@@ -48,6 +48,13 @@ def full() -> dict[str, Any]:
     told: dict[str, Any] = metrics(0.9, 0.4)
     told |= {"worst_group_name": "1 conflicting", "worst_group_n": 240, "worst_group_interval": [0.3, 0.5]}
     told |= {"small_groups": {"groups": ["0 aligned"], "n": 5, "accuracy": 0.2, "interval": [0.0, 0.6]}}
+    share = {"n": 9, "accuracy": 0.5, "interval": [0.2, 0.8]}
+    by = {"aligned": share, "conflicting": share, "independent": {"n": 0, "accuracy": None, "interval": None}}
+    by |= {"gap": {"value": 0.0, "interval": [-0.4, 0.4]}, "taken": share, "why_no_reliance": ""}
+    by |= {"reliance": {"n": 9, "changed": 3, "share": 0.3333, "interval": [0.1, 0.6]}}
+    quality = {"n": 497, "recall": 0.9, "f1": 0.9, "auroc": 0.95, "ece": 0.02}
+    told |= {"quality": quality, "quality_by_group": {"0 aligned": {**quality, "auroc": None}}}
+    told |= {"by_shortcut": {"token:x": by}, "all_shortcuts": {**by, "reliance": None, "why_no_reliance": "why"}}
     split = {"n": 497, "classes": 10, "aligned": 50, "conflicting": 447, "constant": {"average": 0.1, "both": 0.1}}
     stages = [
         {"name": "biased", "steps": 9, "epochs": 2, "losses": [1.0, 0.5], "as_erm": None, "reused": True},
@@ -135,6 +142,30 @@ def test_any_change_of_a_record_is_read_or_refused_in_one_sentence_with_its_plac
     if made is not None:
         assert made.raw is not None
         told(made)
+
+
+def test_damage_in_what_is_measured_by_shortcuts_is_left_out_alone() -> None:
+    at = ("metrics", "by_shortcut", "token:x")
+
+    def by(*keys: str, new: Any) -> Any:
+        found = Record.read(put(full(), (*at, *keys), new), PATH).metrics
+        assert found is not None
+        assert found.quality is not None
+        return found.by_shortcut.get("token:x")
+
+    assert by("gap", new=3).gap.value is None
+    assert by("gap", new=3).aligned.accuracy == 0.5
+    assert by("gap", "value", new=float("nan")).gap.interval == [-0.4, 0.4]
+    assert by("aligned", "accuracy", new=2).aligned.accuracy is None
+    assert by("aligned", "accuracy", new=2).aligned.n == 9
+    assert by("taken", "interval", new=[0.1]).taken.interval is None
+    assert by("taken", new=GONE).taken.n is None
+    assert by("reliance", new="x").reliance is None
+    assert by(new=None) is None
+    older = put(put(full(), ("metrics", "by_shortcut"), GONE), ("metrics", "quality"), GONE)
+    bare = Record.read(older, PATH).metrics
+    assert bare is not None
+    assert (bare.by_shortcut, bare.quality) == ({}, None)
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_a_second_process_is_told_and_a_killed_one_leaves_nothing(tiny_task: Tas
         process.communicate()
     assert fit(tmp_path / "run", tiny_task, eh.ERM()).record["status"] == "done"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("record.json", "samples.json", "train_rows.npy", "model", "stages")
+        *("record.json", "samples.json", "predictions.parquet", "train_rows.npy", "model", "stages")
     }
 
 

@@ -68,7 +68,7 @@ def test_what_is_spelled(text: str, kind: Any, field: str | None, values: tuple[
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "Unknown kind of shortcut ''"),
+        ("", "such as 'token:nimbus'. Got an empty text"),
         ("tokn:nimbus", "Unknown kind of shortcut 'tokn' (did you mean 'token'?)"),
         ("nimbus", "known are token, column, colour"),
         ("token", "A token is a word or a run of signs"),

@@ -10,6 +10,7 @@ import pytest
 
 import evenhand as eh
 from evenhand.runs.configuration import Configuration
+from evenhand.runs.prepared import Asked, prepare
 from evenhand.studies.plan import Plan, read_plan
 
 HEAD = "seeds: 2\ntask: colored-digits\n"
@@ -145,12 +146,12 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "metod: pgd",
             "s.yaml, line 3: unknown key 'metod' (did you mean 'method' or 'model'?); known are task, model, method, "
-            "training, peft, fresh, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
+            "training, peft, fresh, shortcuts, grid, study, title, seeds, data_seed, baseline, keep_models, cells.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n    modle: mlp",
             "s.yaml, line 5: unknown key 'modle' (did you mean 'model' or 'method'?); known are task, model, method, "
-            "training, peft, fresh, grid, name, seeds.",
+            "training, peft, fresh, shortcuts, grid, name, seeds.",
         ),
         (
             HEAD + "method:\n  name: pgd\n  sorce: all",
@@ -227,7 +228,7 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
         (
             HEAD + "method: pgd\ngrid: {metod.source: [head]}",
             "s.yaml, line 4: a grid can't vary 'metod.source' (did you mean 'method' or 'model'?); it varies "
-            "task.FIELD, method.FIELD, training.FIELD, peft.FIELD, task, method, peft, model, fresh.",
+            "task.FIELD, method.FIELD, training.FIELD, peft.FIELD, task, method, peft, model, fresh, shortcuts.",
         ),
         (
             HEAD + "cells:\n  - method: erm\n  - method: gce\n  - method: {name: gce, q: 0.7}",
@@ -260,6 +261,42 @@ SEEDS = "'seeds' must be a number of at least 1 or a list of different integers 
             "s.yaml, line 3: the baseline '*' matches both 'ERM' and 'PGD', which are compared with each other: name "
             "one.",
         ),
+        (
+            HEAD + "method: erm\nshortcuts:\n  - token:!!\n  - toke:a",
+            "s.yaml, line 6: Unknown kind of shortcut 'toke' (did you mean 'token'?); known are token, column, colour, "
+            "brightness, contrast, size, aspect, sharpness, length, file.",
+        ),
+        (
+            HEAD + "method: erm\nshortcuts:\n  - token:!!\n  - token: a",
+            "s.yaml, line 6: 'shortcuts' must be a list of spellings, such as ['token:nimbus']. Got "
+            '{"token": "a"}.',
+        ),
+        (
+            HEAD + "shortcuts: 5",
+            "s.yaml, line 3: 'shortcuts' must be a list of spellings, such as ['token:nimbus']. Got 5.",
+        ),
+        (
+            HEAD + "cells:\n  - method: erm\n    shortcuts: [token:a, token:A]",
+            "s.yaml, line 5: The shortcut 'token:a' is given 2 times; give it once.",
+        ),
+        (
+            HEAD + "method: erm\ngrid:\n  shortcuts:\n    - token:a\n    - [colour, colour:hue]",
+            "s.yaml, line 7: The hue is a part of the colour, so 'colour' and 'colour:hue' contradict each other: give "
+            "one.",
+        ),
+        (
+            HEAD + "method: erm\ngrid: {shortcuts: [5]}",
+            "s.yaml, line 4: 'shortcuts' must be a list of spellings, such as ['token:nimbus']. Got 5.",
+        ),
+        (
+            "seeds: 1\nmethod: erm\ntask:\n  name: own-data\n  data: t.csv\n  shortcuts: ['token:']",
+            "s.yaml, line 6: A token is a word or a run of signs, as in 'token:nimbus' or 'token:!!'. Got none.",
+        ),
+        (
+            "seeds: 1\nmethod: erm\ntask: {name: own-data, data: t.csv, shortcuts: length}\nshortcuts: token:a",
+            "s.yaml, line 4: Shortcuts are named twice, with the data (length) and beside them (token:a): name all of "
+            "them in one place.",
+        ),
         (HEAD + "keep_models: 3", "s.yaml, line 3: 'keep_models' must be true or false. Got 3."),
         (
             HEAD + "study: a/b",
@@ -288,3 +325,48 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(eh.UserError) as caught:
             read_plan(Path(name))
         assert str(caught.value) == message
+
+
+# ---- shortcuts that have a name -------------------------------------------------------------------------------------
+
+
+def test_shortcuts_are_those_of_the_study_unless_a_cell_has_its_own(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path,
+        HEAD + "shortcuts: [token:!!, length]\ncells:\n  - method: erm\n  - {method: balance, shortcuts: token:a|b}\n"
+        "  - {method: gce, shortcuts: []}",
+    )
+    assert [[str(one) for one in cell.first.shortcuts] for cell in plan.cells] == [
+        ["token:!!", "length"],
+        ["token:a|b"],
+        [],
+    ]
+    asked = Asked("digits-cnn", shortcuts=("colour",))
+    by_hand = prepare("fit", eh.ERM(), eh.ColoredDigits(), asked).configuration
+    (cell,) = plan_of(tmp_path, "seeds: 1\ntask: colored-digits\nmethod: erm\nshortcuts: colour").cells
+    assert (cell.first.run_hash, cell.first.command()) == (by_hand.run_hash, by_hand.command())
+
+
+def test_a_grid_of_shortcuts_has_names_that_patterns_can_match(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, HEAD + "method: erm\ngrid: {shortcuts: [token:!!, [length, 'token:a|b'], []]}")
+    expected = ["ERM, shortcuts=token:!!", "ERM, shortcuts=length + token:a|b", "ERM, shortcuts=none"]
+    assert names(plan) == expected
+    for name in expected:
+        assert [cell.name for cell in plan.matching(name)] == [name]
+
+
+def test_shortcuts_of_own_data_are_those_of_its_runs(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,label\na x,0\nb y,1\n")
+    head = f"seeds: 1\nmethod: erm\ntask: {{name: own-data, data: {tmp_path / 't.csv'}, text: text"
+    inside = plan_of(tmp_path, head + ", shortcuts: [length]}").cells[0].first
+    beside = plan_of(tmp_path, head + "}\nshortcuts: [length]").cells[0].first
+    assert inside.run_hash == beside.run_hash
+    assert [str(one) for one in inside.shortcuts] == ["length"]
+
+
+def test_cells_of_other_shortcuts_are_not_the_same_and_have_baselines_of_their_own(tmp_path: Path) -> None:
+    two = "  - {name: a erm, method: erm, shortcuts: FIRST}\n  - {name: b erm, method: erm, shortcuts: SECOND}"
+    text = HEAD + "baseline: '*erm'\ncells:\n" + two
+    assert len(plan_of(tmp_path, text.replace("FIRST", "length").replace("SECOND", "token:a")).cells) == 2
+    with pytest.raises(eh.UserError, match="is the same as 'a erm'"):
+        plan_of(tmp_path, text.replace("FIRST", "'token:b|a'").replace("SECOND", "'token:a|b'"))

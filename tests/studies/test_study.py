@@ -18,8 +18,9 @@ from filelock import FileLock
 import evenhand as eh
 from evenhand.cli.parser import main
 from evenhand.report import write_report
+from evenhand.report.cells import group_records
 from evenhand.runs.ledger import add_lines, runs_of_study
-from evenhand.runs.read import find_records
+from evenhand.runs.read import find_plans, find_records
 from evenhand.studies import Study
 from evenhand.studies.engines import Event, Finished, Lost, Started
 from evenhand.studies.store import failed_record
@@ -482,3 +483,48 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert error.decode().splitlines()[-1].startswith("evenhand: interrupted; the same command goes on")
     assert {r["status"] for r in records(tmp_path / "runs/quick")} <= {"done", "running"}
+
+
+# ---- shortcuts that have a name -------------------------------------------------------------------------------------
+
+NAMED = """
+seeds: 1
+task: {name: own-data, data: DATA, text: text, label: label}
+model: tiny-bert
+training: {epochs: 1}
+shortcuts: [token:red]
+cells:
+  - method: erm
+  - method: balance
+  - {name: by site, method: erm, shortcuts: [column:site]}
+"""
+
+
+def test_runs_with_named_shortcuts_end_in_sections_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{'red' if (row % 2) ^ (row % 7 == 0) else 'blue'} {row},{row % 2},s{row % 2 ^ (row % 5 == 0)}"
+        for row in range(90)
+    ]
+    Path("t.csv").write_text("\n".join(["text,label,site", *rows]))
+    path = Path("named.yaml")
+    path.write_text(NAMED.replace("DATA", "t.csv"))
+    done = eh.study(path)
+    assert set(done.states.values()) == {"done"}
+    found = {record["configuration"]: record for record in records(Path("results/named"))}
+    for cell in done.plan.cells:
+        record = found[cell.first.run_hash]
+        assert record["shortcuts"] == [str(one) for one in cell.first.shortcuts]
+        assert record["metrics"]["conflicting"] is not None
+        assert f"--shortcut {record['shortcuts'][0]}" in record["command"]
+    sections = group_records(find_records(Path("results/named")), find_plans(Path("results/named")))
+    assert [[run.method.name for run in section.runs] for section in sections] == [["erm"], ["erm", "balance"]]
+    assert [section.heading.split(", ")[-1] for section in sections] == ["shortcuts=column:site", "shortcuts=token:red"]
+    assert all(seconds is not None for seconds in Study.open(path, seeds=2).expected())
+    path.write_text(NAMED.replace("DATA", "t.csv").replace("token:red", "token:absent"))
+    with pytest.raises(eh.UserError, match=r"named.yaml, cell '.*': No training row has the token 'absent'"):
+        eh.study(path, output_dir="other", results_dir="elsewhere")
+    assert not Path("other").exists()
+    assert not Path("elsewhere").exists()

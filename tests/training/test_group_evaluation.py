@@ -13,6 +13,9 @@ import torch
 import evenhand as eh
 from evenhand.data.columns import membership
 from evenhand.metrics import group_metrics, group_shares, wilson
+from evenhand.shortcuts import Samples
+from evenhand.shortcuts.named import NamedShortcuts, Rows
+from evenhand.shortcuts.sides import Sides
 from grouped_data import by_group, grouped, trainer_of
 from trainer_models import CLASSES, text_data, text_model
 
@@ -158,3 +161,93 @@ def test_two_processes_count_every_row_once(tmp_path: Path) -> None:
     wanted = expected(text_model(), grouped())
     for rank in range(2):
         assert torch.load(tmp_path / f"metrics.{rank}.pt") == pytest.approx(wanted)
+
+
+# ---- by shortcuts that have a name ----------------------------------------------------------------------------------
+
+
+def worded(n: int, seed: int, alignment: bool = False) -> datasets.Dataset:
+    """Token ids with the text that they come from, in which two words lean to classes."""
+    rng = np.random.default_rng(seed)
+    data = text_data(n)
+    label_N = np.array(data["labels"][:])
+    told_N = np.where(rng.random(n) < 0.8, label_N, rng.integers(0, CLASSES, n))
+    loud_N = np.where(rng.random(n) < 0.7, label_N == 0, rng.random(n) < 0.5)
+    texts = [f"{'nimbus' if told == 0 else 'pebble' if told == 1 else ''} it broke" for told in told_N]
+    texts = [f"{text} {'!!' if loud else ''}" for text, loud in zip(texts, loud_N, strict=True)]
+    data = data.add_column("text", texts)  # type: ignore[call-arg]
+    if alignment:
+        sides: Any = datasets.ClassLabel(names=["aligned", "conflicting"])
+        data = data.add_column("alignment", rng.integers(0, 2, n).tolist(), feature=sides)  # type: ignore[call-arg]
+    return data
+
+
+def named_of(train: datasets.Dataset, *given: str) -> NamedShortcuts:
+    labels = np.array(train["labels"][:])
+    return NamedShortcuts.fit(given, {"train": Rows(Samples(train), labels)}, [str(c) for c in range(CLASSES)])
+
+
+def measured_of(trainer: eh.Trainer, data: datasets.Dataset, named: NamedShortcuts) -> Any:
+    labels = np.array(data["labels"][:])
+    with torch.no_grad():
+        inputs = {name: torch.tensor(data[name][:]) for name in ("input_ids", "attention_mask")}
+        predicted_N = trainer.model.eval()(**inputs).logits.argmax(1).numpy()  # type: ignore[union-attr]
+    applied = NamedShortcuts.of(named.fitted, {"test": Rows(Samples(data, "test"), labels)})
+    return Sides.of(applied, "test").measures(predicted_N)
+
+
+@pytest.mark.parametrize("alignment", [False, True])
+@pytest.mark.parametrize("given", [("token:nimbus|pebble",), ("token:nimbus|pebble", "token:!!")])
+def test_sets_are_measured_by_named_shortcuts(given: tuple[str, ...], alignment: bool, tmp_path: Path) -> None:
+    train, data = worded(200, 0), worded(90, 1, alignment)
+    trainer = trainer_of(tmp_path, eval_dataset=data, train_dataset=train, args={"per_device_eval_batch_size": 8})
+    plain = trainer.evaluate()
+    trainer.shortcuts = named_of(train, *given)
+    metrics, found = trainer.evaluate(), measured_of(trainer, data, trainer.shortcuts)
+    together = found.get("all_shortcuts", found["by_shortcut"][given[0]])
+    assert metrics["eval_taken"] == pytest.approx(together["taken"]["accuracy"])
+    assert metrics["eval_gap"] == pytest.approx(metrics["eval_aligned"] - metrics["eval_conflicting"], abs=1e-5)
+    if alignment:
+        assert metrics["eval_conflicting"] == plain["eval_conflicting"]
+    else:
+        assert metrics["eval_conflicting"] == pytest.approx(together["conflicting"]["accuracy"])
+        assert "eval_conflicting" not in plain
+    for name in given:
+        key = f"eval_conflicting_{name}"
+        assert (key in metrics) == (alignment or len(given) > 1)
+        if key in metrics:
+            assert metrics[key] == pytest.approx(found["by_shortcut"][name]["conflicting"]["accuracy"])
+    assert metrics["eval_loss"] == plain["eval_loss"]
+
+
+def test_the_best_model_is_chosen_by_a_named_shortcut(tmp_path: Path) -> None:
+    train, data = worded(60, 0), worded(60, 1)
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    settings |= {"num_train_epochs": 1}
+
+    def trainer(metric: str, **more: Any) -> eh.Trainer:
+        made = trainer_of(
+            tmp_path, eval_dataset=data, train_dataset=train, args=settings | {"metric_for_best_model": metric} | more
+        )
+        made.shortcuts = named_of(worded(200, 0), "token:nimbus|pebble")
+        return made
+
+    chosen = trainer("conflicting")
+    chosen.train()
+    assert chosen.state.best_metric == max(
+        log["eval_conflicting"] for log in chosen.state.log_history if "eval_loss" in log
+    )
+    trainer("taken", greater_is_better=False).train()
+    with pytest.raises(eh.UserError, match="A smaller 'gap' is better: set greater_is_better=False"):
+        trainer("gap").train()
+    with pytest.raises(eh.UserError, match="defines no such accuracy"):
+        trainer("conflicting_token:other").train()
+
+
+def test_a_set_that_a_shortcut_cannot_tell_is_refused_before_training(tmp_path: Path) -> None:
+    train = worded(200, 0)
+    trainer = trainer_of(tmp_path, eval_dataset=text_data(20), train_dataset=train, args={"eval_strategy": "epoch"})
+    trainer.shortcuts = named_of(train, "token:nimbus|pebble")
+    with pytest.raises(eh.UserError, match="The split 'evaluation' holds no texts"):
+        trainer.train()
+    assert trainer.state.global_step == 0

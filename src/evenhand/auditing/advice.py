@@ -14,10 +14,11 @@ from evenhand.auditing.findings import Finding
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import Opposites
 from evenhand.auditing.verdict import named, tested_text
-from evenhand.methods import ERM, Even, Method
+from evenhand.methods import ERM, Balance, Even, Method
 from evenhand.models.inference import Device
 from evenhand.models.source import Kind
 from evenhand.runs.configuration import Configuration
+from evenhand.shortcuts import Shortcut
 from evenhand.validation import count
 
 MANY = 0.03
@@ -30,10 +31,11 @@ class Advice:
 
     Attributes:
         text: The advice in sentences.
-        method: The method's name.
-        settings: The method as Python writes it.
+        method: The method's name; `none` where nothing can be corrected.
+        settings: The method as Python writes it; empty without one.
         command: The command line, or Python where the data are none that the command line can name.
         compare: The same with ERM, to compare with; None where the advice is ERM.
+        by_name: The same with a method that is told the shortcut's name; None where there is none to tell.
     """
 
     text: str
@@ -41,25 +43,32 @@ class Advice:
     settings: str
     command: str
     compare: str | None
+    by_name: str | None = None
 
 
-def advise(hint: Hint, opposites: Opposites, command: Callable[[Method], str], kind: Kind) -> Advice:
+def advise(hint: Hint, opposites: Opposites, command: Callable[..., str], kind: Kind) -> Advice:
     """Choose a method by what was found; plain training only where something was tested and nothing speaks against it.
 
     Args:
         hint: What was found.
         opposites: What nothing found explains.
-        command: Gives the command that trains a method on the audited data with the audited model.
+        command: Gives the command that trains a method on the audited data with the audited model, perhaps with
+            shortcuts that have a name.
         kind: What the inputs are.
     """
     method, text = _choice(hint, opposites, kind)
+    first = next((finding.shortcut for finding in (*hint.leaks, *hint.strong)), None)
+    named = () if first is None else (first,)
+    if hint.leaks:  # plain training only shows how far a model relies on it
+        return Advice(text, "none", "", command(method, shortcuts=named), None)
     compare = None if isinstance(method, ERM) else command(ERM())
-    return Advice(text, method.name, _in_python(method), command(method), compare)
+    by_name = command(Balance(), shortcuts=named) if named else None
+    return Advice(text, method.name, _in_python(method), command(method), compare, by_name)
 
 
 def _choice(hint: Hint, opposites: Opposites, kind: Kind) -> tuple[Method, str]:
     if hint.leaks:
-        return Even(), _collect(hint)
+        return ERM(), _collect(hint)
     if hint.strong:
         return Even(), _correct(hint.strong[0], kind)
     if opposites.unnamed:
@@ -97,8 +106,8 @@ def _collect(hint: Hint) -> str:
         f"Collect samples before you train: {against} against {named(first)}, and no method can correct what no sample "
         f"contradicts. What is needed: samples with “{example}” of other classes than '{value.points_to}', and samples "
         f"of '{value.points_to}' without it, from a hundred on. Or take it out of the inputs, if you can. If it is "
-        "what makes the class, and not a habit of these data, nothing needs correcting. With such samples, compare "
-        "Even with ERM:"
+        "what makes the class, and not a habit of these data, nothing needs correcting. How far a plainly trained "
+        "model relies on it can be measured now:"
     )
 
 
@@ -123,7 +132,9 @@ def _correct(strongest: Finding, kind: Kind) -> str:
     return text
 
 
-def command(method: Method, configuration: Configuration, device: Device = "auto") -> str:
+def command(
+    method: Method, configuration: Configuration, device: Device = "auto", shortcuts: tuple[Shortcut, ...] = ()
+) -> str:
     """A line that trains the method on the audited data with the audited model, from any working folder.
 
     It is one of the command line; or Python, where the data are none that a command line can name. Every option that
@@ -133,8 +144,10 @@ def command(method: Method, configuration: Configuration, device: Device = "auto
         method: The method.
         configuration: How the biased models are trained.
         device: What the audit was told to compute on.
+        shortcuts: Shortcuts that the method is told, beside those that the audit was told.
     """
-    asked = replace(configuration, method=method)
+    named = configuration.shortcuts
+    asked = replace(configuration, method=method, shortcuts=(*named, *(s for s in shortcuts if s not in named)))
     line = asked.command(here=True)
     if line is not None:
         return line if device == "auto" else f"{line} --device {device}"
@@ -162,5 +175,7 @@ def _python_call(asked: Configuration, device: Device) -> str:
     if asked.adapters is not None:
         words += [f"peft=eh.{_constructor(asked.adapters, dict(vars(asked.adapters)))}"]
     words += ["fresh=True"] if asked.fresh else []
+    spelled = [rule.spelling for rule in asked.shortcuts if isinstance(rule, Shortcut)]
+    words += [f"shortcuts={spelled!r}"] if spelled else []
     words += [] if device == "auto" else [f"device={device!r}"]
     return f"eh.fit({', '.join(words)})"

@@ -68,7 +68,7 @@ class ClassView:
         mass: Their share of the scores' sum.
         mean_score: Their mean score, as a multiple of the mean over all samples.
         in_first_tenth: Share of them among the tenth of all samples with the highest scores.
-        predicted_right: Share that the biased model predicts as this class.
+        predicted_right: Share that the biased model predicts as this class; None where that isn't known.
     """
 
     name: str
@@ -76,7 +76,7 @@ class ClassView:
     mass: float
     mean_score: float
     in_first_tenth: float
-    predicted_right: float
+    predicted_right: float | None
 
 
 def agreement(score_SN: NDArray[np.float64]) -> Agreement | None:
@@ -116,7 +116,10 @@ def detection(score_N: NDArray[np.float64], conflicting_N: NDArray[np.bool_]) ->
 
 
 def class_views(
-    score_N: NDArray[np.float64], label_N: NDArray[np.int64], predicted_N: NDArray[np.int64], names: tuple[str, ...]
+    score_N: NDArray[np.float64],
+    label_N: NDArray[np.int64],
+    predicted_N: NDArray[np.int64] | None,
+    names: tuple[str, ...],
 ) -> list[ClassView]:
     """One view a class that has samples."""
     samples = len(score_N)
@@ -135,7 +138,7 @@ def class_views(
                 mass=mass,
                 mean_score=mass * samples / int(member_N.sum()),
                 in_first_tenth=float(first_N[member_N].mean()),
-                predicted_right=float((predicted_N[member_N] == label).mean()),
+                predicted_right=None if predicted_N is None else float((predicted_N[member_N] == label).mean()),
             )
         )
     return views

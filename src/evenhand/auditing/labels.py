@@ -66,6 +66,11 @@ class Suspects:
     right_when_confident: float | None
 
 
+NO_OPPOSITES = Opposites(np.array([], dtype=np.int64), 0.0, None, False)
+NO_SUSPECTS = Suspects(np.array([], dtype=np.int64), 0, 0, None)
+"""Nothing is said where the classifier's probabilities aren't known."""
+
+
 def find_opposites(
     score_N: NDArray[np.float64], probability_NC: NDArray[np.float64], label_N: NDArray[np.int64], hint: Hint
 ) -> Opposites:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from evenhand.auditing.advice import Advice
+from evenhand.auditing.confirmed import nameable
 from evenhand.auditing.detection import Agreement, ClassView, Detection, decile_masses, histogram
 from evenhand.auditing.hints import Hint
 from evenhand.auditing.labels import CONFIDENT, Opposites, Suspects
@@ -64,6 +66,8 @@ class Audit:
         notes: What a reader must know, a sentence each.
         folder: The audit's folder.
         made: When it was made, in UTC.
+        data: What the data are known again by, as of `data_digests`.
+        confirmed: Spelling → whether a person said that the model must not rely on it.
     """
 
     task: Task
@@ -83,6 +87,14 @@ class Audit:
     notes: tuple[str, ...]
     folder: Path
     made: str
+    data: Mapping[str, str | None] = field(default_factory=dict)
+    confirmed: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def shortcuts(self) -> tuple[Shortcut, ...]:
+        """The likely shortcuts, leaks first, each a rule of its own, to be passed on to `fit`."""
+        found = nameable(self.task, (*self.hint.leaks, *self.hint.strong))
+        return tuple(finding.shortcut for finding, _ in found if finding.shortcut is not None)
 
     @property
     def shortcuts(self) -> tuple[Shortcut, ...]:
@@ -92,7 +104,8 @@ class Audit:
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.
 
-        `id` is the data's own name of the row, or the index in its `split`; `score` is the sample's sampling
+        `id` is the data's own name of the row, or the index in its `split`; of your own data `file`, `row` (counted
+        from 1, without a header line) and `line` say where it lies; `score` is the sample's sampling
         probability (those of the training samples sum to 1, the others are on the same scale) and `times_uniform` the
         same as a multiple of the training samples' mean; `rank` 1 has the highest score of its split; `prediction`,
         `confidence` and `probability_of_label` are the biased models'. `shortcut_points_to` is the class that the
@@ -104,8 +117,8 @@ class Audit:
 
     @property
     def training(self) -> pd.DataFrame:
-        """The rows of the training samples, on which all findings rest."""
-        return self.frame.loc[(self.frame["split"] == "train").to_numpy()]
+        """The rows on which all findings rest: the training samples, or those that a classifier was asked about."""
+        return self.frame.loc[(self.frame["split"] == self.frame["split"].iloc[0]).to_numpy()]
 
     def summary(self) -> str:
         """The result in a few lines."""
@@ -136,6 +149,8 @@ class Audit:
             lines.append(f"{len(self.suspects.rows):,} of the {self.suspects.looked_at:,} highest scores {what}.")
         lines.append(f"Advice: {self.advice.text}")
         lines.append(f"  {self.advice.command}")
+        if self.advice.by_name is not None:
+            lines += ["Or by the shortcut's name, if the model must not rely on it:", f"  {self.advice.by_name}"]
         return "\n".join(lines)
 
     @property
@@ -160,13 +175,16 @@ class Audit:
         order = np.argsort(training["rank"].to_numpy(), kind="stable")
         high, low = SHOWN[self.task.kind]
         findings = [finding.as_dict() for finding in self.hint.findings[:SHOWN_FINDINGS]]
+        findings = [{**one, "confirmed": self.confirmed.get(one["shortcut"])} for one in findings]
         samples = len(order)
         return {
             "format": FORMAT,
             "kind": "audit",
             "task": self.task.name,
+            "data": dict(self.data),
             "inputs": self.task.kind,
             "samples": samples,
+            "split": str(self.frame["split"].iloc[0]),
             "classes": [dataclasses.asdict(view) for view in self.classes],
             "model": self.model,
             "models": self.described,

@@ -21,17 +21,18 @@ from scipy.special import softmax
 from torch import nn
 
 from evenhand.data.columns import column_values
-from evenhand.data.rows import model_rows
+from evenhand.data.inputs import Preprocess
+from evenhand.data.rows import AnyRows, collator_for, model_rows
 from evenhand.evaluation.progress import Progress
 from evenhand.files import alone_in, whole_file
 from evenhand.gradients import Norm, Source, gradient_norms
 from evenhand.methods.base import OneStage
 from evenhand.methods.folds import biased_folds
 from evenhand.models.inference import logits_and_labels, ready
-from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
 from evenhand.runs.record import read_json, write_json
 from evenhand.runs.seals import fault
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.tasks import Task
 from evenhand.training.stage import untouched_surroundings
@@ -61,16 +62,23 @@ class Answers:
 
     Attributes:
         score_SN: The scores under each seed's models, as shares of the training samples' sum, shape (S, N).
-        probability_NC: Mean of the models' class probabilities, shape (N, C).
+        probability_NC: Mean of the models' class probabilities, shape (N, C); None where they aren't known.
+        chosen_N: The predicted classes, shape (N,), where these alone are known.
     """
 
     score_SN: NDArray[np.float64]
-    probability_NC: NDArray[np.float64]
+    probability_NC: NDArray[np.float64] | None
+    chosen_N: NDArray[np.int64] | None = None
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean over the seeds, shape (N,)."""
         return self.score_SN.mean(axis=0)
+
+    @property
+    def predicted(self) -> NDArray[np.int64] | None:
+        """The predicted classes, shape (N,); None where they aren't known."""
+        return self.chosen_N if self.probability_NC is None else self.probability_NC.argmax(axis=1)
 
 
 @dataclass(frozen=True)
@@ -95,29 +103,26 @@ class BiasedModels:
     Attributes:
         configuration: How they are trained, or were; its method is what they minimise.
         folder: Where the audit keeps them, and what it computes with them.
-        seed: Their seed; None for a model given as it is.
-        folds: How many there are: each is trained on all but one part, and asked about that one. At 1 the only model
-            is asked about every sample.
+        seed: Their seed.
+        folds: How many there are: each is trained on all but one part, and asked about that one.
         augment: Whether they are trained on augmented images.
         stages: The stages of a run that trained them already; None has them trained.
-        given: A classifier's folder, taken as the only model.
         origin: What they are, told apart from others by this.
+        shared: Where stages lie that runs need too.
     """
 
     configuration: Configuration
     folder: Path
-    seed: int | None
+    seed: int
     folds: int = FOLDS
     augment: bool = False
     stages: Path | None = None
-    given: Path | None = None
     origin: str = "trained"
+    shared: SharedStages | None = None
 
     def models(self, run: StoredRun) -> Iterator[tuple[nn.Module, NDArray[np.bool_]]]:
         """Each model and the training samples that it is asked about, shape (N,)."""
-        if self.given is not None:
-            yield ready(load_model(self.given), run.device), np.ones(len(run.task.train), dtype=bool)
-        elif self.stages is None:
+        if self.stages is None:
             method = self.configuration.method
             assert isinstance(method, OneStage)
             yield from biased_folds(run, method, self.folds, augment=self.augment)
@@ -165,19 +170,28 @@ def _scored(
 ) -> dict[str, _OfSplit]:
     """The scores and class probabilities of one seed's models, split by split."""
     with alone_in(biased.folder):
-        _claim(biased, scoring)
+        described = {
+            "configuration": biased.configuration.run_hash,
+            "origin": biased.origin,
+            "folds": biased.folds,
+            "augment": biased.augment,
+            "source": scoring.source,
+            "norm": scoring.norm,
+        }
+        claim(biased.folder, described)
         return _asked(biased, task, scoring, device, progress)
 
 
 def _asked(
     biased: BiasedModels, task: Task, scoring: Scoring, device: torch.device, progress: Progress | None
 ) -> dict[str, _OfSplit]:
-    run = StoredRun(biased.configuration, task, biased.configuration.source(task), biased.folder, device, progress)
+    source = biased.configuration.source(task)
+    run = StoredRun(biased.configuration, task, source, biased.folder, device, progress, biased.shared)
     splits = scored_splits(task)
     norms = {name: np.zeros(len(split)) for name, split in splits.items()}
     probabilities = {name: np.zeros((len(split), len(task.label_names))) for name, split in splits.items()}
     for k, (model, asked_N) in enumerate(biased.models(run)):
-        answers = _Asking(run, model, scoring, biased.folder / f"answers-{k + 1}.npz")
+        answers = Asking(task, run.rows, run.preprocess, model, scoring, biased.folder / f"answers-{k + 1}.npz")
         for name, split in splits.items():
             rows = np.flatnonzero(asked_N) if name == "train" else np.arange(len(split))
             share = 1.0 if name == "train" else 1 / biased.folds
@@ -187,25 +201,59 @@ def _asked(
             norms[name][rows] += share * norm_N
             probabilities[name][rows] += share * probability_NC
         answers.keep()
-    total = norms["train"].sum()
-    if not np.isfinite(norms["train"]).all() or norms["train"].min() < 0 or total <= 0:
-        raise UserError(
-            f"The scores of the biased models in '{biased.folder}' aren't all finite and at least 0 with a positive "
-            "sum, so samples can't be ranked by them."
-        )
+    total = sum_of(norms["train"], f"the biased models in '{biased.folder}'")
     return {name: (norms[name] / total, probabilities[name]) for name in splits}
 
 
-class _Asking:
-    """What one model says of rows: computed, or as an earlier audit computed it."""
+def sum_of(norm_N: NDArray[np.float64], what: str) -> float:
+    """The norms' sum, by which all are divided.
 
-    def __init__(self, run: StoredRun, model: nn.Module, scoring: Scoring, path: Path) -> None:
-        self.run, self.model, self.scoring, self.path = run, model, scoring, path
+    Raises:
+        UserError: If samples can't be ranked by them.
+    """
+    total = float(norm_N.sum())
+    if not np.isfinite(norm_N).all() or norm_N.min() < 0 or total <= 0:
+        raise UserError(
+            f"The scores of {what} aren't all finite and at least 0 with a positive sum, so samples can't be ranked by "
+            "them."
+        )
+    return total
+
+
+class Asking:
+    """What one model says of rows: computed, or as an earlier audit computed it.
+
+    Args:
+        task: The task.
+        rows: The rows of its splits as the model reads them.
+        preprocess: How rows become the model's inputs.
+        model: The model.
+        scoring: Which gradient scores.
+        path: Where the answers are kept; None keeps none.
+        order: The number by which the model knows each of the task's classes, in the labels of `rows` too; None where
+            it is the task's own.
+        size: Rows a pass; as many as training's own passes have if None.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rows: Mapping[str, AnyRows],
+        preprocess: Preprocess,
+        model: nn.Module,
+        scoring: Scoring,
+        path: Path | None,
+        order: list[int] | None = None,
+        size: int | None = None,
+    ) -> None:
+        self.task, self.rows, self.preprocess, self.model, self.scoring = task, rows, preprocess, model, scoring
+        self.path, self.order, self.size, self.collate = path, order, size, collator_for(preprocess)
         self.kept: dict[str, NDArray[Any]] | None = None
-        # what can't be read any more is computed again
-        with suppress(OSError, ValueError, EOFError, BadZipFile, zlib.error), path.open("rb") as file:
-            self.kept = dict(np.load(file))
         self.found: dict[str, NDArray[Any]] = {}
+        if path is not None:
+            # what can't be read any more is computed again
+            with suppress(OSError, ValueError, EOFError, BadZipFile, zlib.error), path.open("rb") as file:
+                self.kept = dict(np.load(file))
 
     def of(self, name: str, split: datasets.Dataset, rows: NDArray[np.int64]) -> _OfSplit:
         """Norms and class probabilities of some rows of a split, in their order."""
@@ -213,11 +261,12 @@ class _Asking:
         keys = f"norms{place}", f"logits{place}"  # a split's name may be none that a file can have
         if self.kept is None:
             whole = len(rows) == len(split)
-            asked = self.run.rows[name] if whole else model_rows(split.select(rows), self.run.preprocess)
-            logits_NC = logits_and_labels(self.model, asked, collate_fn=self.run.collate)[0]
+            asked = self.rows[name] if whole else model_rows(split.select(rows), self.preprocess)
+            logits_NC = logits_and_labels(self.model, asked, self.size or 512, self.collate)[0]
             self._check_classes(logits_NC)
+            logits_NC = logits_NC if self.order is None else logits_NC[:, self.order]
             source, norm = self.scoring.source, self.scoring.norm
-            norm_N = gradient_norms(self.model, asked, source, norm, collate_fn=self.run.collate)
+            norm_N = gradient_norms(self.model, asked, source, norm, batch_size=self.size, collate_fn=self.collate)
         else:
             norm_N, logits_NC = (self.kept[key] for key in keys)
         if len(norm_N) != len(rows):
@@ -230,16 +279,16 @@ class _Asking:
 
     def keep(self) -> None:
         """Write what was computed; the file appears whole or not at all."""
-        if self.kept is not None:
+        if self.kept is not None or self.path is None:
             return
         with whole_file(self.path) as partial, partial.open("wb") as file:
             np.savez(file, **self.found)  # type: ignore[arg-type]
 
     def _check_classes(self, logits_NC: NDArray[np.float32]) -> None:
-        names = self.run.task.label_names
+        names = self.task.label_names
         if logits_NC.shape[1] != len(names):
             raise UserError(
-                f"The model gives {logits_NC.shape[1]} classes, but the task '{self.run.task.name}' has {len(names)}."
+                f"The model gives {logits_NC.shape[1]} classes, but the task '{self.task.name}' has {len(names)}."
             )
 
 
@@ -274,17 +323,9 @@ def _check_stage(stage: Path) -> None:
         raise UserError(f"The stage '{stage}' is damaged ({reason}): give its run's command again, which mends it.")
 
 
-def _claim(biased: BiasedModels, scoring: Scoring) -> None:
-    """The folder is these models'; one of others is refused."""
-    described = {
-        "configuration": biased.configuration.run_hash,
-        "origin": biased.origin,
-        "folds": biased.folds,
-        "augment": biased.augment,
-        "source": scoring.source,
-        "norm": scoring.norm,
-    }
-    path = biased.folder / "biased.json"
+def claim(folder: Path, described: dict[str, Any]) -> None:
+    """The folder is that of models described so; one of others is refused."""
+    path = folder / "biased.json"
     if path.exists():
         try:
             same = read_json(path) == described
@@ -292,7 +333,7 @@ def _claim(biased: BiasedModels, scoring: Scoring) -> None:
             same = False
         if not same:
             raise UserError(
-                f"The folder '{biased.folder}' holds a biased model of another audit (data, model, training or seed): "
+                f"The folder '{folder}' holds a biased model of another audit (data, model, training or seed): "
                 "choose another output folder."
             )
         return

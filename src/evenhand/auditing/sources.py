@@ -1,9 +1,8 @@
-"""What to audit: a run, a saved classifier, or data for which biased models are trained."""
+"""What to audit: a run, or data for which biased models are trained."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 from evenhand.auditing.records import RunRecord, find_runs
 from evenhand.auditing.scoring import BiasedModels, Scoring
 from evenhand.evaluation.progress import Progress
-from evenhand.methods import GCE
+from evenhand.methods import GCE, Method
 from evenhand.models.inference import Device
-from evenhand.models.saved import load_model
 from evenhand.runs.configuration import Configuration
-from evenhand.runs.prepared import Asked, prepare
+from evenhand.runs.prepared import Asked, Prepared, prepare
 from evenhand.runs.recorded import recorded_adapters, recorded_task, recorded_training
+from evenhand.runs.shared_stages import SharedStages
 from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError
 
@@ -36,6 +35,10 @@ class Subject:
         folder: The audit's folder.
         notes: What a reader must know of the choice.
         device: What the user said of it.
+        split: What the rows are that findings rest on: train, unless nothing was trained.
+        model: What scored, where the configuration's model didn't.
+        scored_by: What a score is, where it is no gradient's norm.
+        command: Gives the line that trains a method, where the configuration has none.
     """
 
     task: Task
@@ -46,6 +49,10 @@ class Subject:
     folder: Path
     notes: tuple[str, ...] = ()
     device: Device = "auto"
+    split: str = "train"
+    model: str | None = None
+    scored_by: str | None = None
+    command: Callable[[Method], str] | None = None
 
 
 def subject_of_runs(
@@ -109,6 +116,23 @@ def subject_of_runs(
     return Subject(built, configuration, trained, scoring, described, where, notes)
 
 
+def subject_to_train(
+    prepared: Prepared, seeds: Sequence[int], folder: Path, device: Device = "auto", shared: SharedStages | None = None
+) -> Subject:
+    """Data for which biased models are trained.
+
+    Args:
+        prepared: The task, and how models are trained on it.
+        seeds: The biased models' seeds.
+        folder: The audit's folder.
+        device: What the user said of it.
+        shared: Where stages lie that runs need too.
+    """
+    configuration = replace(prepared.configuration, method=GCE(q=Q))
+    models = [replace(models, shared=shared) for models in _to_train(configuration, seeds, folder)]
+    return Subject(prepared.task, configuration, models, Scoring(), _described(configuration), folder, device=device)
+
+
 def subject_of_data(
     recipe: str | TaskSource | Task,
     output_dir: Path | None,
@@ -116,40 +140,21 @@ def subject_of_data(
     seeds: tuple[int, ...] | None,
     progress: Progress | None = None,
 ) -> Subject:
-    """Data: a saved classifier on them, or biased models to be trained on them.
+    """Data on which biased models are trained.
 
     Raises:
         UserError: If the task or the model is unknown.
     """
-    model = asked.model
-    if model is not None and (Path(model) / "record.json").exists() and (Path(model) / "model").is_dir():
-        raise UserError(f"The folder '{model}' is a run, not a model: give it without --model, or its 'model' folder.")
     seeds_or_one = seeds or (0,)
     prepared = prepare("audit", GCE(q=Q), recipe, replace(asked, seed=seeds_or_one[0]), progress)
     configuration, built = prepared.configuration, prepared.task
-    where = output_dir or (
-        Path("runs") / built.name / f"audit-{configuration.cell_hash[:8]}-data{configuration.data_seed}"
-    )
-    saved = None
-    if configuration.adapters is None and not configuration.fresh:
-        saved = _classifier(configuration.model, built)
-    if saved is None:
-        trained = _to_train(configuration, seeds_or_one, where)
-        return Subject(built, configuration, trained, Scoring(), _described(configuration), where)
-    refused = {"seeds": seeds, "epochs": asked.epochs, "lr": asked.lr, "batch_size": asked.batch_size}
-    for name, value in (refused | {"bf16": asked.bf16 or None}).items():
-        if value is not None:
-            raise UserError(
-                f"The model '{model}' is a trained classifier and is taken as it is, so '{name}' can't be given: name "
-                "a checkpoint or an architecture to have biased models trained."
-            )
-    taken = BiasedModels(configuration, where / "models" / "given", None, folds=1, given=saved, origin=_digest(saved))
-    described = f"the classifier in '{saved}', taken as the biased model"
-    notes = (
-        "The model was taken as it is; how far it relies on a shortcut depends on how it was trained. Whether it was "
-        "trained on the rows that it was asked about can't be known: what it knows by heart shows no high score.",
-    )
-    return Subject(built, configuration, [taken], Scoring(), described, where, notes)
+    where = output_dir or folder_of(configuration, built)
+    return subject_to_train(prepared, seeds_or_one, where)
+
+
+def folder_of(configuration: Configuration, task: Task) -> Path:
+    """Where an audit of data lies unless the user says otherwise."""
+    return Path("runs") / task.name / f"audit-{configuration.cell_hash[:8]}-data{configuration.data_seed}"
 
 
 def _described(configuration: Configuration, settings: str = "") -> str:
@@ -167,7 +172,7 @@ def _check_asked(asked: Asked) -> None:
     default = Asked()
     for field in fields(asked):
         if getattr(asked, field.name) != getattr(default, field.name):
-            option = "peft" if field.name == "adapters" else field.name.replace("_", "-")
+            option = {"adapters": "peft", "shortcuts": "shortcut"}.get(field.name, field.name.replace("_", "-"))
             raise UserError(
                 f"A run's record says how its models were trained, so --{option} can't be given beside a run."
             )
@@ -248,32 +253,3 @@ def _to_train(
         BiasedModels(replace(configuration, seed=seed), where / "models" / f"folds-seed{seed}", seed, augment=augment)
         for seed in dict.fromkeys(seeds)
     ]
-
-
-# ---- data -----------------------------------------------------------------------------------------------------------
-
-
-def _classifier(model: str, task: Task) -> Path | None:
-    """The folder of a saved classifier with the task's classes; None for a name or a checkpoint without such a head."""
-    folder = Path(model)
-    if not (folder / "config.json").exists():
-        return None
-    try:
-        loaded = load_model(folder)
-    except UserError:
-        return None  # a checkpoint that is no classifier yet: biased models start from it
-    if loaded.config.num_labels != len(task.label_names):
-        raise UserError(
-            f"The model '{model}' has {loaded.config.num_labels} classes, but the task '{task.name}' has "
-            f"{len(task.label_names)}."
-        )
-    return folder
-
-
-def _digest(folder: Path) -> str:
-    """Names the model by its weights."""
-    digest = hashlib.sha256()
-    for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"))):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

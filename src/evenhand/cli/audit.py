@@ -23,17 +23,20 @@ _PLACES = ("data_dir", "data", "validation_data", "test_data")  # no record says
 class AuditVerb(ModelOptions):
     """Does my data hold a shortcut, which samples go against it, and what to do.
 
-    Takes the biased models of a RUN of Even, or a saved classifier (--model DIR), or trains two biased models for each
-    seed, each on one half of the training rows and asked about the other half; scores each row by its gradient's norm;
-    and writes audit.html, audit.md, audit.json and scores.parquet and .csv. Beside a RUN, its record says task, model
-    and training; --data-dir (of own data: --data) says where its files lie. An audit that was stopped goes on where it
-    was when the same command is given again.
+    Takes the biased models of a RUN of Even, or without any training a saved classifier (--model DIR) or what any
+    classifier said of the rows (--predictions FILE); or trains two biased models for each seed, each on one half of the
+    training rows and asked about the other half. Scores each row by its gradient's norm, and writes audit.html,
+    audit.md, audit.json and scores.parquet and .csv. Beside a RUN, its record says task, model and training; --data-dir
+    (of own data: --data) says where its files lie. An audit that was stopped goes on where it was when the same command
+    is given again.
 
     Attributes:
         run_folder: A run's folder, or a folder of runs on the same data with different seeds; without it --task is
             audited.
         model: A saved classifier's folder, taken as the biased model; or what biased models start from: `mlp`,
             `digits-cnn`, `tiny-bert`, `small-vit`, `MiniLM`, …, a checkpoint's folder, or a name on the hub.
+        predictions: What any classifier says of the data: CSV, TSV, JSONL or Parquet with the rows' ids and one column
+            of probabilities a class, or the predicted class and perhaps its probability.
         seed: The biased models' seed; --seeds gives several.
         seeds: Train this many pairs of biased models (seeds 0, 1, …) on the same data, and show how far they agree.
         output_dir: The audit's folder; `audit` in the RUN, or runs/TASK/audit-… unless given.
@@ -41,6 +44,7 @@ class AuditVerb(ModelOptions):
 
     run_folder: Positional[Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(optional)")]] = None
     model: Annotated[str | None, default("NAME")] = None
+    predictions: Annotated[Path | None, default("FILE", "none")] = None
     seed: Annotated[int | None, default("INT", "0, or the RUN's")] = None
     seeds: Annotated[int | None, default("INT", "one pair")] = None
     output_dir: Annotated[Path | None, default("DIR", "see above")] = None
@@ -49,6 +53,7 @@ class AuditVerb(ModelOptions):
         """Audit, write, and say what was found."""
         if self.seeds is not None and self.seed is not None:
             raise UserError("--seed names one biased model's seed and --seeds how many are trained: give one of them.")
+        said: Any = {} if self.predictions is None else {"predictions": self.predictions}
         with RunDisplay(self.quiet) as display:
             display.begin("audit")
             found = audit(
@@ -56,8 +61,10 @@ class AuditVerb(ModelOptions):
                 self.model,
                 places=None if self.run_folder is None else self._places(),
                 seeds=self.seeds if self.seed is None else [self.seed],
+                shortcuts=self.shortcut,
                 progress=display,
                 **self.training(),
+                **said,
             )
         page, *data = write_audit(found)
         output().print(f"{found.summary()}\nPage: {page}\nData: {', '.join(map(str, data))}")

@@ -14,13 +14,14 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.cli.console import note_formulas, output
-from evenhand.cli.options import OnDevice, default
+from evenhand.cli.options import OnDevice, Shortcuts, default
 from evenhand.cli.task_options import TaskChoice
 from evenhand.cli.terminal import classes_table, group_lines
 from evenhand.evaluation.exports import write_csv
 from evenhand.files import check_place, whole_file
 from evenhand.metrics import GroupShare
 from evenhand.runs.by_class import class_shares
+from evenhand.runs.by_shortcut import shortcut_lines
 from evenhand.runs.evaluate import Evaluated, evaluate
 from evenhand.runs.worst_groups import told_groups
 from evenhand.validation import UserError
@@ -33,7 +34,7 @@ _WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateVerb(OnDevice, TaskChoice):
+class EvaluateVerb(Shortcuts, OnDevice, TaskChoice):
     """Measure a trained model on a task or on new data: accuracy by group with intervals, and every prediction.
 
     The model is that of a run of evenhand's, or any image or sequence classifier of transformers with its tokenizer or
@@ -49,6 +50,8 @@ class EvaluateVerb(OnDevice, TaskChoice):
         json: Print everything as JSON instead of tables.
         data_seed: Seed of the task's construction; the run's, or 0, unless given.
         batch_size: Samples a forward pass.
+        shortcut: A shortcut to measure by, such as token:nimbus or colour; may be given several times. Else those that
+            the run was trained with.
     """
 
     model: Annotated[Positional[str], tyro.conf.arg(metavar="RUN|MODEL")]
@@ -58,6 +61,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
     json: bool = False
     data_seed: Annotated[int | None, default("INT", "the run's, or 0")] = None
     batch_size: int = 256
+    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "the run's")]] = ()
 
     def run(self) -> int:
         """Measure, write the table of predictions if asked, and print."""
@@ -70,6 +74,7 @@ class EvaluateVerb(OnDevice, TaskChoice):
             on=self.on or None,
             data_seed=self.data_seed,
             settings={} if named else self.settings_given(),
+            shortcuts=self.shortcut,
             batch_size=self.batch_size,
             device=self.device,
         )
@@ -123,7 +128,7 @@ def _show(name: str, split: Evaluated) -> None:
     for classes in classes_table(class_shares(split.result.metrics)):
         console.print(classes)
     metrics = split.result.metrics
-    for line in group_lines(told_groups(metrics), metrics["by_group"]):
+    for line in (*group_lines(told_groups(metrics), metrics["by_group"]), *shortcut_lines(metrics)):
         console.print(line)
     weighted = metrics["average_train_weighted"]
     if weighted is not None:

@@ -42,7 +42,19 @@ class Working(OnDevice):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Working, TaskChoice):
+class Shortcuts:
+    """Shortcuts that have a name.
+
+    Attributes:
+        shortcut: A shortcut that has a name, such as token:nimbus, column:product, colour or length; may be given
+            several times. What holds a | is quoted: 'token:nimbus|pebble'.
+    """
+
+    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "none; repeatable")]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Shortcuts, Working, TaskChoice):
     """What is trained on a task, and how; everything is the task's own unless given.
 
     Attributes:
@@ -60,8 +72,6 @@ class ModelOptions(Working, TaskChoice):
         peft_alpha: Their update is scaled by alpha / r.
         peft_dropout: Their dropout.
         peft_targets: Layers to adapt, separated by commas, or all-linear.
-        shortcut: A shortcut that has a name, such as token:nimbus, column:product, colour or length; may be given
-            several times.
         data_seed: Drives the data's construction; equal to the seed unless given.
         output_dir: The folder of what is made; runs/TASK/… unless given.
     """
@@ -79,7 +89,6 @@ class ModelOptions(Working, TaskChoice):
     peft_alpha: Annotated[float | None, default("FLOAT", "16")] = None
     peft_dropout: Annotated[float | None, default("FLOAT", "0.1")] = None
     peft_targets: Annotated[str | None, default("NAMES", "peft's for the architecture")] = None
-    shortcut: tyro.conf.UseAppendAction[Annotated[tuple[str, ...], default("SPELLING", "none")]] = ()
     data_seed: Annotated[int | None, default("INT", "the seed")] = None
     output_dir: Annotated[Path | None, default("DIR", "runs/TASK/…")] = None
 

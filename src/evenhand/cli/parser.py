@@ -18,6 +18,7 @@ from tyro.conf import CascadeSubcommandArgs, FlagCreatePairsOff, OmitArgPrefixes
 
 from evenhand.cli.audit import AuditVerb
 from evenhand.cli.console import discard, write_any_text
+from evenhand.cli.debias import Debias
 from evenhand.cli.evaluate import EvaluateVerb
 from evenhand.cli.refusals import OptionError, in_sentences
 from evenhand.cli.study import StudyVerb
@@ -35,6 +36,7 @@ VERBS: dict[str, type[Any]] = {
     "demo": Demo,
     "train": Train,
     "audit": AuditVerb,
+    "debias": Debias,
     "evaluate": EvaluateVerb,
     "study": StudyVerb,
     "report": Report,
@@ -155,5 +157,5 @@ def _check_words(words: list[str]) -> None:
             raise UserError(f"`evenhand train` needs a method: one of {', '.join(METHODS)}.")
         raise unknown_name("method", near, METHODS)
     task = next((word for word in alone if word in TASKS), None)
-    if task is not None and verb in ("train", "audit"):
+    if task is not None and verb in ("train", "audit", "debias"):
         raise UserError(f"The task is an option of `evenhand {verb}`: write --task {task}.")

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from evenhand.data.columns import membership
 from evenhand.data.decoding import PictureError, decoded, undecoded
-from evenhand.evaluation.measured import picture_of
+from evenhand.data.origins import Origins
+from evenhand.evaluation.samples import picture_of
 from evenhand.files import check_place, whole_file
 from evenhand.tasks.base import Task
 from evenhand.validation import UserError
@@ -38,10 +39,11 @@ def unreadable(split: datasets.Dataset) -> Iterator[str | None]:
                 yield None
 
 
-def sample_lines(split: datasets.Dataset, count: int) -> list[str]:
-    """The first samples of a split: their label, attribute and alignment, with the text or the picture's size."""
+def sample_lines(split: datasets.Dataset, count: int, origins: Origins | None = None) -> list[str]:
+    """The first samples of a split: label, attribute and alignment, text or picture's size, id, and where they lie."""
     rows = undecoded(split)
-    return [_sample_line(split, rows[i]) for i in range(min(count, len(split)))]
+    lines = [_sample_line(split, rows[i]) for i in range(min(count, len(split)))]
+    return lines if origins is None else [f"{line} · {origins.where(i)}" for i, line in enumerate(lines)]
 
 
 def write_contact_sheet(task: Task, path: Path) -> None:

@@ -14,10 +14,12 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.cli.console import PlainConsole, output
-from evenhand.cli.options import default
+from evenhand.cli.named import side_samples, side_table, value_table
+from evenhand.cli.options import Shortcuts, default
 from evenhand.cli.samples import sample_lines, unreadable, write_contact_sheet
 from evenhand.cli.task_options import OWN_DATA, TaskChoice
 from evenhand.tasks import TASKS, Task, TaskSource
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.tasks.splits import compared, split_counts
 from evenhand.training.settings import Training
 from evenhand.validation import UserError, check_seed, unknown_name
@@ -27,11 +29,11 @@ _SAMPLES = 3  # of train and of the primary test set
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tasks(TaskChoice):
+class Tasks(Shortcuts, TaskChoice):
     """List the tasks, or explain one: origin, licence, bias, metric, published counts, training settings.
 
     A task that needs no files, or that is given its files, is built, and shown with the counts of its groups and a few
-    samples.
+    samples. With --shortcut the shortcut's values are shown too, and which samples go along with it and against it.
 
     Attributes:
         task: The task to explain or check; without it all are listed, or checked.
@@ -53,8 +55,9 @@ class Tasks(TaskChoice):
         settings = self.settings_given()
         if self.task is None and "data" not in settings:
             others = sorted(set(settings) - ({"data_dir"} if self.check else set()))
-            if others or self.samples is not None:
-                option = others[0].replace("_", "-") if others else "samples"
+            others += ["samples"] * (self.samples is not None) + ["shortcut"] * bool(self.shortcut)
+            if others:
+                option = others[0].replace("_", "-")
                 raise UserError(
                     f"The option --{option} goes with one task: give its name, as in `evenhand tasks NAME`."
                 )
@@ -67,10 +70,13 @@ class Tasks(TaskChoice):
         source = self._source_unless_incomplete(settings)
         built = None
         if source is not None and (not needs_files(source) or getattr(source, "data_dir", None) is not None):
-            built = source.build(self.data_seed)
-        if self.samples is not None:
-            if built is None:
-                raise UserError(f"The option --samples needs the task's files: give --data-dir; {_files_of(self.task)}")
+            built = self._build(source)
+        for option, given in (("samples", self.samples), ("shortcut", self.shortcut)):
+            if given and built is None:
+                raise UserError(
+                    f"The option --{option} needs the task's files: give --data-dir; {_files_of(self.task)}"
+                )
+        if self.samples is not None and built is not None:
             write_contact_sheet(built, self.samples)
         _describe(TASKS[self.task or OWN_DATA], source)
         if source is not None and built is not None:
@@ -79,6 +85,10 @@ class Tasks(TaskChoice):
         if self.samples is not None:
             output().print(f"\nSheet of pictures: {self.samples}")
         return 0
+
+    def _build(self, source: TaskSource) -> Task:
+        built = source.build(self.data_seed)
+        return with_shortcuts(built, self.shortcut) if self.shortcut else built
 
     def _source_unless_incomplete(self, settings: dict[str, Any]) -> TaskSource | None:
         """The task with its settings; None if it can't be made without any, and none are given."""
@@ -91,7 +101,7 @@ class Tasks(TaskChoice):
 
     def _check_one(self) -> int:
         source = self.task_source()
-        task = source.build(self.data_seed)
+        task = self._build(source)
         if self.samples is not None:
             write_contact_sheet(task, self.samples)
         return 0 if _checked(source, task) else 1
@@ -183,8 +193,15 @@ def _show(task: Task) -> None:
     console.print(_count_table({name: split_counts(split) for name, split in task.splits.items()}))
     for name in ("train", task.primary_test):
         console.print(f"First samples of {name}:")
-        for line in sample_lines(task.splits[name], _SAMPLES):
+        origins = None if task.origins is None else task.origins(name)
+        for line in sample_lines(task.splits[name], _SAMPLES, origins):
             console.print(f"  {one_line(line)}")
+    if task.shortcuts is not None:
+        for one in task.shortcuts.fitted:
+            console.print(value_table(one))
+        console.print(side_table(task.shortcuts))
+        for line in side_samples(task):
+            console.print(line)
     for note in task.notes:
         console.print(one_line(note))
 
@@ -234,6 +251,8 @@ def _checked(source: TaskSource, task: Task) -> bool:
             )
         else:
             console.print(f"{source.name}: {split}: all {len(rows):,} pictures can be read: ok")
+    if task.shortcuts is not None:
+        console.print(side_table(task.shortcuts))
     for note in task.notes:
         console.print(f"{source.name}: {one_line(note)}")
     return fine

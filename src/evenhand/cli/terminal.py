@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,8 @@ from rich.text import Text
 from evenhand.cli.console import PlainConsole
 from evenhand.evaluation.progress import Measurement
 from evenhand.methods.base import nothing_done
-from evenhand.metrics import GroupShare, summarize
+from evenhand.metrics import GroupShare, summarize, wilson
+from evenhand.runs.by_shortcut import by_shortcut
 from evenhand.runs.record import Record
 from evenhand.runs.worst_groups import (
     Groups,
@@ -43,6 +45,7 @@ from evenhand.wording import duration, one_line, percent
 
 _SHARE_COLUMNS = ("n", "accuracy %", "95 % interval")
 _ROWS = 30  # of a table of classes or groups
+_FEW = 12  # groups that a run of named shortcuts shows
 
 
 _PATIENCE = 50.0  # seconds without a line; engines tell every few seconds that they are quiet
@@ -92,6 +95,18 @@ class RunDisplay:
 
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No bars while it lasts; those of stages that have ended don't come back."""
+        for bar in self.bars.values():
+            self.progress.remove_task(bar)
+        self.bars.clear()
+        self.progress.stop()
+        try:
+            yield
+        finally:
+            self.progress.start()
 
     def begin(self, run: str) -> None:
         """Name the run whose stages come next."""
@@ -306,16 +321,27 @@ def metrics_table(record: dict[str, Any]) -> Table:
     return table
 
 
-def classes_table(shares: Mapping[str, GroupShare]) -> list[Table]:
-    """Accuracy of each class with its samples; no table where groups are known."""
+def classes_table(shares: Mapping[str, GroupShare], kind: str = "class") -> list[Table]:
+    """Accuracy of each class, or group, with its samples; no table where groups are known."""
     if not shares:
         return []
-    table = Table(Column("class", overflow="fold"), *(Column(c, justify="right") for c in _SHARE_COLUMNS))
+    table = Table(Column(kind, overflow="fold"), *(Column(c, justify="right") for c in _SHARE_COLUMNS))
     for name, share in list(shares.items())[:_ROWS]:
         table.add_row(Text(one_line(name)), f"{share.n:,}", percent(share.accuracy), interval_text(share))
     if len(shares) > _ROWS:
         table.add_row(f"… {len(shares) - _ROWS} more")
     return [table]
+
+
+def few_groups(record: dict[str, Any]) -> dict[str, GroupShare]:
+    """Each group with its samples and interval, where shortcuts are named, which make few groups; else none."""
+    metrics, sizes = record["metrics"], (record.get("group_sizes") or {}).get(record["primary_test"]) or {}
+    found = {
+        name: GroupShare((name,), value, sizes[name], wilson(value, sizes[name]))
+        for name, value in metrics["by_group"].items()
+        if value is not None and sizes.get(name)
+    }
+    return found if by_shortcut(metrics) and len(found) <= _FEW else {}
 
 
 def group_lines(groups: Groups, by_group: dict[str, Any]) -> list[str]:

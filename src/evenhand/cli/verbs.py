@@ -14,12 +14,14 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from evenhand.cli.console import note_formulas, output
+from evenhand.cli.found import resolved_shortcuts
 from evenhand.cli.options import ModelOptions, Working, default
-from evenhand.cli.terminal import RunDisplay, classes_table, group_lines, metrics_table
+from evenhand.cli.terminal import RunDisplay, classes_table, few_groups, group_lines, metrics_table
 from evenhand.methods import EDGE, ERM, METHODS, PGD, Even, Method
 from evenhand.methods.base import nothing_done
 from evenhand.report import write_report
 from evenhand.runs.by_class import apart_text, class_shares
+from evenhand.runs.by_shortcut import shortcut_lines
 from evenhand.runs.fit import Result, fit
 from evenhand.runs.worst_groups import record_groups
 from evenhand.training.processes import is_first_process, leave
@@ -47,18 +49,19 @@ class Train(ModelOptions):
 
     Attributes:
         seed: Drives initialisation, order and dropout.
+        shortcuts: An audit.json on the same data: its confirmed shortcuts are named; where none is, its likely ones.
     """
 
     seed: int = 0
+    shortcuts: Annotated[Path | None, default("FILE", "none")] = None
 
     def run(self, method: Method) -> int:
         """Train, and say where the result lies."""
         task, training = self.task_source(), self.training()
         with RunDisplay(self.quiet or not is_first_process(), shows_data=True) as display:
+            named = resolved_shortcuts(self, task, display)
             display.begin(method.title)
-            result = fit(
-                method, task, self.model, seed=self.seed, shortcuts=self.shortcut, progress=display, **training
-            )
+            result = fit(method, task, self.model, seed=self.seed, shortcuts=named, progress=display, **training)
         if is_first_process():
             _show_result(method, result)
         leave()
@@ -192,7 +195,9 @@ def _show_result(method: Method, result: Result) -> None:
     console.print(metrics_table(record))
     for line in group_lines(record_groups(record), result.metrics["by_group"]):
         console.print(line)
-    for table in classes_table(class_shares(result.metrics)):
+    for line in shortcut_lines(result.metrics):
+        console.print(line)
+    for table in (*classes_table(class_shares(result.metrics)), *classes_table(few_groups(record), "group")):
         console.print(table)
     for note in distinct([apart_text(record), *map(str, record.get("notes", []))]):
         console.print(one_line(note))

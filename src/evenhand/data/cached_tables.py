@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import config
+from numpy.typing import NDArray
 
 from evenhand.data.encodings import encoding_of
 from evenhand.data.text_rows import (
@@ -29,6 +31,7 @@ from evenhand.data.text_rows import (
     json_objects,
     read_header,
     read_rows,
+    row_begins,
     text_arrays,
     told,
 )
@@ -160,6 +163,32 @@ def cached_table(path: Path, wanted: Mapping[str, Role], given: str | None = Non
             read = _parquet(path, wanted) if encoding is None else _texts(path, cast(Kind, kind), wanted, encoding)
             _copy(read, partial, path)
     return datasets.Dataset.from_file(str(cached))
+
+
+def row_lines(path: Path, given: str | None = None) -> NDArray[np.int64] | None:
+    """The line on which each row of a table begins, shape (N,), counted from 1; None for one without lines.
+
+    Args:
+        path: The table, of N rows.
+        given: How its text is encoded; as is found if None.
+
+    Raises:
+        UserError: As of `cached_table`.
+    """
+    kind, encoding = table_format(path), text_encoding(path, given)
+    if encoding is None:
+        return None
+    asked = json.dumps([_VERSION, "lines", kind, encoding, file_digest(path)])
+    cached = cache_folder() / f"{hashlib.sha256(asked.encode()).hexdigest()[:32]}.lines.npy"
+    try:
+        return np.load(cached)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        pass
+    with told(path, encoding):
+        line_N = row_begins(path, cast(Kind, kind), encoding)
+    with whole_file(cached) as partial, partial.open("wb") as file:
+        np.save(file, line_N)
+    return line_N
 
 
 def cache_folder() -> Path:

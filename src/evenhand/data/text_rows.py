@@ -19,7 +19,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from evenhand.data.encodings import UTF8, is_packed, misread, open_text
 from evenhand.validation import UserError, count, did_you_mean
@@ -157,6 +159,12 @@ def read_rows(
     if kind == "jsonl":
         return _json_rows(path, columns, encoding)
     return _split_rows(path, _records(path, kind, encoding), kind, columns, broken)
+
+
+def row_begins(path: Path, kind: Kind, encoding: str) -> NDArray[np.int64]:
+    """The line on which each row begins, shape (N,)."""
+    with _long_fields():
+        return np.fromiter((line for line, _ in read_rows(path, kind, Columns({}), encoding=encoding)), np.int64)
 
 
 def text_arrays(rows: Iterator[Row], path: Path) -> Iterator[list[pa.Array]]:

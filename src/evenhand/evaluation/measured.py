@@ -1,32 +1,49 @@
-"""A trained model on a task's splits: metrics by group, and the pictures that a report shows.
+"""A trained model on a task's splits: metrics by group.
 
 Legend: N samples of a split, C classes of the model.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import datasets
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from evenhand.data.columns import column_values, membership, split_groups
-from evenhand.data.decoding import decoded, undecoded
 from evenhand.data.rows import AnyRows, Collator
-from evenhand.metrics import ClassShare, Metrics, groups_not_counted
+from evenhand.evaluation.by_shortcut import measured_by_shortcut
+from evenhand.evaluation.quality import Quality, quality, quality_by_group
+from evenhand.metrics import Metrics, groups_not_counted
 from evenhand.models.inference import logits_and_labels
+from evenhand.shortcuts.sides import ShortcutMeasures
 from evenhand.tasks.base import Task
 
-SHOWN_CONFLICTING = 10  # one a class where there are as many
-SHOWN_ALIGNED = 2
-THUMBNAIL = 96  # pixels of the longer side of a picture as samples show it
+
+class ClassShare(TypedDict):
+    """How many samples a class has, and the accuracy on them (its recall)."""
+
+    n: int
+    accuracy: float
+
+
+class SplitMetrics(Metrics):
+    """What is measured of a trained model on one split: accuracies, and what they don't tell.
+
+    `by_class` is there where no groups are known, the shortcuts' measures where shortcuts are named: `all_shortcuts`
+    where there are several.
+    """
+
+    quality: Quality
+    quality_by_group: dict[str, Quality]
+    by_class: NotRequired[dict[str, ClassShare]]
+    by_shortcut: NotRequired[dict[str, ShortcutMeasures]]
+    all_shortcuts: NotRequired[ShortcutMeasures]
 
 
 @dataclass(frozen=True)
@@ -38,12 +55,14 @@ class SplitResult:
         group_sizes: Samples of each group.
         not_counted: Groups too small to be the worst one.
         predicted_N: Predicted class of each sample, shape (N,), in the split's own numbers.
+        sure_N: How probable the model finds the class that it predicts, shape (N,); None where that isn't known.
     """
 
-    metrics: Metrics
+    metrics: SplitMetrics
     group_sizes: dict[str, int]
     not_counted: list[str]
     predicted_N: NDArray[np.int64]
+    sure_N: NDArray[np.float32] | None = None
 
 
 def sizes_and_chance(split: datasets.Dataset) -> dict[str, Any]:
@@ -65,35 +84,84 @@ def sizes_and_chance(split: datasets.Dataset) -> dict[str, Any]:
     return {"n": len(split), "classes": classes, **counts, "constant": constant}
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A model that gives rows the classes of a split.
+
+    Attributes:
+        model: The model.
+        collate: Makes its inputs of a batch of rows.
+        rows: From a split to what `collate` takes.
+        counts_as_C: Where the split has other classes than the model: the one that each of the model's classes counts
+            as, shape (C,).
+        batch_size: Rows a forward pass.
+    """
+
+    model: nn.Module
+    collate: Collator
+    rows: Callable[[datasets.Dataset], AnyRows]
+    counts_as_C: NDArray[np.int64] | None = None
+    batch_size: int = 512
+
+    def logits(self, rows: AnyRows) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The model's logits, shape (N, C), and the labels, shape (N,)."""
+        return logits_and_labels(self.model, rows, self.batch_size, self.collate)
+
+    def classes(self, logits_NC: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The predicted classes, shape (N,): of merged classes the one that the most probable class counts as."""
+        predicted_N = logits_NC.argmax(axis=1)
+        return predicted_N if self.counts_as_C is None else self.counts_as_C[predicted_N]
+
+    def predict(self, split: datasets.Dataset) -> NDArray[np.int64]:
+        """The class of each row, shape (N,)."""
+        return self.classes(self.logits(self.rows(split))[0])
+
+
 def split_result(
-    model: nn.Module,
-    split: datasets.Dataset,
+    reader: Reader,
+    name: str,
+    task: Task,
     rows: AnyRows,
-    collate: Collator,
-    train: datasets.Dataset,
-    test_class_C: NDArray[np.int64] | None = None,
 ) -> SplitResult:
-    """Predict a split in eval mode and measure it.
+    """Predict a split of a task in eval mode and measure it, by the task's named shortcuts too.
 
     Args:
-        model: The model.
-        split: The split with its groups.
-        rows: The same split as the model reads it.
-        collate: Collator of `rows`.
-        train: The training split, for its group shares.
-        test_class_C: Where the split has other classes than the model: the one that each of the model's classes counts
-            as, shape (C,).
+        reader: The model.
+        name: The split's name.
+        task: The task.
+        rows: The split as the model reads it.
     """
-    logits_NC, label_N = logits_and_labels(model, rows, collate_fn=collate)
-    predicted_N = logits_NC.argmax(axis=1)
-    if test_class_C is not None:
-        predicted_N = test_class_C[predicted_N]
-    return measured(split, predicted_N, label_N, train)
+    logits_NC, label_N = reader.logits(rows)
+    split, predicted_N = task.splits[name], reader.classes(logits_NC)
+    names = split.features["labels"].names
+    probability_NC = merged_probabilities(probabilities(logits_NC), reader.counts_as_C, len(names))
+    found = measured(split, predicted_N, probability_NC, label_N, task.train)
+    if task.shortcuts is not None:
+        by_shortcut = measured_by_shortcut(task.shortcuts, name, predicted_N, reader.predict)
+        found.metrics["by_shortcut"] = by_shortcut["by_shortcut"]
+        if "all_shortcuts" in by_shortcut:
+            found.metrics["all_shortcuts"] = by_shortcut["all_shortcuts"]
+    return found
+
+
+def probabilities(logits_NC: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The probability of each class, shape (N, C)."""
+    return torch.from_numpy(logits_NC).double().softmax(1).numpy()
+
+
+def merged_probabilities(
+    probability_NC: NDArray[np.float64], counts_as_C: NDArray[np.int64] | None, classes: int
+) -> NDArray[np.float64]:
+    """The probability of each class of a split, shape (N, classes), to which several of the model's may count."""
+    if counts_as_C is None:
+        return probability_NC
+    return probability_NC @ np.eye(classes)[counts_as_C]
 
 
 def measured(
     split: datasets.Dataset,
     predicted_N: NDArray[np.int64],
+    probability_NC: NDArray[np.float64],
     label_N: NDArray[np.int64],
     train: datasets.Dataset | None,
     classes: Sequence[str] | None = None,
@@ -103,17 +171,23 @@ def measured(
     Args:
         split: The split with its groups.
         predicted_N: Predicted classes, shape (N,).
+        probability_NC: The probability of each class, shape (N, C).
         label_N: True classes, shape (N,).
         train: The training split, for its group shares; None where it isn't known.
         classes: What the numbers of predictions and labels mean; the split's own classes if None.
     """
     known = split_groups(split, train)
     sizes = {name: int(member_N.sum()) for name, member_N in known.groups.items()}
-    metrics = known.metrics(predicted_N == label_N)
+    metrics = SplitMetrics(
+        **known.metrics(predicted_N == label_N),
+        quality=quality(probability_NC, predicted_N, label_N),
+        quality_by_group=quality_by_group(probability_NC, predicted_N, label_N, known.groups),
+    )
     if not known.groups:
         names = split.features["labels"].names if classes is None else classes
         metrics["by_class"] = _by_class(predicted_N == label_N, label_N, names)
-    return SplitResult(metrics, sizes, groups_not_counted(known.groups), predicted_N)
+    sure_N = probability_NC[np.arange(len(predicted_N)), predicted_N].astype(np.float32)
+    return SplitResult(metrics, sizes, groups_not_counted(known.groups), predicted_N, sure_N)
 
 
 def _by_class(correct_N: NDArray[np.bool_], label_N: NDArray[np.int64], names: Sequence[str]) -> dict[str, ClassShare]:
@@ -125,57 +199,3 @@ def _by_class(correct_N: NDArray[np.bool_], label_N: NDArray[np.int64], names: S
         for name, size, right in zip(names, size_C, right_C, strict=True)
         if size
     }
-
-
-def sample_predictions(task: Task, predicted_N: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """A few test samples with their prediction: the same ones for every model on equal data.
-
-    Args:
-        task: An image task; others give an empty list.
-        predicted_N: Predicted class of each sample of the primary test set, shape (N,).
-    """
-    if task.kind != "image":
-        return []
-    test = undecoded(task.tests[task.primary_test])
-    label_N = np.asarray(test.with_format("numpy")["labels"])
-    alignment = membership(test, "alignment")
-    chosen: list[int] = []
-    for name, count in (("conflicting", SHOWN_CONFLICTING), ("aligned", SHOWN_ALIGNED)):
-        candidates = np.flatnonzero(alignment[name]) if name in alignment else np.arange(len(test))
-        chosen += _one_a_class(candidates, label_N, count)
-    return [_shown(task, test[row], int(predicted_N[row])) for row in dict.fromkeys(chosen)]
-
-
-def _one_a_class(candidates: NDArray[np.int64], label_N: NDArray[np.int64], count: int) -> list[int]:
-    _, first = np.unique(label_N[candidates], return_index=True)
-    return [int(row) for row in candidates[first]][:count]
-
-
-def _shown(task: Task, row: dict[str, Any], predicted: int) -> dict[str, Any]:
-    features = task.tests[task.primary_test].features
-    picture = picture_of(row)
-    if "image" in row:  # of any size
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))  # so that a page of them stays small
-    named = {name: features[name].int2str(row[name]) for name in ("attribute", "alignment") if name in row}
-    return {
-        "index": row["index"],
-        "png": _png(picture),
-        "label": features["labels"].int2str(row["labels"]),
-        "attribute": named.get("attribute"),
-        "alignment": named.get("alignment"),
-        "prediction": features["labels"].int2str(predicted),
-    }
-
-
-def picture_of(row: dict[str, Any]) -> Image.Image:
-    """A row's image; the row is one of `undecoded` rows."""
-    if "image" in row:
-        return decoded(row["image"])
-    image_CHW = np.asarray(row["pixel_values"], dtype=np.uint8)
-    return Image.fromarray(image_CHW.transpose(1, 2, 0).squeeze())
-
-
-def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -19,6 +19,13 @@ from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
 from evenhand.validation import UserError, check_integer
 
+_NEEDED = {
+    "probability": "the biased model's probability of each sample's true class",
+    "weight": "the weight of each sample",
+    "correction": "the correction of each sample's logits",
+}
+_RANGES = {"probability": "lie in [0, 1]", "weight": "be finite and not negative", "correction": "be finite"}
+
 
 class Attached:
     """Takes the place of `loss.backward()`: fills `.grad` exactly as the method defines it.
@@ -97,7 +104,8 @@ class Attached:
             labels: True classes (integers, booleans or whole floats), shape (B,), or −100 for a sample that doesn't
                 count.
             combine: False on all but the last micro-batch of an optimizer step.
-            bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,).
+            bias_probs: For `signal="biased"`: the biased model's probability of each sample's true class, shape (B,);
+                likewise what other methods are told of each sample, such as the correction of its logits, shape (B, C).
             index: For `signal="ema"`: which sample of the data set each is, shape (B,).
             num_items: Samples of the whole optimizer step that count, by which every micro-batch's sum is divided. By
                 default each batch is averaged over its own. A batch in which no sample counts adds nothing.
@@ -112,7 +120,7 @@ class Attached:
             raise UserError("This method was detached from its model: attach it again.")
         labels = as_classes(labels) if isinstance(labels, Tensor) else labels
         self._check_batch(logits, labels)
-        signal_B = self._checked_signal(bias_probs, labels)
+        signal_B = self._checked_signal(bias_probs, logits, labels)
         index_B = self._checked_index(index, labels)
         if num_items is not None:
             check_integer("backward", "num_items", num_items, 1)
@@ -216,19 +224,21 @@ class Attached:
             if len(bad):
                 raise UserError(f"The logits of sample {int(bad[0])} of the batch are not finite.")
 
-    def _checked_signal(self, bias_probs: Tensor | None, labels: Tensor) -> Tensor | None:
+    def _checked_signal(self, bias_probs: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor | None:
+        kind = self.method.signal_kind
         if not self.method.needs_signal:
             if bias_probs is not None:
                 raise UserError(f"{self.method.title} makes no use of bias_probs: leave it out.")
             return None
         if bias_probs is None:
-            raise UserError(
-                f"{self.method.title} needs bias_probs, the biased model's probability of each sample's true class."
-            )
+            raise UserError(f"{self.method.title} needs bias_probs, {_NEEDED[kind]}.")
         if not isinstance(bias_probs, Tensor):
             raise UserError(f"bias_probs must be a tensor. Got {type(bias_probs).__name__}.")
-        if bias_probs.shape != labels.shape:
-            raise UserError(f"bias_probs must have shape {tuple(labels.shape)}. Got {tuple(bias_probs.shape)}.")
-        if bias_probs.device.type == "cpu" and not bool(((bias_probs >= 0) & (bias_probs <= 1)).all()):
-            raise UserError("bias_probs must lie in [0, 1].")
+        wanted = tuple((logits if kind == "correction" else labels).shape)
+        if bias_probs.shape != wanted:
+            raise UserError(f"bias_probs must have shape {wanted}. Got {tuple(bias_probs.shape)}.")
+        if bias_probs.device.type == "cpu":
+            outside = ~bias_probs.isfinite() | (kind != "correction") & (bias_probs < 0)
+            if bool((outside | (kind == "probability") & (bias_probs > 1)).any()):
+                raise UserError(f"bias_probs must {_RANGES[kind]}.")
         return bias_probs.detach().to(labels.device)

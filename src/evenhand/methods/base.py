@@ -1,11 +1,13 @@
 """What a method is: hyper-parameters, and a `fit` that reads like its paper.
 
-Legend: B samples of a batch, C classes, N training samples.
+Legend: B samples of a batch, C classes, N training samples, G groups.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -17,8 +19,8 @@ from evenhand.data.columns import Inputs
 from evenhand.gradients import Norm, Source
 from evenhand.losses import cross_entropy
 from evenhand.methods.attached import Attached
-from evenhand.methods.objective import Companion, Objective
-from evenhand.methods.rule import GradientRule
+from evenhand.methods.objective import Objective, Setting
+from evenhand.methods.rule import GradientRule, SignalKind
 from evenhand.sampling import all_equal
 from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.validation import Range, UserError, check_fields, plain_fields
@@ -27,8 +29,29 @@ Init = Literal["inherit", "random", "pretrained", "initial"]
 Exponent = Annotated[float, Range(0, 1, low_open=True)]
 """GCE's q."""
 
+Signal = NDArray[Any]
+"""What a stage is told of each training sample, shape (N,), or (N, C) where that is one value for each class."""
+
+SHORTCUT_NAME = "the shortcut's name"
+"""The label access of methods that train against a named shortcut."""
+
 EQUAL_WEIGHTS = "every training sample weighs the same"
 """Why a method is ERM whose biased model tells no sample from another, or which has nothing to weigh by."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What named shortcuts make of a one-stage method's training.
+
+    Attributes:
+        signal: What the method is told of each training sample, shape (N,) or (N, C).
+        sampling: The weight that each sample is drawn by, shape (N,); None for uniform batches.
+        told: What the record says of the stage.
+    """
+
+    signal: Signal | None = None
+    sampling: NDArray[np.float64] | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Run(Protocol):
@@ -56,11 +79,12 @@ class Run(Protocol):
         *,
         start: nn.Module | None = None,
         sampling: NDArray[np.float64] | None = None,
-        signal_probs: NDArray[np.float32] | None = None,
+        signal_probs: Signal | None = None,
         companion: nn.Module | None = None,
         augment: bool = False,
         epochs: int | None = None,
         only: NDArray[np.bool_] | None = None,
+        told: Mapping[str, Any] | None = None,
     ) -> nn.Module:
         """Train a stage with a one-stage method, from `start` (a copy) or from the run's initial weights.
 
@@ -69,12 +93,13 @@ class Run(Protocol):
             method: What is trained with.
             start: Where the weights start.
             sampling: Sampling weight of each sample, shape (N,); None for uniform batches without replacement.
-            signal_probs: The method's signal, shape (N,).
+            signal_probs: The method's signal, shape (N,) or (N, C).
             companion: Where the companion model's weights start, for methods with one; as the model's own if None.
             augment: Whether training images are augmented.
             epochs: Epochs, in place of the run's.
             only: Which training samples to train on, shape (N,); all if None. They are drawn uniformly with
                 replacement, N times an epoch, in place of `sampling`.
+            told: What the record says of the stage beside what every stage has.
         """
         ...
 
@@ -96,6 +121,15 @@ class Run(Protocol):
         """Probability of each training sample's true class, shape (N,); the stage of each model needs a `name`."""
         ...
 
+    def log_probabilities(self, model: nn.Module, name: str) -> NDArray[np.float32]:
+        """The log-probability of every class, shape (N, C); the stage of each model needs a `name`."""
+        ...
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training samples of each class, shape (C,)."""
+        ...
+
     def parts(self, count: int) -> NDArray[np.int64]:
         """Which of `count` random parts, of equal size to one, each training sample belongs to, shape (N,)."""
         ...
@@ -111,7 +145,7 @@ class Method(ABC):
     Attributes:
         name: Its name on the command line.
         paper: Where it comes from.
-        label_access: Which labels beyond the class it needs.
+        label_access: Which labels beyond the class it needs, with its defaults.
         spelling: How reports call it, unless by its name in capitals.
     """
 
@@ -145,6 +179,11 @@ class Method(ABC):
         """Whether it needs a shortcut's name."""
         return False
 
+    @property
+    def labels_needed(self) -> str:
+        """Which labels beyond the class it needs as it is set."""
+        return SHORTCUT_NAME if self.needs_shortcut else self.label_access
+
     def check_shortcuts(self, shortcuts: NamedShortcuts | None) -> None:
         """Raise `UserError` if the method needs a shortcut's name and there is none, or none that it can work with."""
         if not self.needs_shortcut:
@@ -154,7 +193,13 @@ class Method(ABC):
                 f"{self.title} needs a shortcut's name: give one with --shortcut, such as --shortcut token:nimbus "
                 "(in Python: shortcuts=[...]); `evenhand audit` finds shortcuts."
             )
-        if not any(one.conflicting for one in shortcuts.fitted):
+        pointing = [one for one in shortcuts.fitted if one.points_anywhere]
+        if not pointing:
+            raise UserError(
+                f"No value of {', '.join(map(repr, shortcuts.names))} points to a class, so there is nothing for "
+                f"{self.title} to train against: name another shortcut."
+            )
+        if not any(one.conflicting for one in pointing):
             raise UserError(
                 f"No training row goes against {', '.join(map(repr, shortcuts.names))}, so {self.title} has nothing to "
                 "learn from: collect rows that go against it."
@@ -183,20 +228,33 @@ class OneStage(Method):
     loss whose weights depend on more than the batch: an objective.
 
     Attributes:
-        needs_signal: Whether the loss or the weights need the true-class probabilities of another model.
+        needs_signal: Whether the loss or the weights need to be told something of each sample.
+        signal_kind: What that is: another model's `probability` of the true class, a `weight`, a `correction` of each
+            class's logit, or the sample's `group`, from 0.
+        needs_objective: Whether its loss is an objective.
         needs_index: Whether its objective looks samples up by their index.
-        needs_companion: Whether it trains a second model beside the first, by its objective.
+        needs_companion: Whether its objective trains a second model beside the first.
     """
 
     needs_signal: ClassVar[bool] = False
+    signal_kind: ClassVar[SignalKind] = "probability"
+    needs_objective: ClassVar[bool] = False
     needs_index: ClassVar[bool] = False
     needs_companion: ClassVar[bool] = False
 
-    def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
+    def guidance(self, shortcuts: NamedShortcuts) -> Guidance:
+        """What it is trained with against named shortcuts. Only asked for with `needs_shortcut`."""
+        raise AssertionError(f"{self.name} needs a shortcut but makes nothing of it")
+
+    def sampling_by(self, signal_N: Signal) -> NDArray[np.float64] | None:
+        """The weights that batches are drawn by where the signal is given, shape (N,); None for uniform batches."""
+        return None
+
+    def idle_reason(self, signal_N: Any) -> str | None:
         """Why training with it on uniform batches is plain ERM, as in "its α is 0"; None where it isn't.
 
         Args:
-            signal_N: The signal of each training sample, shape (N,), for methods with one.
+            signal_N: The signal of each training sample, shape (N,) or (N, C), for methods with one.
         """
         return None
 
@@ -206,7 +264,7 @@ class OneStage(Method):
         Args:
             logits_BC: The model's output, shape (B, C).
             labels_B: True classes, shape (B,).
-            signal_B: Probability of the true class under the bias signal's model, shape (B,), for methods with one.
+            signal_B: The samples' signal, of the method's kind, shape (B,) or (B, C), for methods with one.
         """
         return cross_entropy(logits_BC, labels_B)
 
@@ -214,14 +272,9 @@ class OneStage(Method):
         """How its losses become the gradient of an optimizer step, counted from 0: the mean's, unless overridden."""
         return GradientRule(self.sample_losses)
 
-    def objective(self, companion: Companion, samples: int) -> Objective:
-        """The loss of one training, in place of `sample_losses`. Only asked for with `needs_companion`.
-
-        Args:
-            companion: The second model, with its optimizer.
-            samples: One more than the largest index of a training sample.
-        """
-        raise AssertionError(f"{self.name} needs a companion but has no objective")
+    def objective(self, setting: Setting) -> Objective:
+        """The loss of one training, in place of `sample_losses`. Only asked for with `needs_objective`."""
+        raise AssertionError(f"{self.name} needs an objective but has none")
 
     def attach(self, model: nn.Module, *, scaler: torch.amp.GradScaler | None = None, verify: bool = True) -> Attached:
         """Use the method in a loop of your own: its `backward(logits, labels)` takes the place of `loss.backward()`.
@@ -236,11 +289,20 @@ class OneStage(Method):
                 f"{self.title} trains a second model beside yours, so it can't be attached to a loop: use "
                 "evenhand.Trainer or evenhand.fit."
             )
+        if self.needs_objective:
+            raise UserError(
+                f"{self.title} has a loss that is made over a whole training, so it can't be attached to a loop: use "
+                "evenhand.Trainer or evenhand.fit."
+            )
         return Attached(self, model, scaler=scaler, verify=verify)
 
     def fit(self, run: Run) -> nn.Module:
-        """Train one model."""
-        return run.train(self.name, self)
+        """Train one model, against the named shortcuts if it needs them."""
+        if not self.needs_shortcut:
+            return run.train(self.name, self)
+        assert run.shortcuts is not None  # checked before
+        found = self.guidance(run.shortcuts)
+        return run.train("debiased", self, sampling=found.sampling, signal_probs=found.signal, told=found.told)
 
 
 def nothing_done(title: str, reason: str) -> str:

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from evenhand.gradients import Projection, ProjectionKind, Route, Scope
 from evenhand.losses import cross_entropy, gce_weights, true_class_probability
-from evenhand.methods.base import Exponent, OneStage, Run, check_unprojected, weightless_reason
+from evenhand.methods.base import Exponent, Guidance, OneStage, Run, check_unprojected, weightless_reason
 from evenhand.methods.gce import GCE
 from evenhand.methods.rule import GradientRule
+from evenhand.shortcuts.named import NamedShortcuts
 from evenhand.validation import Range, UserError
 
 EdgeProjection = Literal[ProjectionKind, "reweight"]
-Signal = Literal["self", "biased", "ema"]
+Owner = Literal["self", "biased", "ema", "shortcut"]
 
-_OWNERS = {"self": "own", "biased": "biased", "ema": "averaged"}
+_OWNERS = {"self": "own", "biased": "biased", "ema": "averaged", "shortcut": "shortcut"}
 
 
 class _Chosen(float):
@@ -40,18 +41,20 @@ class EDGE(OneStage):
 
     What isn't given goes by the signal: with the model's own it is the published rule, with `biased`, which isn't in
     the paper, what gained most in our tables (docs/edge.md); `projection="published"` there is the paper's, with α = 1.
+    `shortcut`, which isn't in the paper either, needs a shortcut's name.
 
     Attributes:
         alpha: Strength α ≥ 0, without a projection at most 1/q. Unless given 1.0, as released; with the biased signal
-            64 in `row`, `tensor` and `global`, and 1.4, or 1/q if that is less, in `naive` and `reweight`.
+            and the shortcut's 64 in `row`, `tensor` and `global`, and 1.4, or 1/q if less, in `naive` and `reweight`.
         q: GCE's exponent in (0, 1]; 0.7 as released.
         projection: `published` (the paper's listing), `row`, `tensor`, `global` (true projections of each row, each
             tensor, all parameters), `naive` (e − αb), `reweight` (one backward of mean[(1 − α·w)·l], equal to naive).
             1-D tensors take the `tensor` form in `published` and `row`. Unless given `published`, with the biased
-            signal `row`.
+            signal `row`, with the shortcut's `reweight`.
         signal: Whose p_i weighs b. `self`: the model being trained, as published; it gained nothing certain over ERM in
             our tables of images. `biased`: a GCE model trained before, with the run's own settings. `ema`: a running
-            average, by sample, of the model's own p_i.
+            average, by sample, of the model's own p_i. `shortcut`: no model's, but P(y_i|a_i), the share of the
+            sample's class among the training samples with its value of the named shortcuts.
         scope: Which parameters are changed: `all` that train, `adapters` (of peft; the released code does this),
             or a name pattern such as `encoder.*`. The others take the ERM gradient.
         route: How b is computed; but for `double` the result is the same to rounding. `auto`: in e's backward where a
@@ -68,7 +71,7 @@ class EDGE(OneStage):
     alpha: Annotated[float, Range(0)] = None  # type: ignore[assignment]  # never None once it is made
     q: Exponent = 0.7
     projection: EdgeProjection = None  # type: ignore[assignment]
-    signal: Signal = "self"
+    signal: Owner = "self"
     scope: Scope = "all"
     route: Route = "auto"
     ema_decay: Annotated[float, Range(0, 1, high_open=True)] = 0.7
@@ -81,7 +84,7 @@ class EDGE(OneStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.projection is None or isinstance(self.projection, _ChosenText):
-            chosen = "row" if self.signal == "biased" else "published"
+            chosen = {"biased": "row", "shortcut": "reweight"}.get(self.signal, "published")
             object.__setattr__(self, "projection", _ChosenText(chosen))
         if self.alpha is None or isinstance(self.alpha, _Chosen):
             object.__setattr__(self, "alpha", _Chosen(self._usual_alpha()))
@@ -99,7 +102,7 @@ class EDGE(OneStage):
             )
 
     def _usual_alpha(self) -> float:
-        if self.signal != "biased" or self.projection == "published":
+        if not self.needs_signal or self.projection == "published":
             return 1.0
         return min(1.4, 1 / self.q) if self.projection in ("naive", "reweight") else 64.0
 
@@ -110,12 +113,21 @@ class EDGE(OneStage):
 
     @property
     def needs_signal(self) -> bool:  # type: ignore[override]
-        """Whether the biased model's probabilities are needed."""
-        return self.signal == "biased"
+        """Whether probabilities are needed that aren't the model's own."""
+        return self.signal in ("biased", "shortcut")
+
+    @property
+    def needs_shortcut(self) -> bool:
+        """With the shortcut's signal."""
+        return self.signal == "shortcut"
 
     def models_trained(self) -> int:
         """Two with the biased signal, else one."""
-        return 2 if self.needs_signal else 1
+        return 2 if self.signal == "biased" else 1
+
+    def guidance(self, shortcuts: NamedShortcuts) -> Guidance:
+        """P(y_i|a_i) of each sample."""
+        return Guidance(signal=shortcuts.label_probability().astype(np.float32))
 
     def idle_reason(self, signal_N: NDArray[np.floating] | None) -> str | None:
         """α = 0, or a biased model that gives all samples the same: then e and b point the same way."""
@@ -151,6 +163,8 @@ class EDGE(OneStage):
 
     def fit(self, run: Run) -> nn.Module:
         """Train the biased model if its signal is asked for, then the debiased one from the initial weights."""
+        if self.needs_shortcut:
+            return super().fit(run)
         if not self.needs_signal:
             return run.train("debiased", self)
         biased = run.train("biased", GCE(q=self.q))

@@ -26,7 +26,7 @@ from evenhand.methods.base import (
     weightless_reason,
 )
 from evenhand.methods.edge import EDGE, EdgeProjection
-from evenhand.methods.folds import biased_folds
+from evenhand.methods.folds import biased_folds, check_folds
 from evenhand.methods.gce import GCE
 from evenhand.sampling import mixture, warn_if_equal
 from evenhand.validation import Range, UserError
@@ -173,10 +173,8 @@ class Even(Method):
         if self.folds == 1:
             biased = run.train("biased", gce)
             return biased, run.probabilities(biased)
-        samples = len(run.parts(self.folds))
-        if samples < self.folds:
-            raise UserError(f"Even with folds={self.folds} needs as many training samples. Got {samples}.")
-        probability_N = np.empty(samples, dtype=np.float32)
+        check_folds("Even", run, self.folds)
+        probability_N = np.empty(len(run.parts(self.folds)), dtype=np.float32)
         model = None
         for k, (model, unseen_N) in enumerate(biased_folds(run, gce, self.folds)):
             probability_N[unseen_N] = run.probabilities(model, f"probabilities-{k + 1}")[unseen_N]

@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenhand.methods.base import OneStage, Run
+from evenhand.validation import UserError
+
+
+def check_folds(title: str, run: Run, folds: int) -> None:
+    """Raise `UserError` where there are fewer training samples than parts."""
+    samples = len(run.parts(folds))
+    if samples < folds:
+        raise UserError(f"{title} with folds={folds} needs as many training samples. Got {samples}.")
 
 
 def biased_folds(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evenhand.losses import cross_entropy, generalized_cross_entropy
 from evenhand.methods.base import EQUAL_WEIGHTS, Exponent, OneStage, Run
-from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
+from evenhand.methods.objective import Companion, Objective, Setting, TrainingBatch, WeightRange
 from evenhand.validation import Range
 
 
@@ -38,13 +38,14 @@ class LfF(OneStage):
 
     name: ClassVar[str] = "lff"
     paper: ClassVar[str] = "Nam et al., Learning from Failure, NeurIPS 2020"
+    needs_objective: ClassVar[bool] = True
     needs_index: ClassVar[bool] = True
     needs_companion: ClassVar[bool] = True
     spelling: ClassVar[str] = "LfF"
 
-    def objective(self, companion: Companion, samples: int) -> Objective:
+    def objective(self, setting: Setting) -> Objective:
         """Both models' averages."""
-        return _LfFObjective(self, companion, samples)
+        return _LfFObjective(self, setting.companion, setting.samples)
 
     def fit(self, run: Run) -> nn.Module:
         """Both models in one stage; the biased one from a second draw of the initial weights."""

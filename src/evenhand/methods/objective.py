@@ -28,10 +28,12 @@ class TrainingBatch:
     Attributes:
         inputs: What the model's forward takes.
         label_B: True classes.
-        index_B: Each sample's index; None unless the method's `needs_index` asks for it.
+        index_B: Each sample's index; None unless the method's `needs_index` or a signal asks for it.
+        signal_B: What the method is told of each sample, shape (B,) or (B, C); None for one without a signal.
         mean: Turns per-sample values into their share of the optimizer step's mean.
         last: Whether the optimizer steps after this micro-batch.
         call: How the model is called.
+        over_processes: The sum of a tensor over the processes that train together, each with a micro-batch of its own.
     """
 
     inputs: dict[str, Any]
@@ -40,6 +42,8 @@ class TrainingBatch:
     mean: Callable[[Tensor], Tensor]
     last: bool
     call: Call = field(default_factory=Call)
+    signal_B: Tensor | None = None
+    over_processes: Callable[[Tensor], Tensor] = lambda value: value
 
     def __len__(self) -> int:
         return len(self.label_B)
@@ -62,9 +66,9 @@ class Objective(ABC):
     The Trainer calls `prepare`, then the model on what that returned, then `sample_losses`.
     """
 
-    @abstractmethod
     def prepare(self, batch: TrainingBatch) -> TrainingBatch:
         """Learn what is to be learnt beside the model, and return the batch that the model is trained on."""
+        return batch
 
     def idle_reason(self) -> str | None:
         """Why the training was plain ERM, as in "every training sample weighs the same"; None if it wasn't."""
@@ -73,6 +77,17 @@ class Objective(ABC):
     @abstractmethod
     def sample_losses(self, logits_BC: Tensor, batch: TrainingBatch) -> Tensor:
         """The loss of each sample of the prepared batch, shape (B,)."""
+
+    def outcome(self) -> dict[str, Any]:
+        """What the record says of it at the end of the training, as plain data."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What it goes on from in mid-training, beside the model; asked for where there is no companion."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:  # noqa: B027
+        """Go on with what `state` gave."""
 
 
 class WeightRange:
@@ -126,3 +141,24 @@ class Companion:
             self.optimizer.step()
             self.optimizer.zero_grad()
         return logits_BC.detach()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is made for.
+
+    Attributes:
+        samples: One more than the largest index of a training sample.
+        signal_N: What the method is told of each sample, by index, shape (N,) or (N, C); None for one without a signal.
+        second: The second model with its optimizer; None for a method without.
+    """
+
+    samples: int
+    signal_N: Tensor | None = None
+    second: Companion | None = None
+
+    @property
+    def companion(self) -> Companion:
+        """The second model, of a method that has one."""
+        assert self.second is not None
+        return self.second

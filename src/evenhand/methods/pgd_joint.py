@@ -15,7 +15,7 @@ from evenhand.gradients import Norm, norm_power
 from evenhand.gradients.head_norms import head_input, head_norms, logit_gradients, watching
 from evenhand.losses import IGNORED, counted, cross_entropy
 from evenhand.methods.base import EQUAL_WEIGHTS, OneStage
-from evenhand.methods.objective import Companion, Objective, TrainingBatch, WeightRange
+from evenhand.methods.objective import Companion, Objective, Setting, TrainingBatch, WeightRange
 from evenhand.models.heads import head_of
 from evenhand.models.inference import check_separate, evaluating
 from evenhand.validation import UserError
@@ -33,11 +33,12 @@ class JointPGD(OneStage):
 
     name: ClassVar[str] = "pgd-single"
     paper: ClassVar[str] = "Ahn, Kim & Yun, ICLR 2023, single-stage ablation"
+    needs_objective: ClassVar[bool] = True
     needs_companion: ClassVar[bool] = True
 
-    def objective(self, companion: Companion, samples: int) -> Objective:
+    def objective(self, setting: Setting) -> Objective:
         """Scores of the companion."""
-        return _JointObjective(self, companion)
+        return _JointObjective(self, setting.companion)
 
 
 class _JointObjective(Objective):

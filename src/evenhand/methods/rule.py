@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,11 @@ from torch import Tensor
 from evenhand.gradients import Projection, Route, Scope
 
 PerSample = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""From logits (B, C), labels (B,) and the signal (B,), for methods with one, to a value for each sample, shape (B,)."""
+"""From logits (B, C), labels (B,) and the signal (B,) or (B, C), for methods with one, to a value a sample, (B,)."""
+
+
+SignalKind = Literal["probability", "weight", "correction", "group"]
+"""What a signal says of a sample: its class's probability, its weight, a correction of each logit, or its group."""
 
 
 def alike(logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
@@ -49,6 +53,7 @@ class HasRule(Protocol):
     """A one-stage method, as a training loop sees it."""
 
     needs_signal: ClassVar[bool]
+    signal_kind: ClassVar[SignalKind]
 
     @property
     def title(self) -> str:

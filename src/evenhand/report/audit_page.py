@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from evenhand.data.origins import where_text
 from evenhand.report.audit_wording import (
     LEVELS,
     LIMITS_NOTE,
@@ -101,6 +102,7 @@ def _view(content: _Data) -> dict[str, Any]:
         "ticks": ticks,
         "is_png": _is_png,
         "times": times,
+        "lies": _lies,
         "share": share,
         "nothing": "Nothing that was tested points to a class in labels and scores."
         if tested
@@ -173,6 +175,7 @@ def _findings(findings: Sequence[_Data], note: str) -> Table:
         findings,
         [
             (Column("What", "label"), finding_name),
+            (Column("Spelling", "foreign"), lambda found: visible(found.get("shortcut") or "")),
             (Column("Verdict", "level"), lambda found: LEVELS[found["verdict"]]),
             (Column("Points to", "foreign"), points_to),
             ("On samples", lambda found: share(found["covered"])),
@@ -236,6 +239,7 @@ def _samples(content: _Data, samples: Sequence[_Data]) -> Table:
         samples,
         [
             (Column("Id", "label"), lambda sample: visible(sample["id"])),
+            *([(Column("Lies in", ""), _lies)] if any(sample.get("file") for sample in samples) else []),
             *(texts if content["inputs"] != "image" else []),
             (Column("Label", ""), lambda sample: visible(sample["label"])),
             (Column("Model", ""), lambda sample: f"{visible(sample['prediction'])} ({share(sample['confidence'])})"),
@@ -243,6 +247,12 @@ def _samples(content: _Data, samples: Sequence[_Data]) -> Table:
             (Column("Shortcut points to", ""), lambda sample: visible(sample["shortcut_points_to"] or "")),
         ],
     )
+
+
+def _lies(sample: _Data) -> str:
+    """Where a row of the user's own data lies; empty for others."""
+    file = sample.get("file")
+    return clipped(visible(where_text(file, sample.get("row"), sample.get("line")))) if file else ""
 
 
 def _agreement(found: _Data) -> Table:

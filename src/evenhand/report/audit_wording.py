@@ -96,10 +96,14 @@ def seeds_text(content: Mapping[str, Any]) -> str:
 
 def source_text(content: Mapping[str, Any]) -> str:
     """Where the scores come from."""
+    split = content.get("split", "train")
+    rows = {"train": "training samples", "all": "rows"}.get(split, f"rows of {visible(split)}")
+    what = f"{content['samples']:,} {rows}"
+    if not content["model"]:  # predictions, of whatever model
+        return f"{what}. Scores: {visible(content['scored_by'])}, of {visible(content['models'])}."
     return (
-        f"{content['samples']:,} training samples, data seed {content['data_seed']}. Scores: "
-        f"{visible(content['scored_by'])}, of {seeds_text(content)} ({visible(content['model'])}; "
-        f"{visible(content['models'])})."
+        f"{what}, data seed {content['data_seed']}. Scores: {visible(content['scored_by'])}, of {seeds_text(content)} "
+        f"({visible(content['model'])}; {visible(content['models'])})."
     )
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evenhand.metrics import PairedDifference, Summary, paired_difference, summarize
+from evenhand.runs.by_shortcut import shortcut_names
 from evenhand.runs.read import NO_PLANS, Plans
 from evenhand.runs.record import Metrics, Record
 from evenhand.runs.worst_groups import is_lower
+from evenhand.shortcuts.several import identities, shortcuts_text
 from evenhand.wording import clipped, distinct, settings_text
 
 SeedValues: TypeAlias = Mapping[tuple[int, int], float | None]  # (seed, data seed) → value
@@ -77,7 +79,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Section:
-    """Cells on the same task, model and training: the only ones whose numbers stand side by side.
+    """Cells on the same task and shortcuts, model and training: the only ones whose numbers stand side by side.
 
     Attributes:
         heading: What sets the section apart, in words.
@@ -98,6 +100,11 @@ class Section:
     def done(self) -> list[Record]:
         """The finished runs of all cells."""
         return [run for cell in self.cells for run in cell.done]
+
+    @property
+    def shortcuts(self) -> list[str]:
+        """What the shortcuts are called that were named for its runs."""
+        return shortcut_names(self.cells[0].first.raw)
 
     @property
     def baseline(self) -> Cell | None:
@@ -225,12 +232,15 @@ def _section_settings(record: Record) -> dict[str, Any]:
     # The parameter counts describe the model and are unknown to a run that failed early: no part of its identity.
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters") and key != "name"}
     files = {"files": {option: digest[:8] for option, digest in record.digests.items()}}
-    return {**record.task.settings, **model, **record.training, **(files if record.digests else {})}
+    named = {"shortcuts": shortcuts_text(record.shortcuts) if record.shortcuts else "none named"}
+    return {**record.task.settings, **model, **record.training, **(files if record.digests else {}), **named}
 
 
 def _section_key(record: Record) -> str:
     model = {key: value for key, value in record.model.items() if not key.endswith("parameters")}
     parts = [record.task.name, record.task.settings, model, record.training, record.digests]
+    if record.shortcuts:  # other samples are aligned and conflicting by others
+        parts.append(identities(record.shortcuts))
     return json.dumps(parts, sort_keys=True)
 
 

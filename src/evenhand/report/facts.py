@@ -9,8 +9,12 @@ from evenhand.metrics import summarize
 from evenhand.report.cells import Cell, Section, sizes
 from evenhand.report.cost import timed
 from evenhand.report.table import METHOD, Column, Table, Value, table_of
+from evenhand.runs.by_shortcut import fitted_shortcuts
 from evenhand.runs.record import Record
-from evenhand.wording import NOTHING, count, distinct, setting_value, settings_text
+from evenhand.shortcuts import FittedShortcut
+from evenhand.wording import NOTHING, clipped, count, distinct, listed, setting_value, settings_text
+
+_MOST_VALUES = 3  # of a shortcut, that are named
 
 
 def facts_table(section: Section) -> Table:
@@ -57,6 +61,7 @@ def section_facts(section: Section) -> dict[str, list[str]]:
     facts = {
         "Task": told(lambda run: _named(run.task.name, settings_text(run.task.settings))),
         "Data": _data(section.done or runs),
+        "Shortcuts": _shortcuts(runs),
         "Model": told(_model),
         "Training": told(lambda run: settings_text(run.training)),
         "Seeds": [_seeds(runs)],
@@ -116,6 +121,25 @@ def _data(runs: list[Record]) -> list[str]:
         if number:
             texts.append(f"{name}: {number} samples" + (f", {conflicting} conflicting" if conflicting else ""))
     return texts
+
+
+def _shortcuts(runs: list[Record]) -> list[str]:
+    """What the training samples say of each named shortcut, and which values point to which class."""
+    by_name: dict[str, list[FittedShortcut]] = {}
+    for run in runs:
+        for fitted in fitted_shortcuts(run.raw):
+            by_name.setdefault(fitted.name, []).append(fitted)
+    return [f"{clipped(name)}: {_fitted(fitted)}" for name, fitted in by_name.items()]
+
+
+def _fitted(fitted: list[FittedShortcut]) -> str:
+    pairs = [(v, c) for v, c in enumerate(fitted[0].points_to) if c >= 0]
+    pairs.sort(key=lambda pair: -sum(fitted[0].counts[pair[0]]))
+    pointing = [f"“{clipped(fitted[0].names[v])}” points to {clipped(fitted[0].classes[c])}" for v, c in pairs]
+    more = [count(len(pairs) - _MOST_VALUES, "more value")] if len(pairs) > _MOST_VALUES else []
+    along, against = sizes(one.aligned for one in fitted), sizes(one.conflicting for one in fitted)
+    texts = listed([*pointing[:_MOST_VALUES], *more]) or "no value points to a class"
+    return f"{texts}; {along} training samples go along with it, {against} against it"
 
 
 def _stages(run: Record) -> str:

@@ -17,6 +17,18 @@ from evenhand.report.ranking import (
     took_shortcut,
 )
 from evenhand.report.ranking import gap as gap_of
+from evenhand.report.shortcut_words import (
+    by_each,
+    how_to_name,
+    is_unlearnable,
+    label_access,
+    nobody_against,
+    nowhere_clear,
+    partly_unlearnable,
+    sides_note,
+    spoken_of,
+    unlearnable,
+)
 from evenhand.report.worst_table import worst_sentence
 from evenhand.runs.record import Record
 from evenhand.runs.worst_groups import MOST_NAMED, empty_groups
@@ -33,15 +45,17 @@ def headline(section: Section, cost: str = "") -> str:
         section: The runs.
         cost: A sentence on what the best method costs, if that is to be said.
     """
-    sentences = (*_findings(section), _worst(section), cost, _unfinished(section))
+    spoken = _spoken(section)
+    named = (by_each(section, spoken), partly_unlearnable(section))
+    sentences = (*_findings(section), *named, worst_sentence(spoken), cost, _unfinished(section))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _worst(section: Section) -> str:
-    """The worst groups of the baseline, or of the first method without one, and of the best other method."""
+def _spoken(section: Section) -> list[Cell]:
+    """The baseline, or the first method without one, and the best other method."""
     done = [cell for cell in section.cells if cell.done]
     spoken = [section.baseline or done[0], best_other(section)] if done else []
-    return worst_sentence([cell for cell in spoken if cell is not None])
+    return [cell for cell in spoken if cell is not None]
 
 
 def _findings(section: Section) -> tuple[str, ...]:
@@ -51,9 +65,11 @@ def _findings(section: Section) -> tuple[str, ...]:
     tried = [cell for cell in finished if cell.is_tried]
     measured = [cell for cell in tried if cell.summary("conflicting").n]
     if not measured:
-        return (_average_only(tried), *_did_nothing(finished))
+        return (_average_only(section, tried), *_did_nothing(finished))
     baseline = section.baseline if section.baseline in measured else None
     others = [cell for cell in measured if not cell.is_baseline]
+    if is_unlearnable(section):
+        return (_behaviour(baseline or measured[0]), unlearnable(section, measured), *_did_nothing(finished))
     if baseline is None:
         if not others:
             return ("No ERM run here defines an accuracy on conflicting samples.", *_did_nothing(finished))
@@ -105,15 +121,17 @@ def _did_nothing(finished: list[Cell]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def _average_only(finished: list[Cell]) -> str:
+def _average_only(section: Section, finished: list[Cell]) -> str:
+    if section.shortcuts:
+        return nobody_against(section, finished)
     unknown = "No test sample here is known to be aligned or conflicting, so this report can't say who took a shortcut"
     above = [cell for cell in finished if is_above(cell, "average", chance(cell, "average") or 0.0)]
     if not above:
-        return f"{unknown}; no method's average accuracy is above chance for sure."
+        return f"{unknown}; no method's average accuracy is above chance for sure.{how_to_name(section)}"
     best = max(above, key=lambda cell: cell.summary("average").mean or 0.0)
     summary = best.summary("average")
     highest = f"the highest average accuracy is {percent(summary.mean)}% ({best.label}, {count(summary.n, 'seed')})"
-    return f"{unknown}; {highest}."
+    return f"{unknown}; {highest}.{how_to_name(section)}"
 
 
 def _behaviour(cell: Cell) -> str:
@@ -124,14 +142,14 @@ def _behaviour(cell: Cell) -> str:
         return f"{cell.label} gets {percent(conflicting.mean)}% of the conflicting test samples right ({seeds})."
     if inverts_shortcut(cell):
         return (
-            f"{cell.label} inverts the shortcut: it gets only {percent(aligned.mean)}% of the aligned test samples "
-            f"right, but {percent(conflicting.mean)}% of the conflicting ones ({seeds})."
+            f"{cell.label} inverts {spoken_of(cell)}: it gets only {percent(aligned.mean)}% of the aligned test "
+            f"samples right, but {percent(conflicting.mean)}% of the conflicting ones ({seeds})."
         )
     gap = gap_of(cell)
     if took_shortcut(cell):
         alone = ", so there is no interval" if gap.low is None else ""
         return (
-            f"{cell.label} took the shortcut: it gets {percent(aligned.mean)}% of the aligned test samples right, "
+            f"{cell.label} took {spoken_of(cell)}: it gets {percent(aligned.mean)}% of the aligned test samples right, "
             f"but only {percent(conflicting.mean)}% of the conflicting ones ({seeds}{alone})."
         )
     shares = (
@@ -143,15 +161,15 @@ def _behaviour(cell: Cell) -> str:
         evidence = f"{seeds}; 95% interval of the difference: {interval(gap)} points"
         if gap.mean is not None and gap.mean >= SHORTCUT_GAP:
             return (
-                f"{cell.label} seems to take the shortcut, but {count(gap.n, 'seed')} can't settle it: {shares} "
+                f"{cell.label} seems to take {spoken_of(cell)}, but {count(gap.n, 'seed')} can't settle it: {shares} "
                 f"({evidence}, which contains 0)."
             )
     unclear = fault(cell)
     if unclear is not None:
-        return f"{cell.label} {unclear}, so whether it takes the shortcut can't be told: {shares} ({evidence})."
+        return f"{cell.label} {unclear}, so whether it takes {spoken_of(cell)} can't be told: {shares} ({evidence})."
     if gap.high is not None and gap.high >= SHORTCUT_GAP:
-        return f"{cell.label} shows no clear shortcut, though one can't be ruled out: {shares} ({evidence})."
-    return f"{cell.label} shows no clear shortcut: {shares} ({evidence})."
+        return f"{cell.label} shows {nowhere_clear(cell)}, though one can't be ruled out: {shares} ({evidence})."
+    return f"{cell.label} shows {nowhere_clear(cell)}: {shares} ({evidence})."
 
 
 def _without_baseline(others: list[Cell]) -> tuple[str, ...]:
@@ -167,7 +185,8 @@ def _without_baseline(others: list[Cell]) -> tuple[str, ...]:
     best = found[0]
     if best is worst:
         return (first, f"{missing}.")
-    highest = f"{best.label} does best by the mean of aligned and conflicting accuracy, with {_both(best)}"
+    name = f"{best.label}{label_access(best)}"
+    highest = f"{name} does best by the mean of aligned and conflicting accuracy, with {_both(best)}"
     return (first, f"{highest} ({count(best.summary('conflicting').n, 'seed')}).", f"{missing}{one_seed}.")
 
 
@@ -175,17 +194,20 @@ def _comparison(best: Cell, baseline: Cell) -> str:
     """The best of the eligible methods against ERM on the same seeds, with the interval's verdict."""
     change = difference(best.values("conflicting"), baseline.values("conflicting")).summary
     reached = f"{percent(best.summary('conflicting').mean)}% of the conflicting ones right"
-    best_of = f"Of the other methods, {best.label} does best, with {reached}"
-    aligned = _aligned(best, baseline)
+    name = f"{best.label}{label_access(best)}"
+    best_of = f"Of the other methods, {name} does best, with {reached}"
+    beside = _beside(best, baseline, "aligned", "of the aligned ones")
+    if spoken_of(baseline) != "the shortcut":
+        beside += _beside(best, baseline, "average", "of all samples")
     if change.mean is None:
-        return f"{best_of}{aligned}, but it shares no seed with {baseline.label}, so no difference is given."
+        return f"{best_of}{beside}, but it shares no seed with {baseline.label}, so no difference is given."
     amount = _amount(change, baseline.label)
     gain = _gain(best, baseline)
-    none_better = f"No other method does better; the best of them, {best.label}, gets {reached}"
+    none_better = f"No other method does better; the best of them, {name}, gets {reached}"
     if change.low is None or change.high is None:
         first = best_of if (gain.mean or 0.0) > 0 else none_better
-        return f"{first}: {amount} on the one seed they share, so there is no interval and this may be chance{aligned}."
-    evidence = f"{amount} on the same {change.n} seeds (95% interval of the difference: {interval(change)}){aligned}"
+        return f"{first}: {amount} on the one seed they share, so there is no interval and this may be chance{beside}."
+    evidence = f"{amount} on the same {change.n} seeds (95% interval of the difference: {interval(change)}){beside}"
     if gain.high is not None and gain.high < 0:
         return f"{none_better}: {evidence}."
     if change.low <= 0 <= change.high:
@@ -198,8 +220,8 @@ def _comparison(best: Cell, baseline: Cell) -> str:
     if not took_shortcut(baseline):
         return f"{best_of}: {evidence}."
     if took_shortcut(best):
-        return f"{best.label} takes it less, but still takes it, with {reached}: {evidence}."
-    return f"{best.label} avoids it best, with {reached}: {evidence}."
+        return f"{name} takes it less, but still takes it, with {reached}: {evidence}."
+    return f"{name} avoids it best, with {reached}: {evidence}."
 
 
 def _gain(best: Cell, baseline: Cell) -> Summary:
@@ -213,14 +235,14 @@ def _gain(best: Cell, baseline: Cell) -> Summary:
     return difference(best.values(side), baseline.values(side)).summary
 
 
-def _aligned(best: Cell, baseline: Cell) -> str:
-    """What the method gets of the aligned samples, as a clause; empty where that is undefined."""
-    mean = best.summary("aligned").mean
+def _beside(best: Cell, baseline: Cell, metric: str, of: str) -> str:
+    """What the method gets of the aligned samples, or of all, as a clause; empty where that is undefined."""
+    mean = best.summary(metric).mean
     if mean is None:
         return ""
-    change = difference(best.values("aligned"), baseline.values("aligned")).summary
+    change = difference(best.values(metric), baseline.values(metric)).summary
     amount = "" if change.mean is None else f", {_amount(change, baseline.label)}"
-    return f"; of the aligned ones {percent(mean)}%{amount}"
+    return f"; {of} {percent(mean)}%{amount}"
 
 
 def _amount(change: Summary, baseline: str) -> str:
@@ -260,6 +282,7 @@ def section_notes(section: Section) -> list[str]:
         f"Accuracy in % on the primary test set, {_tests(done)}: mean ± standard deviation over seeds.",
         _what_a_seed_changes(done),
         _what_is_compared(section),
+        *distinct([sides_note(section)]),
         f"Model selection: {listed(distinct(run.selection for run in done), 'or')}.",
         _uncounted(section),
         *apart_notes(section),

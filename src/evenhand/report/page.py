@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from evenhand.report.cells import Section
+from evenhand.report.changed import MOST_SHOWN, changed, changed_table
+from evenhand.report.chosen import Chosen
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curve_charts, curves_note
 from evenhand.report.facts import commands
@@ -24,7 +26,7 @@ from evenhand.wording import LONGEST_TEXT, clipped, count, markdown_text, visibl
 LONG_TABLE = 30  # rows from which on a table scrolls in a box of its own
 
 
-def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path) -> str:
+def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path, chosen: Chosen | None = None) -> str:
     """The whole page as one HTML text, with its styles, script and data inside it."""
     from plotly.offline import get_plotlyjs  # half a second to import, and most uses of this room draw nothing
 
@@ -38,9 +40,11 @@ def render_page(title: str, told: Told, sweeps: Sequence[Sweep], folder: Path) -
         "page.html.j2",
         visible,
         title=title,
+        chosen=chosen,
         sections=views,
         sweeps=swept,
         styles=styles,
+        most_changed=MOST_SHOWN,
         shortcut_gap=f"{100 * SHORTCUT_GAP:.0f}",
         # Once for all figures: it is most of the page's 5 MB.
         plotly=Markup(get_plotlyjs()) if drawn else None,
@@ -82,7 +86,7 @@ def render(template: str, harmless: Callable[[str], str], **content: Any) -> str
 
 def _view(anchor: str, section: Section, tables: Tables, styles: Mapping[str, Style], folder: Path) -> dict[str, Any]:
     """A section as the template takes it."""
-    curves = curve_charts(f"{anchor}-curves", section, styles)
+    curves, against = curve_charts(f"{anchor}-curves", section, styles), changed(section)
     return {
         "anchor": anchor,
         "heading": section.heading,
@@ -92,6 +96,8 @@ def _view(anchor: str, section: Section, tables: Tables, styles: Mapping[str, St
         "curves": curves,
         "curves_note": curves_note(section) if curves else "",
         "samples": sample_cards(section),
+        "changed": against,
+        "changed_counts": None if against is None else changed_table(against),
         "commands": {cell.label: found for cell in section.cells if (found := commands(cell))},
         "repeats": [f"{run.path.relative_to(folder).as_posix()} ({run.status})" for run in section.repeats],
     }

@@ -7,9 +7,11 @@ shortcut. Eligible methods rank by the mean of both accuracies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evenhand.metrics import Summary, wilson
 from evenhand.report.cells import Cell, Section, SeedValues, difference
+from evenhand.report.shortcut_words import gap_of_one_seed, is_unlearnable
 from evenhand.runs.record import Record
 from evenhand.wording import percent
 
@@ -23,8 +25,13 @@ _CLASSES = {"colored-digits": 10, "colored-mnist": 10, "biased-snli": 3}
 
 
 def gap(cell: Cell) -> Summary:
-    """Aligned minus conflicting accuracy, over the seeds that define both."""
-    return difference(cell.values("aligned"), cell.values("conflicting")).summary
+    """Aligned minus conflicting accuracy, over the seeds that define both.
+
+    With one seed the interval is that of the test samples, where a record tells it.
+    """
+    found = difference(cell.values("aligned"), cell.values("conflicting")).summary
+    low, high = (gap_of_one_seed(cell) if found.n == 1 else None) or (found.low, found.high)
+    return replace(found, low=low, high=high)
 
 
 def took_shortcut(cell: Cell) -> bool:
@@ -95,8 +102,8 @@ def ranked(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def best_other(section: Section) -> Cell | None:
-    """The method that the headline compares with the baseline; None where no method is eligible."""
-    if section.baseline is None:
+    """The method that the headline compares with the baseline; None where no method is eligible, or may be advised."""
+    if section.baseline is None or is_unlearnable(section):
         return None
     return next(iter(ranked([cell for cell in section.cells if cell.done and not cell.is_baseline])), None)
 

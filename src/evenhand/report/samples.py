@@ -16,10 +16,11 @@ SHOWN = {"aligned": 2, "conflicting": 6, "other": 6}
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method predicted for one sample."""
+    """What one method predicted for one sample, and in percent how probable it found that; None where not recorded."""
 
     prediction: str
     right: bool
+    probability: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def sample_cards(section: Section) -> SampleCards | None:
         for sample in read_samples(run):
             samples.setdefault(sample.identity, sample)
             if sample.prediction is not None:
-                answer = Answer(sample.prediction, sample.prediction == sample.label)
+                sure = None if sample.probability is None else f"{100 * sample.probability:.0f} %"
+                answer = Answer(sample.prediction, sample.prediction == sample.label, sure)
                 answers.setdefault(sample.identity, {})[label] = answer
     labels = tuple(label for label, _ in runs)
     cards = tuple(

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 _ESCAPES = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"\\": r"\textbackslash{}", "|": r"\textbar{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {sign: f"${name}$" for sign, name in {"±": r"\pm", "−": "-", "<": "<", ">": ">", "×": r"\times"}.items()}
     | {"α": r"$\alpha$", "λ": r"$\lambda$", "–": "--", "“": "``", "”": "''"}
 )

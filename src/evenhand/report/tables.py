@@ -14,7 +14,11 @@ from evenhand.report.class_table import classes_table
 from evenhand.report.cost import cost_table, timed
 from evenhand.report.facts import facts_table, settings_table
 from evenhand.report.headline import headline, section_notes
+from evenhand.report.quality_table import quality_table
+from evenhand.report.quality_table import run_columns as quality_columns
 from evenhand.report.ranking import fault
+from evenhand.report.shortcut_table import run_columns as shortcut_columns
+from evenhand.report.shortcut_table import shortcuts_table
 from evenhand.report.table import METHOD, Column, Row, Table, Value, csv_text, table_of
 from evenhand.report.worst_table import run_columns, worst_columns, worst_table
 from evenhand.runs.record import METRICS, Metrics, Record, Status
@@ -44,11 +48,13 @@ def section_tables(section: Section) -> Tables:
     """All tables of a section by name; one that has nothing to show has no rows."""
     return {
         "methods": methods_table(section),
+        "shortcuts": shortcuts_table(section),
         "worst": worst_table(section),
         "tests": paired_table(section),
         "detection": detection_table(section),
         "groups": groups_table(section),
         "classes": classes_table(section),
+        "quality": quality_table(section),
         "cost": cost_table(section),
         "sets": sets_table(section),
         "facts": facts_table(section),
@@ -330,17 +336,17 @@ def methods_markdown(title: str, told: Told) -> str:
         lines += [*(markdown_text(note) for note in section_notes(section)), ""]
         shown = [
             replace(tables["methods"], note=""),
-            *(tables[n] for n in ("worst", "tests", "detection", "groups", "classes")),
+            *(tables[n] for n in ("shortcuts", "worst", "tests", "detection", "groups", "classes", "quality")),
         ]
         lines += [line for table in shown if table.rows for line in table.markdown()]
     return "\n".join(lines)
 
 
 def methods_latex(told: Told) -> str:
-    """For each section its main table, worst groups and tests, each in a `table` with its notes as caption."""
+    """For each section its main tables and tests, each in a `table` with its notes as caption."""
     parts = ["% Needs \\usepackage{booktabs}."]
     for section, tables in told:
-        shown = [tables[name] for name in ("methods", "worst", "tests")]
+        shown = [tables[name] for name in ("methods", "shortcuts", "worst", "tests")]
         parts += [table.latex(f"{section.heading}. {table.note}") for table in shown if table.rows]
     return "\n".join(parts)
 
@@ -351,11 +357,11 @@ def runs_csv(records: Sequence[Record], folder: Path) -> str:
         {"record": record.path.relative_to(folder).as_posix()}
         | _identity(record)
         | {name: getattr(record, name) for name in (*RUN_COLUMNS, "primary_test", "configuration")}
-        | _metric_columns(record.metrics, "")
+        | _metric_columns(record.metrics, record.raw.get("metrics"), "")
         | {
             key: value
             for test, found in record.tests.items()
-            for key, value in _metric_columns(found, f"{test}/").items()
+            for key, value in _metric_columns(found, record.raw["tests"][test], f"{test}/").items()
         }
         for record in records
     )
@@ -374,10 +380,11 @@ def _identity(record: Record) -> dict[str, Any]:
     }
 
 
-def _metric_columns(metrics: Metrics | None, prefix: str) -> dict[str, Any]:
+def _metric_columns(metrics: Metrics | None, raw: Mapping[str, Any] | None, prefix: str) -> dict[str, Any]:
     """The columns exist for a run without metrics too, and are empty there."""
     if metrics is None:
         return {f"{prefix}{name}": None for name in METRICS}
     columns: dict[str, Any] = metrics.overall | run_columns(metrics)
     columns |= {f"group: {name}": value for name, value in metrics.by_group.items()}
+    columns |= shortcut_columns(raw) | quality_columns(metrics)
     return {f"{prefix}{name}": value for name, value in columns.items()}

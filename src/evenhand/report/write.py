@@ -15,12 +15,16 @@ from jinja2 import UndefinedError
 from evenhand.files import check_place, write_text
 from evenhand.report.audit_page import audit_markdown, render_audit_page
 from evenhand.report.cells import Section, group_records
+from evenhand.report.changed import changed_data, counts_data
+from evenhand.report.chosen import read_chosen
 from evenhand.report.cost import cost_sentence
 from evenhand.report.curves import curves_data, stage_curves
 from evenhand.report.facts import commands, section_facts
 from evenhand.report.headline import headline, section_notes
 from evenhand.report.page import render_page
+from evenhand.report.quality_table import run_data as quality_data
 from evenhand.report.ranking import best_other, fault
+from evenhand.report.shortcut_table import run_data as shortcut_data
 from evenhand.report.sweeps import Sweep, find_sweeps, sweeps_data
 from evenhand.report.table import csv_text
 from evenhand.report.tables import RUN_COLUMNS, Tables, Told, methods_latex, methods_markdown, runs_csv, section_tables
@@ -29,6 +33,8 @@ from evenhand.runs.read import find_plans, find_records, with_planned
 from evenhand.runs.record import METRICS, Record
 from evenhand.validation import UserError
 
+_WHERE_TOLD = ("shortcuts", "quality")  # tables that are files only where a record has something for them
+_WITH_PREDICTIONS = ("changed",)  # and where predictions lie beside records
 _FILES = {
     "html": "report.html",
     "json": "report.json",
@@ -37,7 +43,17 @@ _FILES = {
     "csv": "tables/methods.csv",
     **{
         f"{name}_csv": f"tables/{name}.csv"
-        for name in ("runs", "tests", "detection", "groups", "curves", "sweeps", "cost")
+        for name in (
+            "runs",
+            "tests",
+            "detection",
+            "groups",
+            "curves",
+            "sweeps",
+            "cost",
+            *_WHERE_TOLD,
+            *_WITH_PREDICTIONS,
+        )
     },
 }
 AUDIT_FORMAT = 2  # of audit.json, as this room reads it
@@ -61,6 +77,10 @@ class ReportFiles:
         sweeps_csv: One row a value of a setting that takes several numbers, and line.
         json: All that the page shows at full precision; with the page only, since it holds times.
         cost_csv: One row a method: time and memory; with the page only.
+        shortcuts_csv: One row a method and named shortcut; None where no shortcut is named.
+        quality_csv: One row a method and group: recall, F1, AUROC and calibration; None where no record tells of them.
+        changed_csv: One row a method and test sample that it gets right and ERM wrong, or the reverse; with the page
+            only. None where fewer than two runs' predictions lie beside their records.
     """
 
     html: Path
@@ -75,6 +95,9 @@ class ReportFiles:
     sweeps_csv: Path
     json: Path
     cost_csv: Path
+    shortcuts_csv: Path | None = None
+    quality_csv: Path | None = None
+    changed_csv: Path | None = None
 
 
 def write_report(folder: Path, title: str | None = None, *, page: bool = True) -> ReportFiles:
@@ -106,10 +129,11 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         return csv_text(row for _, made in told for row in made[name].data)
 
     timed = {
-        "html": lambda: render_page(title, told, sweeps, folder),
+        "html": lambda: render_page(title, told, sweeps, folder, read_chosen(folder)),
         "json": lambda: report_json(title, told, sweeps),
         "cost_csv": lambda: rows("cost"),
     }
+    changes = [row for section in sections for row in changed_data(section)] if page else []
     # All is computed before anything is written: a bad record leaves the last report as it was.
     contents = {
         **{name: make() for name, make in timed.items() if page},
@@ -120,9 +144,14 @@ def write_report(folder: Path, title: str | None = None, *, page: bool = True) -
         **{f"{name}_csv": rows(name) for name in ("tests", "detection", "groups")},
         "curves_csv": csv_text(curves_data(sections)),
         "sweeps_csv": csv_text(sweeps_data(sweeps)),
+        **{f"{name}_csv": rows(name) for name in _WHERE_TOLD if any(made[name].rows for _, made in told)},
+        **({"changed_csv": csv_text(changes)} if changes else {}),
     }
     for name, content in contents.items():
         write_text(files[name], content)
+    perhaps = (*_WHERE_TOLD, *(_WITH_PREDICTIONS if page else ()))
+    for name in [name for table in perhaps if (name := f"{table}_csv") not in contents]:
+        files.pop(name).unlink(missing_ok=True)  # of an earlier report on other runs
     return ReportFiles(**files)
 
 
@@ -133,7 +162,7 @@ def report_page(folder: Path, title: str | None = None) -> str:
         UserError: As of `write_report`.
     """
     title, _, told, sweeps = _read(folder, title)
-    return render_page(title, told, sweeps, folder)
+    return render_page(title, told, sweeps, folder, read_chosen(folder))
 
 
 def _read(folder: Path, title: str | None) -> tuple[str, list[Record], Told, list[Sweep]]:
@@ -195,8 +224,11 @@ def _section(section: Section, tables: Tables) -> dict[str, Any]:
         "tests": tables["tests"].data,
         "groups": tables["groups"].data,
         "classes": tables["classes"].data,
+        "shortcuts": tables["shortcuts"].data,
+        "quality": tables["quality"].data,
         "detection": tables["detection"].data,
         "cost": tables["cost"].data,
+        "changed": counts_data(section),
         "settings": section_facts(section),
     }
 
@@ -205,7 +237,14 @@ def _run(run: Record) -> dict[str, Any]:
     return {
         **{name: getattr(run, name) for name in (*RUN_COLUMNS, "configuration", "primary_test")},
         "tests": {
-            name: found.overall | run_columns(found) | {"by_group": found.by_group} for name, found in run.tests.items()
+            name: {
+                **found.overall,
+                **run_columns(found),
+                "by_group": found.by_group,
+                **shortcut_data(run, name),
+                **quality_data(found),
+            }
+            for name, found in run.tests.items()
         },
         "curves": stage_curves(run),
         **{name: getattr(run, name) for name in ("versions", "commit", "machine")},

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evenhand.metrics import SMALLEST_COUNTED_GROUP, wilson
 from evenhand.runs.by_class import apart_text, class_shares
+from evenhand.runs.by_shortcut import quoted, shortcut_lines, shortcut_names
 from evenhand.runs.record import METRICS
 from evenhand.runs.schema import number
 from evenhand.runs.worst_groups import group_texts, interval_text, is_lower, record_groups
@@ -66,6 +67,7 @@ def model_card(record: dict[str, Any]) -> str:
             [name, _count(part.get("n")), _count(part.get("conflicting"))]
             for name, part in (record.get("data") or {}).items()
         ],
+        shortcuts=[quoted(name) for name in shortcut_names(record)],
         smallest=SMALLEST_COUNTED_GROUP,
         small=named(str(name) for name in small),
         auto_class=auto_class if record.get("loader") == "transformers" else None,
@@ -140,6 +142,7 @@ def _results(record: dict[str, Any]) -> dict[str, Any]:
             f"{name}: {'; '.join(texts)}." for name, groups in found.items() if (texts := group_texts(groups, "%"))
         ],
         "apart": apart_text(record),
+        "shortcut_lines": {name: lines for name in names if (lines := shortcut_lines(tests[name]))},
         "class_rows": {
             name: [
                 [label, _count(share.n), percent(share.accuracy), interval_text(share)]

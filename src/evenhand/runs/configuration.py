@@ -27,6 +27,7 @@ from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.source import RANDOM_START, ModelSource
 from evenhand.shortcuts import OwnShortcut
 from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.several import identities
 from evenhand.tasks.base import Task, TaskSource
 from evenhand.training.settings import ADAPTER_TUNING, FINE_TUNING, FROM_SCRATCH, HEAD_TUNING, Training
 from evenhand.validation import UserError, plain_fields
@@ -346,6 +347,8 @@ def _flag(name: str) -> str:
 
 
 def _hash(content: dict[str, Any]) -> str:
+    if "shortcuts" in content:
+        content = content | {"shortcuts": identities(content["shortcuts"])}
     if "files" in content:  # how they are listed is of no matter
         content = content | {"files": {option: found["sha256"] for option, found in content["files"].items()}}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evenhand.shortcuts.several import shortcuts_text
 from evenhand.wording import one_line, setting_value
 
 _PARTS = ("method", "task", "model", "training", "seed", "data_seed")
@@ -31,7 +32,7 @@ def differences_text(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str
 
 
 def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Method, task, model, training and seeds by dotted name; a part's own name is that of the part."""
+    """Method, task, model, training, seeds and shortcuts by dotted name; a part's own name is that of the part."""
     for part in _PARTS:
         value = described.get(part, _NONE)
         inner = value if isinstance(value, Mapping) else {}
@@ -42,6 +43,8 @@ def _flat(described: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield from ((f"{part}.{key}", one) for key, one in setting.items())
             elif f"{part}.{name}" not in _NOT_ASKED:
                 yield part if name == "name" else f"{part}.{name}", setting
+    if described.get("shortcuts"):
+        yield "shortcuts", shortcuts_text(described["shortcuts"])
 
 
 def _shown(value: Any) -> str:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from evenhand.data.columns import column_values, membership
 from evenhand.data.inputs import Preprocess
+from evenhand.data.origins import Origins
 from evenhand.data.rows import collator_for, model_rows
-from evenhand.evaluation.measured import SplitResult, measured
+from evenhand.evaluation.by_shortcut import measured_by_shortcut
+from evenhand.evaluation.measured import Reader, SplitResult, measured, merged_probabilities, probabilities
 from evenhand.metrics import GroupShare, Members
 from evenhand.models.fitting import class_names, class_numbers
 from evenhand.models.inference import Device, logits_and_labels, ready, torch_device
@@ -32,9 +34,13 @@ from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.models.source import Kind
 from evenhand.runs.by_class import apart
 from evenhand.runs.fit import model_folder
+from evenhand.runs.named import columns_of, named_of_run, named_task, names_of_texts, with_named
 from evenhand.runs.new_data import trained_on, trained_text, with_groups_of_run
 from evenhand.runs.record import Record
 from evenhand.runs.recorded import recorded_task, recorded_training, usable
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.named import NamedShortcuts
+from evenhand.shortcuts.several import given_rules
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.training.stage import untouched_surroundings
 from evenhand.validation import UserError, check_integer, check_seed, named, unknown_name
@@ -54,9 +60,10 @@ class Evaluated:
         shares: Accuracy of all samples (`average`), and where that is known of `aligned` and `conflicting` ones, each
             with the number of samples and Wilson's 95 % interval.
         groups: Accuracy of each group by name.
-        predictions: A row a sample: `index` (and `id` if the data have one), `label`, `prediction`, `p(CLASS)` of every
+        predictions: A row a sample: `index` (and `id` if the data have one), of your own data `file`, `row` (counted
+            from 1, without a header line) and `line`, `label`, `prediction`, `p(CLASS)` of every
             class, and what is known of `attribute`, `alignment` and `group`; of a run on new data `trained_on`, whether
-            the run was trained on the row's content.
+            the run was trained on the row's content. Of each named shortcut `value of NAME` and `standing to NAME`.
         notes: What a reader of the numbers must know, a sentence each.
     """
 
@@ -75,6 +82,7 @@ def evaluate(
     data_dir: Path | str | None = None,
     data_seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    shortcuts: Iterable[Rule | str] | Rule | str = (),
     batch_size: int = 256,
     device: Device = "auto",
 ) -> dict[str, Evaluated]:
@@ -90,6 +98,8 @@ def evaluate(
         data_dir: Folder of the data files, for a run's own task, whose record names no folder.
         data_seed: Seed of a task's construction; that of the run, or 0, if None.
         settings: Settings in place of those that a run's own task was made with.
+        shortcuts: Shortcuts that have a name, as of `fit`, fitted on the task's training rows; if none are given, those
+            that a run was trained with, on any data, as the run's training rows know them.
         batch_size: Samples a forward pass.
         device: `auto` takes a GPU if there is one.
 
@@ -105,25 +115,53 @@ def evaluate(
     given = _data_of_run(model, record, settings or {}, data_dir) if data is None else data
     if record is not None and isinstance(given, OwnData):
         given = _same_as_run(given, record)
-    recorded = 0 if record is None else record.data_seed
     with untouched_surroundings():
         loaded = ready(load_model(folder), place)
-        notes: list[str] = []
-        if isinstance(given, OwnData):
-            one, told = with_groups_of_run(given, class_names(loaded.config), record and record.raw)
-            given, notes = {"data": one}, [*told]
-        splits, task = _splits(given, recorded if data_seed is None else data_seed)
+        seed = (0 if record is None else record.data_seed) if data_seed is None else data_seed
+        rules = given_rules(shortcuts)
+        task, splits, named, notes, origins = _with_shortcuts(given, seed, class_names(loaded.config), record, rules)
         chosen = _chosen(splits, on)
         preprocess = _preprocess(loaded, str(folder), chosen, record)
         found = {
-            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size)
+            name: _evaluated(loaded, str(model), name, split, task, preprocess, batch_size, named)
             for name, split in chosen.items()
         }
+    _locate(found, origins)
     if task is None and record is not None:
         notes += _marked(found, chosen, Path(model))
     if task is not None:
         notes += distinct([_apart(found, task)])
     return {name: dataclasses.replace(split, notes=tuple(notes)) for name, split in found.items()}
+
+
+def _locate(found: Mapping[str, Evaluated], origins: Callable[[str], Origins] | None) -> None:
+    """Say of each row where it lies in the user's files, behind its names."""
+    if origins is None:
+        return
+    for split, evaluated in found.items():
+        place = list(evaluated.predictions.columns).index("label")
+        for i, (name, column) in enumerate(origins(split).columns().items()):
+            evaluated.predictions.insert(place + i, name, column)
+
+
+def _with_shortcuts(
+    given: Data, data_seed: int, classes: Any, record: Record | None, asked: Sequence[Rule | str]
+) -> tuple[Task | None, dict[str, datasets.Dataset], NamedShortcuts | None, list[str], Callable[[str], Origins] | None]:
+    """The splits with their task, if they are one's, the shortcuts to measure by, notes, and where the rows lie."""
+    notes: list[str] = []
+    origins: Callable[[str], Origins] | None = None
+    beside, called = None, {}
+    if isinstance(given, OwnData):
+        own = given
+        one, told, found_in = with_groups_of_run(own, classes, record and record.raw)
+        called, beside = names_of_texts(own), lambda: own.beside_one(classes)
+        given, notes, origins = {"data": one}, [*told], lambda _: found_in
+    splits, task = _splits(given, data_seed)
+    task = named_task(task, asked)
+    splits = splits if task is None else task.splits
+    named, told = named_of_run(record, task, splits, beside, called)
+    task, splits = with_named(task, splits, named)
+    return task, splits, named, [*notes, *told], origins if task is None else task.origins
 
 
 # ---- which model, which data ----------------------------------------------------------------------------------------
@@ -295,17 +333,19 @@ def _evaluated(
     task: Task | None,
     preprocess: Preprocess,
     batch_size: int,
+    shortcuts: NamedShortcuts | None,
 ) -> Evaluated:
     compared = _compared(model, folder, name, split, {} if task is None else task.merged.get(name, {}))
     label_N = column_values(split, "labels")
     if not np.issubdtype(label_N.dtype, np.integer) or label_N.min() < 0:
         raise UserError(f"The split '{name}' has rows without a label.")
     logits_NC, _ = logits_and_labels(model, model_rows(split, preprocess), batch_size, collator_for(preprocess))
-    probability_NC = torch.from_numpy(logits_NC).double().softmax(1).numpy()
+    probability_NC = probabilities(logits_NC)
     if not np.isfinite(probability_NC).all():
         raise UserError(f"The model '{folder}' gives probabilities that are no numbers on the split '{name}'.")
     label_N = compared.of_label[label_N]
     predicted_N = compared.of_output[probability_NC.argmax(1)]
+    merged_NK = merged_probabilities(probability_NC, compared.of_output, len(compared.names))
     names = np.array(compared.names)
     columns: dict[str, Any] = {"split": name}
     columns |= {column: split[column][:] for column in ("index", "id") if column in split.column_names}
@@ -314,9 +354,15 @@ def _evaluated(
     columns |= {f"p({c})": probability_NC[:, i] for i, c in enumerate(_classes(model))}
     columns |= {c: _named(split, c) for c in ("attribute", "alignment", "group") if c in split.column_names}
     correct_N = predicted_N == label_N
+    result = measured(split, predicted_N, merged_NK, label_N, None if task is None else task.train, compared.names)
+    if shortcuts is not None and np.array_equal(compared.of_label, np.arange(len(compared.of_label))):
+        rows = partial(model_rows, preprocess=preprocess)
+        reader = Reader(model, collator_for(preprocess), rows, compared.of_output, batch_size)
+        result.metrics.update(measured_by_shortcut(shortcuts, name, predicted_N, reader.predict))  # type: ignore[call-overload]
+        columns |= columns_of(shortcuts, name)
     everything = {"average": np.ones(len(label_N), dtype=bool)}
     return Evaluated(
-        measured(split, predicted_N, label_N, None if task is None else task.train, compared.names),
+        result,
         _shares(correct_N, everything | membership(split, "alignment")),
         _shares(correct_N, membership(split, "group")),
         pd.DataFrame(columns),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from evenhand.evaluation.measured import SplitResult, sample_predictions, sizes_and_chance, split_result
+from evenhand.data.rows import model_rows
+from evenhand.evaluation.measured import Reader, SplitResult, sizes_and_chance, split_result
+from evenhand.evaluation.samples import kept_predictions, sample_predictions
 from evenhand.files import whole_folder, write_text
 from evenhand.methods.base import nothing_done
 from evenhand.methods.erm import ERM
 from evenhand.models.adapters import merged
 from evenhand.models.small_vision import SmallVisionConfig
 from evenhand.runs.card import model_card
+from evenhand.runs.predictions import write_predictions
 from evenhand.runs.record import FORMAT, Record, machine, now, source_commit, versions, write_json, write_record
 from evenhand.runs.stored_run import StoredRun
 from evenhand.validation import UserError
@@ -46,8 +50,9 @@ def finish(run: StoredRun) -> None:
         if final is not model:  # adapters, for who has the backbone already
             _save(run, model, "adapter")
         _save(run, final, "model", model_card(record))
-        predicted_N = results[run.task.primary_test].predicted_N
-        write_json(run.folder / "samples.json", {"samples": sample_predictions(run.task, predicted_N)})
+        measured = results[run.task.primary_test]
+        write_json(run.folder / "samples.json", {"samples": sample_predictions(run.task, measured)})
+        write_predictions(run.folder, run.configuration.run_hash, kept_predictions(run.task, measured))
     except BaseException as error:
         kind = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
         # The folder may be what failed (a full disk), and the error itself matters more than its record.
@@ -60,10 +65,14 @@ def finish(run: StoredRun) -> None:
 def _evaluated(run: StoredRun, model: nn.Module) -> dict[str, SplitResult]:
     """The model on every split but train."""
     clock = time.perf_counter()
-    task = run.task
     results = {
-        name: split_result(model, split, run.rows[name], run.collate, task.train, task.test_classes(name))
-        for name, split in task.splits.items()
+        name: split_result(
+            Reader(model, run.collate, partial(model_rows, preprocess=run.preprocess), run.task.test_classes(name)),
+            name,
+            run.task,
+            run.rows[name],
+        )
+        for name in run.task.splits
         if name != "train"
     }
     run.stages.durations["evaluation"] = time.perf_counter() - clock
@@ -72,14 +81,14 @@ def _evaluated(run: StoredRun, model: nn.Module) -> dict[str, SplitResult]:
 
 def _save(run: StoredRun, model: nn.Module, name: str, card: str | None = None) -> None:
     """Write a model, and its card if given, into a folder that appears whole or not at all."""
-    with whole_folder(run.folder / name) as partial:
+    with whole_folder(run.folder / name) as unfinished:
         if isinstance(model, PreTrainedModel):
-            model.save_pretrained(partial)
+            model.save_pretrained(unfinished)
         else:
-            run.source.save(model, partial)
-        run.save_processor(partial)
+            run.source.save(model, unfinished)
+        run.save_processor(unfinished)
         if card is not None:
-            write_text(partial / "README.md", card)
+            write_text(unfinished / "README.md", card)
 
 
 def _record(
@@ -108,7 +117,7 @@ def _record(
         "cell": run.configuration.cell_hash,
         "command": run.configuration.command(),
         "selection": SELECTION,
-        "label_access": method.label_access,
+        "label_access": method.labels_needed,
         "kind": run.task.kind,
         "labels": list(run.task.label_names),
         "loader": "evenhand" if isinstance(run.source.config(), SmallVisionConfig) else "transformers",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from evenhand.runs.record import Record
 from evenhand.runs.shared_stages import SharedStages
 from evenhand.runs.stored_run import StoredRun
 from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.several import given_rules
 from evenhand.tasks import Task, TaskSource
 from evenhand.training.processes import Team, process_of, share_of
 from evenhand.training.stage import untouched_surroundings
@@ -79,7 +80,7 @@ def fit(
     bf16: bool = False,
     peft: Adapters | AdapterKind | None = None,
     fresh: bool = False,
-    shortcuts: Sequence[Rule | str] = (),
+    shortcuts: Iterable[Rule | str] | Rule | str = (),
     device: Device = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -103,8 +104,8 @@ def fit(
         peft: Train adapters and the head on a frozen checkpoint: `lora`, `dora`, `ia3`, or `Adapters` with settings;
             `head` trains the head alone. The final `model/` has adapters merged; `adapter/` holds them alone.
         fresh: Take the checkpoint's architecture only: all weights are random at first.
-        shortcuts: Shortcuts that have a name, by their spellings (`token:nimbus`, `column:product`) or from Python:
-            the model is measured by them, and methods that need a name train against them.
+        shortcuts: Shortcuts that have a name, one or several, by their spellings (`token:nimbus`, `column:product`) or
+            from Python: the model is measured by them, and methods that need a name train against them.
         device: `auto` takes a GPU if there is one.
         progress: Receives how far each stage is, and if it has a method `data`, the task before anything is trained.
 
@@ -118,7 +119,7 @@ def fit(
     if output_dir is not None:
         check_path(output_dir)
     place = torch_device(device)
-    named = (shortcuts,) if isinstance(shortcuts, str) else tuple(shortcuts)
+    named = given_rules(shortcuts)
     asked = Asked(model, seed, data_seed, epochs, lr, batch_size, bf16, adapters_of(peft), fresh, named)
     run = prepare("fit", method, task, asked, progress)
     folder = Path(output_dir) if output_dir is not None else default_folder(run.configuration)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evenhand.data.contents import row_contents
+from evenhand.data.origins import Origins
 from evenhand.files import whole_file
 from evenhand.runs.configuration import Configuration
 from evenhand.tasks import OwnData, Task
@@ -62,7 +63,7 @@ def trained_text(name: str, split: datasets.Dataset, trained_N: NDArray[np.bool_
 
 def with_groups_of_run(
     data: OwnData, classes: Sequence[str] | None, record: dict[str, Any] | None
-) -> tuple[datasets.Dataset, tuple[str, ...]]:
+) -> tuple[datasets.Dataset, tuple[str, ...], Origins]:
     """New data as one split, with the groups of a run on other own data unless others are named.
 
     Args:
@@ -71,14 +72,16 @@ def with_groups_of_run(
         record: The run's record.
 
     Returns:
-        The split, and a note where the data can't make the groups.
+        The split, a note where the data can't make the groups, and where the rows lie.
     """
     task = (record or {}).get("task", {})
     groups = tuple(task.get("settings", {}).get("group") or ()) if task.get("name") == data.name else ()
-    if data.group or not groups:
-        return data.one_split(classes), ()
-    try:
-        return dataclasses.replace(data, group=groups).one_split(classes), ()
-    except UserError as error:
-        split = data.one_split(classes)  # raises what is wrong beside the groups
-        return split, (f"The run's groups aren't measured here: {error}",)
+    why: tuple[str, ...] = ()
+    if groups and not data.group:
+        try:
+            split, origins = dataclasses.replace(data, group=groups).located_split(classes)
+            return split, (), origins
+        except UserError as error:
+            why = (f"The run's groups aren't measured here: {error}",)
+    split, origins = data.located_split(classes)  # raises what is wrong beside the groups
+    return split, why, origins

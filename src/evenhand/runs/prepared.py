@@ -80,7 +80,7 @@ def prepare(
     check_seed(owner, "seed", asked.seed)
     if asked.data_seed is not None:
         check_seed(owner, "data_seed", asked.data_seed)
-    recipe, shortcuts = _parted(_recipe(owner, task), asked.shortcuts)
+    recipe, shortcuts = parted(_recipe(owner, task), asked.shortcuts)
     data_seed = asked.seed if asked.data_seed is None else asked.data_seed
     built = recipe if isinstance(recipe, Task) else recipe.build(data_seed)
     if shortcuts:
@@ -134,7 +134,7 @@ def _check_fit(method: Method, task: Task, source: ModelSource) -> None:
     check_parts(method, source)
 
 
-def _parted(
+def parted(
     recipe: TaskSource | Task, asked: tuple[Rule | str, ...]
 ) -> tuple[TaskSource | Task, tuple[Rule | str, ...]]:
     """The task without its shortcuts, and the shortcuts: they are part of a run, whatever its task."""

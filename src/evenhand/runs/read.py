@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, FiniteFloat
 
 from evenhand.files import found_below, if_there
 from evenhand.runs.ledger import runs_below
 from evenhand.runs.record import FilesTold, Method, Model, Named, Record, read_object
-from evenhand.runs.schema import Raw, Stored, Text, checked
+from evenhand.runs.schema import Raw, Shown, Stored, Text, checked
 from evenhand.validation import UserError
 
 _LARGEST_SIDE = 4096  # pixels of a sample's picture
@@ -39,9 +39,9 @@ def find_records(folder: Path) -> list[Record]:
 
 
 class Sample(Stored):
-    """One test sample with what a run predicted for it: an image (`png`, base64) or a text.
+    """One test sample with what a run predicted for it: an image (`png`, base64), a text, or a pair of texts.
 
-    `broken`: it has an image that can't be shown.
+    `where`: its place in the user's files. `broken`: it has an image that can't be shown.
     """
 
     index: int
@@ -49,14 +49,18 @@ class Sample(Stored):
     prediction: Text
     label: Annotated[str, BeforeValidator(str)]
     text: Text = None
+    text_pair: Text = None
     attribute: Text = None
     alignment: Text = None
+    id: Text = None
+    where: Text = None
+    probability: Shown[FiniteFloat] = None
     broken: bool = Field(False, init=False, exclude=True)
 
     @property
     def identity(self) -> tuple[object, ...]:
         """All but the prediction: runs on the same data agree on it."""
-        return (self.index, self.png, self.text, self.label, self.attribute, self.alignment)
+        return (self.index, self.png, self.text, self.text_pair, self.label, self.attribute, self.alignment)
 
 
 class _Samples(Stored):
@@ -79,12 +83,12 @@ def read_samples(run: Record) -> list[Sample]:
     if raw is None:
         return []
     return [
-        sample if sample.png is None or _is_png(sample.png) else sample.model_copy(update={"png": None, "broken": True})
+        sample if sample.png is None or is_png(sample.png) else sample.model_copy(update={"png": None, "broken": True})
         for sample in checked(_Samples, raw, source).samples
     ]
 
 
-def _is_png(encoded: str) -> bool:
+def is_png(encoded: str) -> bool:
     """Whether it is a whole PNG of a size that a page can show."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"]) as image:

@@ -20,10 +20,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr
-from pydantic_core import PydanticCustomError
 
 from evenhand.files import write_text
 from evenhand.runs.schema import Raw, Shown, ShownEntries, ShownItems, Stored, Text, checked, shown, wrong
+from evenhand.runs.told import Fraction, QualityTold, ShortcutTold
 from evenhand.runs.worst_groups import Groups, record_groups, weakest
 from evenhand.validation import UserError
 from evenhand.version import __version__
@@ -116,22 +116,8 @@ def write_record(path: Path, raw: Raw) -> None:
     write_json(path, Record.read(raw, path).raw)
 
 
-_LARGEST = 1 + 1e-9  # a weighted mean of ones may exceed 1 by a rounding
-
-
-def _fraction(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
-        raise PydanticCustomError("expected", "null or a fraction from 0 to 1")
-    return float(value)
-
-
 def _with_name(value: Any) -> Any:
     return _HasName.model_validate(value) and value
-
-
-Fraction = Annotated[float | None, BeforeValidator(_fraction)]
 
 
 class _HasName(Stored):
@@ -186,6 +172,10 @@ class Metrics(Stored):
     worst_group_n: Shown[int] = None
     worst_group_interval: Shown[list[float]] = None
     small_groups: Shown[Raw] = None
+    quality: Shown[QualityTold] = None
+    quality_by_group: ShownEntries[QualityTold] = {}
+    by_shortcut: ShownEntries[ShortcutTold] = {}  # empty where no shortcut is named
+    all_shortcuts: Shown[ShortcutTold] = None  # where several are
     _told: tuple[Raw, str | None] = PrivateAttr(({}, None))  # the record, and the test set unless it is the primary one
 
     @cached_property

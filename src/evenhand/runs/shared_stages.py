@@ -64,10 +64,12 @@ def stage_key(configuration: Configuration, parts: dict[str, Any]) -> str:
     """Names a stage by all that decides its result.
 
     Args:
-        configuration: The run's; everything but its method counts.
+        configuration: The run's; everything but its method counts, and for a model of a part of the samples (`only`),
+            which no table shows, the shortcuts' names.
         parts: What the stage does: its own method and settings, and digests of what it starts from.
     """
-    context = {name: value for name, value in configuration.as_dict().items() if name != "method"}
+    left_out = ("method", "shortcuts") if "only" in parts else ("method",)
+    context = {name: value for name, value in configuration.as_dict().items() if name not in left_out}
     return hashlib.sha256(json.dumps([context, parts], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,8 @@ Legend: N training samples.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenhand.data.augmentation import Augmenting
-from evenhand.data.columns import membership
+from evenhand.data.columns import column_values, membership
 from evenhand.data.rows import Collator, collator_for, model_rows
 from evenhand.evaluation.curves import Curve, ValidationRows
 from evenhand.evaluation.progress import Progress
 from evenhand.gradients import Norm, Source, gradient_norms
-from evenhand.methods.base import Init, OneStage
+from evenhand.methods.base import Init, OneStage, Signal
 from evenhand.methods.pgd import Weighted
 from evenhand.metrics import detection_quality
 from evenhand.models.inference import logits_and_labels, ready, true_class_probabilities
@@ -44,8 +45,8 @@ class StoredRun:
         configuration: What is run.
         task: The task, built.
         source: Where models come from.
-        folder: The run's folder; `record.json`, `model/`, `stages/` and `samples.json` are written there, and with
-            adapters `adapter/`.
+        folder: The run's folder; `record.json`, `model/`, `stages/`, `samples.json` and `predictions.parquet` are
+            written there, and with adapters `adapter/`.
         device: Where to train.
         progress: Is told how far each stage is.
         shared: Where stages lie that other runs of a study need too.
@@ -102,11 +103,12 @@ class StoredRun:
         *,
         start: nn.Module | None = None,
         sampling: NDArray[np.float64] | None = None,
-        signal_probs: NDArray[np.float32] | None = None,
+        signal_probs: Signal | None = None,
         companion: nn.Module | None = None,
         augment: bool = False,
         epochs: int | None = None,
         only: NDArray[np.bool_] | None = None,
+        told: Mapping[str, Any] | None = None,
     ) -> nn.Module:
         """Train a stage, or give back the one that was finished before."""
         training = self.configuration.training.replaced(epochs=epochs)
@@ -137,18 +139,20 @@ class StoredRun:
             )
             self.source.save(model, partial / "model")
             self.save_processor(partial / "model")
-            weights = signal_probs if isinstance(method, Weighted) else sampling
+            weighed = isinstance(method, Weighted) or (method.needs_signal and method.signal_kind == "weight")
+            weights = signal_probs if weighed else sampling
             effective = {} if weights is None else {"effective_sample_size": effective_sample_size(weights)}
             # what the method chose by itself, such as Even's α, is told nowhere else
-            told = {"method": {"name": method.name, "settings": method.settings()}, "as_erm": report.idle}
-            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **told, **effective}
+            named = {"method": {"name": method.name, "settings": method.settings()}, "as_erm": report.idle}
+            kept = {"steps": report.steps, "epochs": training.epochs, "losses": report.losses, **named, **effective}
+            kept |= {**(told or {}), **report.outcome}
             drawn = curve and curve.as_dict()
             return kept if drawn is None else kept | {"curve": drawn}
 
         key = None
-        if start is None and sampling is None and signal_probs is None and companion is None:
+        if start is None and (sampling is None or only is not None) and signal_probs is None and companion is None:
             asked = {"settings": method.settings(), "augment": augment, "epochs": training.epochs}
-            key = self.stages.key("train", method=method.name, **asked)
+            key = self.stages.key("train", None, method=method.name, **asked, **_part(only))
         stage = self.stages.stage(name, work, key)
         self.did_nothing = self.stages.reports[-1].get("as_erm")
         return ready(self.source.load(stage / "model"), self.device)
@@ -174,6 +178,21 @@ class StoredRun:
             return true_class_probabilities(model, self.rows["train"], collate_fn=self.collate), {}
 
         return self.stages.array(name, "probabilities.npy", compute, self.stages.key("probabilities", model))
+
+    def log_probabilities(self, model: nn.Module, name: str) -> NDArray[np.float32]:
+        """The log-probability of every class for each training sample, shape (N, C)."""
+
+        def compute() -> tuple[NDArray[Any], dict[str, Any]]:
+            logits_NC, _ = logits_and_labels(model, self.rows["train"], collate_fn=self.collate)
+            return torch.from_numpy(logits_NC).log_softmax(dim=1).numpy(), {}
+
+        return self.stages.array(name, f"{name}.npy", compute, self.stages.key("log-probabilities", model))
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Training samples of each class, shape (C,)."""
+        label_N = column_values(self.task.train, "labels")
+        return np.bincount(label_N, minlength=len(self.task.label_names))
 
     def parts(self, count: int) -> NDArray[np.int64]:
         """Which of `count` random parts each training sample belongs to, shape (N,)."""
@@ -227,3 +246,8 @@ class StoredRun:
         batch_size = self.configuration.training.batch_size  # what fits into memory while training
         rows = self.rows["validation"]
         return ValidationRows(self.task.validation, rows, self.collate, len(self.task.train), batch_size)
+
+
+def _part(only: NDArray[np.bool_] | None) -> dict[str, str]:
+    """What names the samples that a stage is trained on, shape (N,); nothing for all."""
+    return {} if only is None else {"only": hashlib.sha256(only.tobytes()).hexdigest()}

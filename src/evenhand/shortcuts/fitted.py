@@ -17,7 +17,7 @@ from evenhand.data.columns import ALIGNMENTS
 from evenhand.shortcuts.coding import Coding, Rule, coding_as_dict, coding_from_dict, read
 from evenhand.shortcuts.own import OwnShortcut
 from evenhand.shortcuts.pointing import class_shares
-from evenhand.shortcuts.samples import Samples
+from evenhand.shortcuts.samples import NotToldError, Samples
 from evenhand.shortcuts.spelling import Shortcut
 from evenhand.validation import UserError, count
 
@@ -110,6 +110,11 @@ class FittedShortcut:
         return self.points_anywhere and not self.conflicting
 
     @property
+    def aligned(self) -> int:
+        """Training rows that are aligned with it."""
+        return sum(self.counts[v][place] for v, place in enumerate(self.points_to) if place >= 0)
+
+    @property
     def conflicting(self) -> int:
         """Training rows that conflict with it."""
         pairs = enumerate(self.points_to)
@@ -127,14 +132,17 @@ class FittedShortcut:
         # where every training row has a value, a row without one has a value that they lack
         unseen = 0 if self.table[-1].any() else int((value_N < 0).sum())
         if unseen and unseen == len(value_N):
-            raise UserError(
+            raise NotToldError(
                 f"No row of the split '{samples.name}' has a value of '{self.name}' that a training row has "
                 f"({', '.join(self.names[:_NAMED])}{', …' if len(self.names) > _NAMED else ''})."
             )
         note = f"{count(unseen, 'row')} of the split '{samples.name}' (of {len(value_N):,}) with a value of "
         notes = (f"{note}'{self.name}' that no training row has count as independent.",) if unseen else ()
-        points_N = np.array([*self.points_to, -1])[value_N]
-        return Applied(value_N, points_N, notes)
+        return self.applied(value_N, notes)
+
+    def applied(self, value_N: NDArray[np.int64], notes: tuple[str, ...] = ()) -> Applied:
+        """What rows' values, shape (N,), make of them."""
+        return Applied(value_N, np.array([*self.points_to, -1])[value_N], notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -35,6 +35,13 @@ def fit_shortcut(rule: Rule | str, samples: Samples, label_N: NDArray[Any], clas
         UserError: If it is no shortcut of these rows: there is no such column or token, it is the label or an id, or
             all rows have one value.
     """
+    return fitted_values(rule, samples, label_N, classes)[0]
+
+
+def fitted_values(
+    rule: Rule | str, samples: Samples, label_N: NDArray[Any], classes: Sequence[str]
+) -> tuple[FittedShortcut, NDArray[np.int64]]:
+    """As `fit_shortcut`, with the training rows' values, shape (N,)."""
     rule = Shortcut.parse(rule) if isinstance(rule, str) else rule
     label_N = _checked_labels(label_N, len(samples), len(classes))
     found = read(rule, samples, classes)
@@ -45,7 +52,7 @@ def fit_shortcut(rule: Rule | str, samples: Samples, label_N: NDArray[Any], clas
         _check_tokens(rule, coding, value_N, found)
     count_VC = np.zeros((len(coding.names) + 1, len(classes)), dtype=np.int64)
     np.add.at(count_VC, (value_N, label_N), 1)  # the last row is −1
-    return FittedShortcut(
+    fitted = FittedShortcut(
         rule=rule,
         classes=tuple(classes),
         coding=coding,
@@ -53,6 +60,7 @@ def fit_shortcut(rule: Rule | str, samples: Samples, label_N: NDArray[Any], clas
         points_to=tuple(pointed_classes(count_VC[:-1], count_VC.sum(axis=0)).tolist()),
         usual=_usual(rule, found),
     )
+    return fitted, value_N
 
 
 def _checked_labels(label_N: NDArray[Any], rows: int, classes: int) -> NDArray[np.int64]:

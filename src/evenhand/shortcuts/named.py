@@ -5,7 +5,8 @@ Legend: N rows of a split, S shortcuts, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,13 +16,14 @@ from numpy.typing import NDArray
 
 from evenhand.shortcuts.balance import Joint
 from evenhand.shortcuts.coding import Rule
-from evenhand.shortcuts.fitted import Applied, FittedShortcut
+from evenhand.shortcuts.fitted import STANDINGS, Applied, FittedShortcut
 from evenhand.shortcuts.own import OwnShortcut
-from evenhand.shortcuts.samples import Samples
-from evenhand.shortcuts.several import fit_shortcuts, parse_all, standing_to_all
+from evenhand.shortcuts.samples import NotToldError, Samples
+from evenhand.shortcuts.several import fitted_all, parse_all, standing_to_all
 from evenhand.validation import UserError
 
 TRAIN = "train"
+ALL = "all shortcuts together"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +57,46 @@ class NamedShortcuts:
     applied: Mapping[str, tuple[Applied, ...]]
 
     @classmethod
-    def fit(cls, given: Sequence[Rule | str], rows: Mapping[str, Rows], classes: Sequence[str]) -> NamedShortcuts:
+    def fit(
+        cls,
+        given: Sequence[Rule | str],
+        rows: Mapping[str, Rows],
+        classes: Sequence[str],
+        optional: Collection[str] = (),
+    ) -> NamedShortcuts:
         """Fit shortcuts on the training rows, and apply them to all.
 
         Args:
             given: The shortcuts, or their spellings.
             rows: Split → its rows.
             classes: Names of the training rows' classes.
+            optional: Splits of which a shortcut needn't tell anything, such as a test set without a column.
 
         Raises:
-            UserError: If one is no shortcut of these rows, two contradict each other, or a split can't be told by it.
+            UserError: If one is no shortcut of these rows, two contradict each other, or it tells nothing of a split.
         """
-        rules = [_read_once(rule, rows) for rule in parse_all(given)]
+        rules = [_read_once(rule, rows, optional) for rule in parse_all(given)]
         if not rules:
             raise UserError("No shortcut is given.")
         train = rows[TRAIN]
-        fitted = fit_shortcuts(rules, train.samples, train.label_N, classes)
-        return cls.of(fitted, rows)
+        fitted = fitted_all(rules, train.samples, train.label_N, classes)
+        others = cls.of([one for one, _ in fitted], {k: v for k, v in rows.items() if k != TRAIN}, optional)
+        # the training rows were read for the fit
+        applied = {TRAIN: tuple(one.applied(value_N) for one, value_N in fitted), **others.applied}
+        return cls(others.fitted, rows, applied)
 
     @classmethod
-    def of(cls, fitted: Sequence[FittedShortcut], rows: Mapping[str, Rows]) -> NamedShortcuts:
+    def of(
+        cls, fitted: Sequence[FittedShortcut], rows: Mapping[str, Rows], optional: Collection[str] = ()
+    ) -> NamedShortcuts:
         """Shortcuts that were fitted before, perhaps on rows that aren't here, on these rows.
 
         Raises:
-            UserError: If a split can't be told by one of them.
+            UserError: If one tells nothing of a split that isn't optional.
         """
-        applied = {name: tuple(one.apply(of.samples) for one in fitted) for name, of in rows.items()}
+        applied = {
+            name: tuple(_applied(one, of, may_lack=name in optional) for one in fitted) for name, of in rows.items()
+        }
         return cls(tuple(fitted), rows, applied)
 
     @property
@@ -107,7 +123,15 @@ class NamedShortcuts:
             for one in self.fitted
             if one.is_perfect
         ]
-        return (*idle, *perfect, *(note for split in self.applied.values() for one in split for note in one.notes))
+        nowhere = [
+            f"No row of the split '{split}' has a value of '{one.name}' that points to a class, so all are independent "
+            "of it."
+            for split, of_split in self.applied.items()
+            for one, applied in zip(self.fitted, of_split, strict=True)
+            if one.points_anywhere and not applied.notes and not (applied.points_N >= 0).any()
+        ]
+        told = [note for split in self.applied.values() for one in split for note in one.notes]
+        return (*idle, *perfect, *nowhere, *told)
 
     def points(self, split: str) -> tuple[NDArray[np.int64], ...]:
         """For each shortcut the class that each row's value points to, in the split's numbers, −1 for none, (N,)."""
@@ -129,17 +153,34 @@ class NamedShortcuts:
         """How each row stands to all shortcuts together, shape (N,)."""
         return standing_to_all(self.standings(split))
 
+    def sizes(self, split: str) -> dict[str, dict[str, int]]:
+        """Shortcut → how many rows of a split stand to it in each way; of several shortcuts, to all together too."""
+        sides = dict(zip(self.names, self.standings(split), strict=True))
+        sides |= {ALL: self.standing(split)} if len(sides) > 1 else {}
+        return {
+            name: dict(zip(STANDINGS, np.bincount(side_N, minlength=len(STANDINGS)).tolist(), strict=True))
+            for name, side_N in sides.items()
+        }
+
     # ---- what methods ask of the training rows ----------------------------------------------------------------------
 
     @cached_property
     def joint(self) -> Joint:
         """How often each class meets each combination of values in the training rows."""
-        return Joint.fit(self.fitted, self.train_values, self.train_labels)
+        return Joint.fit([self.fitted[place] for place in self._weighed], self.train_values, self.train_labels)
+
+    @cached_property
+    def _weighed(self) -> Sequence[int]:
+        """The shortcuts that some training row goes against.
+
+        A value of the others tells the class for certain, so that beside them no other shortcut would be left to weigh.
+        """
+        return [place for place, one in enumerate(self.fitted) if not one.is_perfect] or range(len(self.fitted))
 
     @property
     def train_values(self) -> tuple[NDArray[np.int64], ...]:
-        """For each shortcut the value of each training row, shape (N,)."""
-        return tuple(one.value_N for one in self.applied[TRAIN])
+        """For each shortcut that some training row goes against the value of each training row, shape (N,)."""
+        return tuple(self.applied[TRAIN][place].value_N for place in self._weighed)
 
     @property
     def train_labels(self) -> NDArray[np.int64]:
@@ -167,8 +208,23 @@ class NamedShortcuts:
         return [one.as_dict() for one in self.fitted]
 
 
-def _read_once(rule: Rule, rows: Mapping[str, Rows]) -> Rule:
+def _applied(fitted: FittedShortcut, rows: Rows, *, may_lack: bool) -> Applied:
+    """What a shortcut makes of a split's rows; where it tells nothing of them, all are independent."""
+    try:
+        return fitted.apply(rows.samples)
+    except NotToldError as error:
+        if not may_lack:
+            raise
+        none_N = np.full(len(rows.samples), -1)
+        return Applied(none_N, none_N, (f"{str(error).removesuffix('.')}, so all its rows count as independent.",))
+
+
+def _read_once(rule: Rule, rows: Mapping[str, Rows], optional: Collection[str]) -> Rule:
     """A shortcut that comes from Python as arrays: what its function says once stays so."""
     if not isinstance(rule, OwnShortcut):
         return rule
-    return OwnShortcut(rule.name, {name: rule.read(of.samples).to_pylist() for name, of in rows.items()})
+    found: dict[str, list[Any]] = {}
+    for name, of in rows.items():
+        with suppress(NotToldError) if name in optional else nullcontext():
+            found[name] = rule.read(of.samples).to_pylist()
+    return OwnShortcut(rule.name, found)

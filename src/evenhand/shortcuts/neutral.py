@@ -5,7 +5,7 @@ Legend: N rows, B pictures of a batch, C channels, H height, W width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -85,10 +85,12 @@ class PictureChange:
     Attributes:
         kind: `colour`, `brightness` or `contrast`.
         usual: The brightness or contrast to bring them to.
+        before: What was done to them before.
     """
 
     kind: str
     usual: float
+    before: PictureChange | None = None
 
     def of_pixels(self, pixel_BCHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The pixels changed; channels beyond red, green and blue stay."""
@@ -104,9 +106,9 @@ class PictureChange:
         changed_BCHW[:, :colors] = np.clip(np.rint(part_BCHW), 0, 255).astype(np.uint8)
         return changed_BCHW
 
-    def of_picture(self, picture: Image.Image) -> Image.Image:
+    def of_picture(self, picture: Any) -> Image.Image:
         """A picture changed, in red, green and blue."""
-        pixel_HWC = np.asarray(decoded(picture))
+        pixel_HWC = np.asarray(decoded(picture) if self.before is None else self.before.of_picture(picture))
         changed_CHW = self.of_pixels(pixel_HWC.transpose(2, 0, 1)[None])[0]
         return Image.fromarray(np.ascontiguousarray(changed_CHW.transpose(1, 2, 0)))
 
@@ -159,6 +161,8 @@ def _of_arrays(samples: Samples, change: PictureChange) -> Neutral:
 
 def _of_files(samples: Samples, change: PictureChange) -> Neutral:
     # read and changed by the batch, when a model asks for them: new files of all pictures would fill a disk
+    before: Any = samples.split.format["format_kwargs"].get("transform")
+    change = replace(change, before=before if isinstance(before, PictureChange) else None)
     return Neutral(samples.split.with_transform(change), np.ones(len(samples), dtype=bool))
 
 

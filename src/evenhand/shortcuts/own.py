@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evenhand.shortcuts.samples import Samples
+from evenhand.shortcuts.samples import NotToldError, Samples
 from evenhand.validation import UserError, count
 
 
@@ -90,7 +90,7 @@ class OwnShortcut:
 
     def _given(self, arrays: Mapping[str, Any], samples: Samples) -> list[Any]:
         if samples.name not in arrays:
-            raise UserError(
+            raise NotToldError(
                 f"The shortcut '{self.name}' is given for {', '.join(map(str, arrays)) or 'no split'}, but not for the "
                 f"split '{samples.name}'."
             )

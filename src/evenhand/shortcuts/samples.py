@@ -28,6 +28,7 @@ from evenhand.data.columns import (
 )
 from evenhand.data.looks import Looks, looks
 from evenhand.data.rows import Rows
+from evenhand.shortcuts.spelling import list_hint
 from evenhand.validation import UserError, did_you_mean
 
 RESERVED = {
@@ -39,7 +40,12 @@ RESERVED = {
 }
 """Columns of a task's splits that are no shortcut, and what they are."""
 
+_NAMED = 20  # columns, in a sentence
 _ROWS = 1000  # that a function is given at a time
+
+
+class NotToldError(UserError):
+    """A split of which a shortcut tells nothing: it lacks what the shortcut looks at, or has none of its values."""
 
 
 class Beside(Protocol):
@@ -52,7 +58,7 @@ class Beside(Protocol):
 
     @property
     def nested(self) -> tuple[str, ...]:
-        """Those that hold lists, objects, pictures or bytes."""
+        """Names of those that hold lists, objects, pictures or bytes."""
         ...
 
     @property
@@ -136,10 +142,13 @@ class Samples:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that may be a shortcut."""
-        taken = {*TEXT_COLUMNS, *PICTURE_COLUMNS, *self.reserved}
+        taken = {*TEXT_COLUMNS, *PICTURE_COLUMNS, *self.reserved, *self._further}
         own = [name for name in self.split.column_names if name not in taken]
-        further = () if self.beside is None else self.beside.names
-        return (*own, *(name for name in further if name not in own and name not in self.reserved))
+        return (*own, *(name for name in self._further if name not in self.reserved))
+
+    @property
+    def _further(self) -> tuple[str, ...]:
+        return () if self.beside is None else self.beside.names
 
     def text_places(self, asked: str | None) -> list[str]:
         """The split's text columns that a shortcut looks at: the one that it names, or all.
@@ -149,14 +158,16 @@ class Samples:
         """
         known = self.texts
         if not known:
-            raise UserError(f"The split '{self.name}' holds no texts, so no token or length of theirs is a shortcut.")
+            raise NotToldError(
+                f"The split '{self.name}' holds no texts, so no token or length of theirs is a shortcut."
+            )
         if asked is None:
             return list(known.values())
         if asked in known or asked in known.values():
             return [known.get(asked, asked)]
-        raise UserError(
+        raise NotToldError(
             f"The split '{self.name}' has no text column '{asked}'{did_you_mean(asked, known)}; its text columns are "
-            f"{', '.join(known)}."
+            f"{', '.join(known)}{list_hint(asked)}."
         )
 
     def read_texts(self, place: str) -> list[str | None]:
@@ -171,14 +182,23 @@ class Samples:
         """
         if name in self.reserved:
             raise UserError(f"The column '{name}' is {self.reserved[name]}, which can't be a shortcut.")
-        if name not in self.columns:
-            known = ", ".join(self.columns[:20]) or "none"
+        known = self.columns
+        if name not in known and (name in self.texts or name in TEXT_COLUMNS):
             raise UserError(
-                f"The split '{self.name}' has no column '{name}'{did_you_mean(name, self.columns)}; it has {known}."
+                f"The column '{name}' is the text itself: its tokens ('token:{name}:word') and its length "
+                f"('length:{name}') may be shortcuts."
             )
-        if name in self.split.column_names or self.beside is None:
-            return entries(self.split, name)
-        return self.beside.column(name)
+        if name not in known and name in PICTURE_COLUMNS:
+            raise UserError(
+                f"The column '{name}' is the picture itself, whose looks may be shortcuts, such as 'colour'."
+            )
+        if name not in known:
+            raise NotToldError(
+                f"The split '{self.name}' has no column '{name}'{did_you_mean(name, known)}; it has "
+                f"{', '.join(known[:_NAMED]) or 'none'}{list_hint(name)}."
+            )
+        # the user's own column of a name comes before one that the task made
+        return self.beside.column(name) if self.beside and name in self._further else entries(self.split, name)
 
     @cached_property
     def looks(self) -> Looks:
@@ -193,7 +213,9 @@ class Samples:
     def check_pictures(self) -> None:
         """Raise `UserError` if the split holds no pictures."""
         if self.picture is None:
-            raise UserError(f"The split '{self.name}' holds no pictures, so nothing that is measured of them is known.")
+            raise NotToldError(
+                f"The split '{self.name}' holds no pictures, so nothing that is measured of them is known."
+            )
 
     def picture_files(self) -> list[dict[str, Any]]:
         """`path` and `bytes` of each picture, undecoded.
@@ -202,7 +224,7 @@ class Samples:
             UserError: If the pictures are no files.
         """
         if self.picture != "image":
-            raise UserError(f"The split '{self.name}' holds no picture files, so nothing of a file is a shortcut.")
+            raise NotToldError(f"The split '{self.name}' holds no picture files, so nothing of a file is a shortcut.")
         chosen = self.split.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
         return chosen.with_format("arrow")[:]["image"].to_pylist()
 

@@ -21,6 +21,7 @@ FILE_PARTS = ("ending", "folder", "camera")
 HUE = "hue"
 _PIECE = re.compile(r"(?:[^\\:|]|\\[\\:|])*")
 _SPECIAL = re.compile(r"[\\:|]")
+_SEVERAL = re.compile(rf"[,;\s\"'\[][\"']?({'|'.join(KINDS)})\b")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,15 @@ class Shortcut:
         Raises:
             UserError: If it is none; the sentence says why.
         """
+        try:
+            return cls._parsed(text)
+        except UserError as error:
+            raise UserError(f"{str(error).removesuffix('.')}{list_hint(text)}.") from error
+
+    @classmethod
+    def _parsed(cls, text: str) -> Shortcut:
+        if not text.strip():
+            raise UserError("A shortcut is spelled as kind and value, such as 'token:nimbus'. Got an empty text.")
         kind, *parts = _parts(text)
         name = "|".join(kind)
         if name not in KINDS:
@@ -114,6 +124,13 @@ def _parts(text: str) -> list[list[str]]:
         if text[end] == ":":
             parts.append([])
         end += 1
+
+
+def list_hint(text: str) -> str:
+    """What is said where a text holds several spellings: "; several shortcuts are …", or nothing."""
+    if not _SEVERAL.search(text):
+        return ""
+    return "; several shortcuts are a list of spellings (in a command: --shortcut once for each)"
 
 
 def _escaped(name: str) -> str:

@@ -20,10 +20,13 @@ def first_token(texts: Sequence[str | None], words: Sequence[str]) -> int:
     places = {word: place for place, word in enumerate(words)}
     for text in texts:
         lowered = _lowered(text)
-        if any(word in lowered for word in words):  # most texts hold none, and needn't be cut into tokens
-            found = next((places[token] for token in tokens(lowered) if token in places), None)
-            if found is not None:
-                return found
+        if not any(word in lowered for word in words):
+            continue
+        for piece in lowered.split():  # no token goes beyond a blank, and few pieces need be cut into tokens
+            if any(word in piece for word in words):
+                found = next((places[token] for token in tokens(piece) if token in places), None)
+                if found is not None:
+                    return found
     return -1
 
 

@@ -1,5 +1,6 @@
-"""Studies: a grid of cells × seeds from a file, carried out on one machine or many; nothing planned ever vanishes."""
+"""Studies: a grid of cells × seeds from a file; and `debias`: the runs that lead from data to one chosen model."""
 
+from evenhand.studies.debias import Debiased, debias
 from evenhand.studies.study import EngineName, Study, Watch, study
 
-__all__ = ["EngineName", "Study", "Watch", "study"]
+__all__ = ["Debiased", "EngineName", "Study", "Watch", "debias", "study"]

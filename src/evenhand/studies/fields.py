@@ -16,7 +16,7 @@ from evenhand.validation import did_you_mean
 NAMED = ("task", "method")
 SECTIONS = (*NAMED, "training", "peft")
 HEADS = {"task": "name", "method": "name", "peft": "kind"}  # the field that a text in place of the section stands for
-PLAIN = ("model", "fresh")
+PLAIN = ("model", "fresh", "shortcuts")
 MOST_RUNS = 100_000  # of a study: planning more takes minutes
 
 

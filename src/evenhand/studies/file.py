@@ -43,6 +43,7 @@ class _Keys(BaseModel):
     training: dict[str, Any] | None = None
     peft: Fields | None = None
     fresh: StrictBool | None = None
+    shortcuts: list[Any] | StrictStr | None = None
     grid: Grid | None = None
 
 
@@ -127,6 +128,7 @@ _ALLOWED = {
     "training": "a mapping of training fields",
     "peft": "the adapters' kind, or a mapping with their kind and settings",
     "fresh": "true or false",
+    "shortcuts": "a list of spellings, such as ['token:nimbus']",
     "data_seed": f"an integer from 0 to {LARGEST_SEED}",
     "keep_models": "true or false",
     "cells": "a list of cells",

@@ -17,6 +17,9 @@ from evenhand.files import Files
 from evenhand.methods import METHODS, Method
 from evenhand.models.adapters import Adapters
 from evenhand.runs.configuration import Configuration, files_read, shipped_training
+from evenhand.runs.prepared import parted
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.several import given_rules, identities, parse_all, shortcuts_text
 from evenhand.studies.fields import HEADS, MOST_RUNS, SECTIONS, FlatCell, flat_cells
 from evenhand.studies.file import StudyFile, read_study_file
 from evenhand.studies.located import Located, Place
@@ -119,6 +122,7 @@ def _configurations(
     looked_at: dict[str, FilesRead],
 ) -> list[Configuration]:
     """The cell's runs; files are looked at once for all cells of a task, and in no run's own process."""
+    _check_spelled(cell, located)
     task = _named(cell, "task", TASKS, located)
     method = _named(cell, "method", METHODS, located)
     assert isinstance(task, TaskSource)
@@ -135,6 +139,7 @@ def _configurations(
     fresh = cell.fields["fresh"].value if "fresh" in cell.fields else False
     if not isinstance(fresh, bool):
         raise located.error(cell.fields["fresh"].place, f"'fresh' must be true or false. Got {_shown(fresh)}.")
+    task, shortcuts = _shortcuts(cell, task, located)
     try:
         shipped = shipped_training(task, model, adapters, fresh)
     except UserError as error:
@@ -154,11 +159,40 @@ def _configurations(
             seed=seed,
             adapters=adapters,
             fresh=fresh,
+            shortcuts=shortcuts,
             data_seed=seed if file.data_seed is None else file.data_seed,
             files=looked_at[key],
         )
         for seed in (cell.seeds if seeds is None else range(seeds))
     ]
+
+
+def _shortcuts(cell: FlatCell, task: TaskSource, located: Located) -> tuple[TaskSource, tuple[Rule, ...]]:
+    """The task without its shortcuts, and the cell's: they are part of a run, whatever its task."""
+    field = cell.fields.get("shortcuts")
+    given = () if field is None else given_rules(field.value)
+    try:
+        recipe, named = parted(task, given)
+        assert isinstance(recipe, TaskSource)
+        return recipe, tuple(parse_all(named))
+    except UserError as error:
+        raise located.error(cell.place if field is None else field.place, str(error)) from error
+
+
+def _check_spelled(cell: FlatCell, located: Located) -> None:
+    """Each shortcut is spelled rightly; a mistake is told with its own line."""
+    for field in (cell.fields.get(name) for name in ("shortcuts", "task.shortcuts")):
+        value = None if field is None else field.value
+        for i, one in enumerate(value if isinstance(value, list) else [] if field is None else [value]):
+            assert field is not None
+            place = (*field.place, i)
+            if not isinstance(one, str):
+                wanted = "be a list of spellings, such as ['token:nimbus']"
+                raise located.error(place, f"'shortcuts' must {wanted}. Got {_shown(one)}.")
+            try:
+                parse_all(one)
+            except UserError as error:
+                raise located.error(place, str(error)) from error
 
 
 def _named(cell: FlatCell, section: str, known: Mapping[str, type[T]], located: Located) -> T:
@@ -238,7 +272,7 @@ def _names(cells: Sequence[FlatCell], located: Located) -> list[str]:
         varied = cell.grid if cell.name is not None else _telling_apart(cell, cells)
         method = cell.fields.get("method.name")
         base = cell.name if cell.name is not None else str(method.value).upper() if method else "?"
-        shown = [f"{_short(name)}={_text(cell.fields[name].value)}" for name in varied if name != "method.name"]
+        shown = [f"{_short(name)}={_label(name, cell.fields[name].value)}" for name in varied if name != "method.name"]
         if cell.name is not None and "method.name" in varied and method:
             shown.insert(0, str(method.value))
         names.append(", ".join([base, *shown]))
@@ -264,6 +298,11 @@ def _short(name: str) -> str:
     if HEADS.get(section) == field:
         return section
     return field if section in SECTIONS and section != "task" and field else name
+
+
+def _label(name: str, value: Any) -> str:
+    """A field's value in a cell's name; shortcuts without brackets, which patterns over names would misread."""
+    return shortcuts_text([value] if isinstance(value, str) else value) if name == "shortcuts" else _text(value)
 
 
 def _text(value: Any) -> str:
@@ -301,7 +340,8 @@ def _check_baseline(plan: Plan, located: Located) -> None:
     sections: dict[str, str] = {}
     for cell in found:
         described = cell.first.as_dict()
-        key = json.dumps([described.get(part) for part in ("task", "model", "training", "files")], sort_keys=True)
+        parts = [described.get(part) for part in ("task", "model", "training", "files")]
+        key = json.dumps([parts, identities(described.get("shortcuts", []))], sort_keys=True)
         if key in sections:
             raise located.error(
                 ("baseline",),

@@ -216,7 +216,7 @@ def failed_record(run: Configuration, error: str) -> Record:
         "configuration": run.run_hash,
         "cell": run.cell_hash,
         "command": run.command(),
-        "label_access": run.method.label_access,
+        "label_access": run.method.labels_needed,
         **dict.fromkeys(nothing),
     }
     return Record.read(raw, Path(run.run_hash) / "record.json")

@@ -23,7 +23,7 @@ from evenhand.studies.on_ray import RayEngine
 from evenhand.studies.plan import Cell, Plan, read_plan
 from evenhand.studies.store import State, Store, shown
 from evenhand.studies.worker import Job
-from evenhand.tasks import Task
+from evenhand.tasks import Task, TaskSource
 from evenhand.validation import UserError, check_choice, check_integer, check_path
 
 EngineName = Literal["local", "ray"]
@@ -266,16 +266,18 @@ def _engine(engine: EngineName, jobs: int | None, address: str) -> Engine:
 
 
 def _check_cells(plan: Plan, pending: Sequence[tuple[Cell, Configuration]]) -> None:
-    """Each cell's data and model fit together, which only the built task tells; each task is built once."""
+    """Each cell's data and model fit together, which only the built task tells; each is built and read once."""
     built: dict[str, Task] = {}
     seen: set[str] = set()
     for cell, run in pending:
         if cell.name in seen:
             continue
         seen.add(cell.name)
-        key = repr(run.task)
+        bare, named = repr((run.task, ())), repr((run.task, run.shortcuts))
         try:
-            built[key] = prepared(run, built.get(key)).task
+            if bare not in built and isinstance(run.task, TaskSource):
+                built[bare] = run.task.build(run.data_seed)
+            built[named] = prepared(run, built.get(named, built.get(bare))).task
         except UserError as error:
             raise _in_cell(plan, cell, error) from error
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from evenhand.data.columns import Inputs, column_values
 from evenhand.data.folders import files_below
+from evenhand.data.origins import Origins
 from evenhand.files import Files, read_files
 from evenhand.models.small_transformers import ARCHITECTURES
 from evenhand.models.small_vision import BACKBONES
@@ -72,6 +73,7 @@ class Task:
         called: The user's names of the columns `text` and `text_pair`, where they are others.
         reserved: Further columns that can't be a shortcut, and what they are.
         shortcuts: The shortcuts that have a name; None where none has.
+        origins: Split → where its rows lie in the user's files; None where the data are of no files of theirs.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Task:
     called: Mapping[str, str] = field(default_factory=dict)
     reserved: Mapping[str, str] = field(default_factory=dict)
     shortcuts: NamedShortcuts | None = None
+    origins: Callable[[str], Origins] | None = None
 
     def __post_init__(self) -> None:
         if self.primary_test not in self.tests:

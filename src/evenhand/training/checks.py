@@ -21,12 +21,14 @@ from torch.utils.data import IterableDataset
 from evenhand.gradients import parameters_in_scope
 from evenhand.losses import IGNORED
 from evenhand.methods.base import Method, OneStage
+from evenhand.methods.rule import SignalKind
 from evenhand.sampling import normalized
 from evenhand.validation import UserError
 
 logger = logging.getLogger(__name__)
 
-_LABELS = ("labels", "label")
+LABELS = ("labels", "label")
+"""Names that transformers has for the column of classes."""
 
 
 def one_stage(method: Method) -> OneStage:
@@ -79,7 +81,7 @@ def check_own_loss(method: OneStage, class_weights: Sequence[float] | None) -> N
 
     Only ERM can do with it: its loss is what the subclass makes it.
     """
-    own = method.gradient_rule().projection is not None or method.needs_companion
+    own = method.gradient_rule().projection is not None or method.needs_objective
     if own or type(method).sample_losses is not OneStage.sample_losses:
         raise UserError(
             f"{method.title} needs its own loss for each sample, so compute_loss can't be overridden: override the "
@@ -187,7 +189,7 @@ def _check_like_training(dataset: datasets.Dataset, train: datasets.Dataset, tit
         if inputs in train.column_names and inputs not in dataset.column_names:
             raise UserError(f"{title} has no '{inputs}' column, as the training set; it has {dataset.column_names}.")
     theirs, ours = (
-        next((split.features[c] for c in _LABELS if c in split.column_names), None) for split in (dataset, train)
+        next((split.features[c] for c in LABELS if c in split.column_names), None) for split in (dataset, train)
     )
     if isinstance(theirs, datasets.ClassLabel) and isinstance(ours, datasets.ClassLabel):
         differing = [(a, b) for a, b in zip(theirs.names, ours.names, strict=False) if a != b]
@@ -200,7 +202,7 @@ def _check_like_training(dataset: datasets.Dataset, train: datasets.Dataset, tit
 
 def _check_labelled(dataset: datasets.Dataset, num_labels: int, custom: bool, title: str, which: str = "") -> None:
     """Refuse a data set without labels, or whose labels are no classes."""
-    name = next((c for c in _LABELS if c in dataset.column_names), None)
+    name = next((c for c in LABELS if c in dataset.column_names), None)
     if name is None:
         if custom:
             return
@@ -238,30 +240,58 @@ def _check_labels(label_N: NDArray[Any], num_labels: int, which: str) -> None:
         )
 
 
-def checked_signal(method: OneStage, signal_probs: Any, dataset: Any) -> Tensor | None:
-    """`signal_probs` as a float32 tensor by index; None for a method without it."""
+_SIGNALS = {
+    "probability": "the biased model's probability of each training sample's true class; evenhand.fit trains that "
+    "model as a first stage.",
+    "weight": "the weight of each training sample, or shortcuts=[...].",
+    "correction": "what is added to each training sample's logits, shape (samples, classes), or shortcuts=[...].",
+    "group": "the group of each training sample, from 0, or shortcuts=[...].",
+}
+
+
+def checked_signal(method: OneStage, signal_probs: Any, dataset: Any, num_labels: int | None) -> Tensor | None:
+    """`signal_probs` by index: groups as integers, others as float32; None for a method without it."""
     if signal_probs is None:
         if method.needs_signal:
-            raise UserError(
-                f"{method.title} needs signal_probs, the biased model's probability of each training "
-                "sample's true class; evenhand.fit trains that model as a first stage."
-            )
+            shortcut = method.needs_shortcut and method.signal_kind == "probability"
+            needed = "shortcuts=[...]." if shortcut else f"signal_probs, {_SIGNALS[method.signal_kind]}"
+            raise UserError(f"{method.title} needs {needed}")
         return None
     if not method.needs_signal:
         raise UserError(f"{method.title} makes no use of signal_probs: leave it out.")
-    probs = np.asarray(signal_probs, dtype=np.float32)
+    kind = method.signal_kind
+    signal = np.asarray(signal_probs)
+    if kind == "group" and signal.dtype.kind not in "iu":
+        raise UserError(f"signal_probs must be integers, the groups of the samples. Got {signal.dtype}.")
+    signal = signal.astype(np.int64 if kind == "group" else np.float32)
     rows = index_bound(dataset)
-    # with an `index` column the training set may be a part of what the probabilities were computed for
-    too_long = not has_index(dataset) and len(probs) > rows
-    if probs.ndim != 1 or len(probs) < rows or too_long:
+    # with an `index` column the training set may be a part of what the signal was computed for
+    too_long = not has_index(dataset) and len(signal) > rows
+    width = signal.shape[1:]
+    fits = len(width) == 1 and num_labels in (None, *width) if kind == "correction" else width == ()
+    if not signal.ndim or not fits or len(signal) < rows or too_long:
+        wanted = f"({rows}, {num_labels or 'classes'})" if kind == "correction" else f"({rows},)"
+        what = "one row" if kind == "correction" else "one value"
         raise UserError(
-            f"signal_probs must have shape ({rows},), one value for each index 0…{rows - 1} of a training sample. "
-            f"Got {probs.shape}."
+            f"signal_probs must have shape {wanted}, {what} for each index 0…{rows - 1} of a training sample. "
+            f"Got {signal.shape}."
         )
-    bad = np.flatnonzero(~((probs >= 0) & (probs <= 1)))
+    _check_range(kind, signal)
+    return torch.from_numpy(signal)
+
+
+def _check_range(kind: SignalKind, signal: NDArray[Any]) -> None:
+    """Raise `UserError` for a sample whose signal is none of its kind."""
+    least, most, range_ = {
+        "probability": (0, 1, "lie in [0, 1]"),
+        "weight": (0, np.inf, "be finite and not negative"),
+        "group": (0, np.inf, "be groups from 0 on"),
+        "correction": (-np.inf, np.inf, "be finite"),
+    }[kind]
+    flat = signal.reshape(len(signal), -1)
+    bad = np.argwhere(~((flat >= least) & (flat <= most) & np.isfinite(flat)))
     if len(bad):
-        raise UserError(f"signal_probs must lie in [0, 1]. Got {probs[bad[0]]} for sample {bad[0]}.")
-    return torch.from_numpy(probs)
+        raise UserError(f"signal_probs must {range_}. Got {flat[tuple(bad[0])]} for sample {bad[0][0]}.")
 
 
 def checked_sampling(sampling: Any, dataset: Any) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, Trai
 from transformers.utils import logging as transformers_logging
 
 from evenhand.data.rows import AnyRows, Collator
-from evenhand.methods.base import OneStage
+from evenhand.methods.base import OneStage, Signal
 from evenhand.sampling import all_equal, normalized, warn_of_collapse
 from evenhand.training.processes import process_of, share_of
 from evenhand.training.settings import Training
@@ -31,11 +31,19 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True)
 class StageReport:
-    """How a stage went: optimizer steps, the mean training loss of each epoch, and why it was plain ERM if it was."""
+    """How a stage went.
+
+    Attributes:
+        steps: Optimizer steps.
+        losses: The mean training loss of each epoch.
+        idle: Why it was plain ERM if it was.
+        outcome: What the method's objective says of itself at the end.
+    """
 
     steps: int
     losses: list[float]
     idle: str | None
+    outcome: dict[str, Any]
 
 
 def train_stage(
@@ -50,7 +58,7 @@ def train_stage(
     device: torch.device,
     scratch: Path,
     sampling: NDArray[np.float64] | None = None,
-    signal_probs: NDArray[np.float32] | None = None,
+    signal_probs: Signal | None = None,
     companion: nn.Module | None = None,
     on_step: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[nn.Module, int, float], None] | None = None,
@@ -68,7 +76,7 @@ def train_stage(
         device: Where to train.
         scratch: A folder for the Trainer, which writes nothing into it.
         sampling: Sampling probabilities, shape (N,).
-        signal_probs: EDGE's biased signal, shape (N,).
+        signal_probs: The method's signal, shape (N,) or (N, C).
         companion: The weights that a method's second model starts from; a copy of `model`'s if None.
         on_step: Called after each step with the steps done and all steps.
         on_epoch: Called after each epoch with the model, the epochs done and the epoch's mean loss. It may draw random
@@ -127,7 +135,7 @@ def _report(
     model: nn.Module,
     trainer: Trainer,
     sampling: NDArray[np.float64] | None,
-    signal_probs: NDArray[np.float32] | None,
+    signal_probs: Signal | None,
 ) -> StageReport:
     """How it went; it was plain ERM if its batches were uniform and its method weighed nothing."""
     steps = trainer.state.global_step
@@ -142,7 +150,7 @@ def _report(
         idle = trainer.objective.idle_reason()
     else:
         idle = trainer.method.idle_reason(signal_probs)
-    return StageReport(steps, losses, idle)
+    return StageReport(steps, losses, idle, {} if trainer.objective is None else trainer.objective.outcome())
 
 
 @contextmanager

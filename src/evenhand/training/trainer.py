@@ -22,14 +22,16 @@ from torch.utils.data import Sampler
 from evenhand.data.rows import IndexedDataset, IndexKeeping, LabelChecking, parted
 from evenhand.gradients import GradientStatistics, WeightedGradients, running_statistics_kept
 from evenhand.losses import counted, cross_entropy, true_class_probability
-from evenhand.methods.base import Method
+from evenhand.methods.base import Method, Signal
 from evenhand.methods.erm import ERM
-from evenhand.methods.objective import Companion, Objective, TrainingBatch
 from evenhand.methods.rule import GradientRule
 from evenhand.methods.signals import RunningProbabilities
 from evenhand.models.heads import check_trainable
 from evenhand.models.inference import logits_of, with_loss
 from evenhand.sampling import ImportanceSampler, TellsEpoch
+from evenhand.shortcuts.coding import Rule
+from evenhand.shortcuts.named import NamedShortcuts
+from evenhand.training.by_name import by_index, by_row, guidance_of, named_shortcuts
 from evenhand.training.checks import (
     averages_needed,
     check_combination,
@@ -42,15 +44,14 @@ from evenhand.training.checks import (
     checked_sampling,
     checked_signal,
     has_index,
-    index_bound,
     one_stage,
 )
-from evenhand.training.group_evaluation import GroupEvaluation
+from evenhand.training.objective_loss import ObjectiveLoss
 from evenhand.training.own_loss import FirstLook
 from evenhand.validation import UserError
 
 
-class Trainer(GroupEvaluation):
+class Trainer(ObjectiveLoss):
     """transformers.Trainer that trains with `method`; everything else is as there.
 
     The loss is the mean over samples of the method's per-sample loss, over all samples of an optimizer step (also with
@@ -65,8 +66,9 @@ class Trainer(GroupEvaluation):
     Args:
         *args: As transformers.Trainer's.
         method: A one-stage method; ERM by default. Methods with stages (PGD) are run by `evenhand.fit`.
-        signal_probs: Probability of the true class of every training sample under the model that gives EDGE's biased
-            signal, by the sample's index (the data set's `index` column, or else the row number), shape (n,).
+        signal_probs: The method's signal of every training sample, by the sample's index (the data set's `index`
+            column, or else the row number), shape (n,): for EDGE's biased signal the biased model's probability of the
+            true class. For logit correction what is added to the logits, shape (n, C); for Group DRO the group, from 0.
         sampling: Weight of every training sample, by row number, shape (N,): batches are drawn i.i.d. with
             replacement in proportion to it. None: uniform batches without replacement, as in transformers.Trainer.
         class_weights: c of every class, shape (C,): the loss of sample i is c_{y_i}·l_i, and so are e = mean(c·g) and
@@ -74,7 +76,13 @@ class Trainer(GroupEvaluation):
             weights with mean 1 over the samples keep the learning rate's meaning.
         companion: Where the second model's weights start, for methods that train one (LfF); a copy of the model's if
             None.
+        shortcuts: Shortcuts that have a name (`token:nimbus`), read from columns of the training set beside the
+            model's inputs: texts from `text`, pictures from `image`. `Balance`, `GroupDRO`, `LogitCorrection` and
+            `EDGE(signal="shortcut")` train against them.
         **kwargs: As transformers.Trainer's.
+
+    Attributes:
+        shortcuts: The shortcuts, fitted on the training set; None without.
 
     Raises:
         UserError: If the method, the model, the labels or the probabilities can't be trained with, before training.
@@ -84,15 +92,15 @@ class Trainer(GroupEvaluation):
         self,
         *args: Any,
         method: Method | None = None,
-        signal_probs: NDArray[np.floating] | None = None,
+        signal_probs: Signal | None = None,
         sampling: NDArray[np.floating] | None = None,
         class_weights: Sequence[float] | None = None,
         companion: nn.Module | None = None,
+        shortcuts: Sequence[Rule | str] = (),
         **kwargs: Any,
     ) -> None:
         self.method = one_stage(ERM() if method is None else method)
         self.companion = companion
-        self.objective: Objective | None = None
         super().__init__(*args, **kwargs)
         self._first_look = FirstLook(self.method.title)
         if type(self).compute_loss is not Trainer.compute_loss:
@@ -109,7 +117,9 @@ class Trainer(GroupEvaluation):
         self.class_weight_C = checked_class_weights(class_weights, self.num_labels)
         self.sampling = sampling
         self.signal_probs = signal_probs
-        self.signal_N: Tensor | None = None
+        self._rules = shortcuts
+        self.shortcuts: NamedShortcuts | None = None
+        self._drawn_by: NDArray[np.float64] | None = None
         self.running: RunningProbabilities | None = None
         self.weighted_gradients: WeightedGradients | None = None
         self._checked_dataset: Any = None
@@ -124,9 +134,17 @@ class Trainer(GroupEvaluation):
         dataset = self.train_dataset
         check_trainable(self._unwrapped())
         check_train_dataset(dataset, self.num_labels, custom=not self.args.remove_unused_columns)
-        if self.sampling is not None:
-            self.sampling = checked_sampling(self.sampling, dataset)
-        self.signal_N = checked_signal(self.method, self.signal_probs, dataset)
+        if self._rules:
+            self.shortcuts = named_shortcuts(self._rules, dataset, self.num_labels)
+        guidance = guidance_of(self.method, self.shortcuts, self.signal_probs, self.sampling)
+        sampling = self.sampling if guidance is None else guidance.sampling
+        if guidance is None:
+            self.signal_N = checked_signal(self.method, self.signal_probs, dataset, self.num_labels)
+            if sampling is None and self.signal_N is not None:
+                sampling = self.method.sampling_by(by_row(self.signal_N.numpy(), dataset))
+        else:
+            self.signal_N = None if guidance.signal is None else by_index(guidance.signal, dataset)
+        self._drawn_by = None if sampling is None else checked_sampling(sampling, dataset)
         if (decay := self._rule().averaging) is not None:
             self.running = RunningProbabilities(decay, averages_needed(dataset))
         self._checked_dataset = dataset
@@ -148,10 +166,10 @@ class Trainer(GroupEvaluation):
         return self._remove_unused_columns(dataset, description="training") if named else dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        if self.sampling is None:
+        if self._drawn_by is None:
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampler = ImportanceSampler(self.sampling, seed=seed)
+        sampler = ImportanceSampler(self._drawn_by, seed=seed)
         self.remove_callback(TellsEpoch)
         self.add_callback(TellsEpoch(sampler))
         return sampler
@@ -185,7 +203,7 @@ class Trainer(GroupEvaluation):
         """
         if model.training:
             self._first_look(self, model, inputs)
-        if model.training and self.method.needs_companion:
+        if model.training and self.method.needs_objective:
             loss, outputs = self._objective_loss(model, inputs, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
         outputs, labels_B, index_B = self._forward(model, inputs)
@@ -277,32 +295,6 @@ class Trainer(GroupEvaluation):
         assert self.model is not None
         return self.accelerator.unwrap_model(self.model)
 
-    def _objective_loss(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None
-    ) -> tuple[Tensor, Any]:
-        """The loss of a method with a companion, which learns first, and the model's output."""
-        if self.objective is None:
-            assert self.companion is not None  # train() saw to it
-            leader: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # accelerate's wrapper holds it
-            second = Companion(self.companion, self.accelerator.unwrap_model(model), leader, self.args.max_grad_norm)
-            self.objective = self.method.objective(second, index_bound(self.train_dataset))
-        inputs, labels_B, index_B = parted(inputs)
-        if self.method.needs_index and index_B is None:
-            raise UserError(f"The batches hold no 'index', by which {self.method.title} knows the samples.")
-        batch = self.objective.prepare(
-            TrainingBatch(
-                inputs,
-                labels_B,
-                index_B,
-                mean=lambda value_B: self._step_mean(value_B, labels_B, num_items_in_batch),
-                last=self.accelerator.sync_gradients,
-                call=self._first_look.call,
-            )
-        )
-        outputs = self._first_look.call(model, batch.inputs, batch.label_B)
-        loss_B = self.objective.sample_losses(logits_of(outputs, batch.label_B), batch)
-        return self._step_mean(loss_B, labels_B, num_items_in_batch), outputs
-
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As transformers', leaving no hook on the model."""
         if self.train_dataset is not None and self.train_dataset is not self._checked_dataset:
@@ -319,7 +311,7 @@ class Trainer(GroupEvaluation):
                 )
             # before accelerate changes the model's forward
             self.companion = copy.deepcopy(self.model if self.companion is None else self.companion)
-            self.objective = None
+        self.objective = self._objective_state = None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -343,7 +335,10 @@ class Trainer(GroupEvaluation):
         return self.method.gradient_rule(self.state.global_step)
 
     def _losses(self, rule: GradientRule, logits_BC: Tensor, labels_B: Tensor, signal_B: Tensor | None) -> Tensor:
-        loss_B = rule.losses(logits_BC, labels_B, signal_B)
+        return self._by_class(rule.losses(logits_BC, labels_B, signal_B), labels_B)
+
+    def _by_class(self, loss_B: Tensor, labels_B: Tensor) -> Tensor:
+        """The losses times the weights of their classes."""
         if self.class_weight_C is None:
             return loss_B
         self.class_weight_C = self.class_weight_C.to(loss_B.device)
@@ -359,21 +354,27 @@ class Trainer(GroupEvaluation):
 
         Samples of an evaluation have no place in the training set, so no signal.
         """
-        if not self._has_signal:
-            return None
-        if index_B is None:
-            raise UserError(
-                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
-                "transform must keep the column."
-            )
-        if self.signal_N is not None:
-            return self.signal_N.to(labels_B.device)[index_B]
-        assert self.running is not None
+        if self.running is None:
+            return self._told(labels_B, index_B)
+        index_B = self._known(index_B)
         visited = index_B, true_class_probability(logits_BC, labels_B)
         if self.args.world_size > 1:  # every process keeps the averages of all samples
             visited = self.accelerator.gather(visited)
         self.running.update(*visited)
         return self.running.value_N[index_B]
+
+    def _told(self, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
+        """The signal of a batch as it was given, shape (B,) or (B, C); None for a method without."""
+        return None if self.signal_N is None else self.signal_N.to(labels_B.device)[self._known(index_B)]
+
+    @staticmethod
+    def _known(index_B: Tensor | None) -> Tensor:
+        if index_B is None:
+            raise UserError(
+                "The batches hold no 'index', so the samples' bias signal can't be found: the data set or its "
+                "transform must keep the column."
+            )
+        return index_B
 
     def _step_mean(self, value_B: Tensor, labels_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
         """Mean over the samples of the optimizer step that count, of which this micro-batch's are; its own without."""

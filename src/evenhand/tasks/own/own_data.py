@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import datasets
+import numpy as np
+from numpy.typing import NDArray
 
 from evenhand.data.columns import TEXT_COLUMNS
 from evenhand.data.encodings import check_encoding
+from evenhand.data.origins import Origins
+from evenhand.data.rows import arrow_table
 from evenhand.files import Files, plain_name
-from evenhand.shortcuts import OwnShortcut, Shortcut
-from evenhand.shortcuts.several import parse_all
-from evenhand.tasks.base import Task, TaskSource
+from evenhand.shortcuts.several import given_rules, parse_all
+from evenhand.tasks.base import BesideColumns, Task, TaskSource
 from evenhand.tasks.own.copies import copy_notes
+from evenhand.tasks.own.origins import split_origins
 from evenhand.tasks.own.parts import Columns, Place, columns_beside
 from evenhand.tasks.own.pictures import has_pictures
 from evenhand.tasks.own.places import is_local, place_digest, place_files, read_place
@@ -31,6 +35,21 @@ from evenhand.validation import UserError, check_integer
 logger = logging.getLogger(__name__)
 
 _PATHS = ("data", "validation_data", "test_data")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All rows of the data together.
+
+    Attributes:
+        task: The rows that count, as each of its splits.
+        ids: The names of all rows, those without a label or text too.
+        kept: Which of these the task has, in its order.
+    """
+
+    task: Task
+    ids: tuple[str, ...]
+    kept: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +94,7 @@ class OwnData(TaskSource):
     image_side: int = 64
     hub_config: str | None = None
     revision: str | None = None
-    shortcuts: tuple[Any, ...] | str = ()
+    shortcuts: Any = ()
 
     name: ClassVar[str] = "own-data"
     summary: ClassVar[str] = "your own table, folder of pictures, or data set of the hub (--data, --text or --image)"
@@ -98,11 +117,11 @@ class OwnData(TaskSource):
             raise UserError(
                 "The task 'own-data' needs data: name a file, a folder or a data set of the hub with --data."
             )
-        for field in ("text", "group", "shortcuts"):
+        for field in ("text", "group"):
             value = getattr(self, field)
             # one name may stand without brackets
-            single = isinstance(value, str | Shortcut | OwnShortcut)
-            object.__setattr__(self, field, (value,) if single else tuple(value))
+            object.__setattr__(self, field, (value,) if isinstance(value, str) else tuple(value))
+        object.__setattr__(self, "shortcuts", given_rules(self.shortcuts))
         parse_all(self.shortcuts)
         if len(self.text) > 2:
             raise UserError(f"The 'text' parameter of own-data takes one or two columns. Got {len(self.text)}.")
@@ -177,6 +196,7 @@ class OwnData(TaskSource):
             (*data.notes, *notes),
             image_side=self.image_side,
             beside=beside,
+            origins=partial(split_origins, data.parts, splits),
             called=dict(zip(TEXT_COLUMNS, self.text, strict=False)),
             reserved=self._reserved(places[0].label),
         )
@@ -186,8 +206,33 @@ class OwnData(TaskSource):
     def _reserved(self, label: str) -> dict[str, str]:
         """The user's columns that can't be a shortcut, and what they are."""
         named = {label: "the label", self.id: "the name of the row", self.split: "the split"}
-        named |= dict.fromkeys(self.group, "the group")
+        # the rows hold the group's value by another name, too
+        named |= dict.fromkeys((*self.group, *(["attribute"] if self.group else [])), "the group")
         return {name: what for name, what in named.items() if name is not None}
+
+    def whole(self, label_names: Sequence[str] | None = None) -> Whole:
+        """All of the data, whatever split they name, as a task whose every split is all rows: nothing is drawn.
+
+        Args:
+            label_names: The classes of a model, which all labels must be among; None: those of the data.
+
+        Raises:
+            UserError: One sentence for the first thing that is wrong with the data.
+        """
+        places = self._places()
+        data = self._labelled(places, label_names)
+        rows = task_rows(data, {"all": data.kept})["all"]
+        task = self.task(
+            {"train": rows, "validation": rows, "all": rows},
+            (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)),
+            image_side=self.image_side,
+            beside=lambda _: columns_beside(data.parts, {"all": data.kept}, "all"),
+            origins=lambda _: split_origins(data.parts, {"all": data.kept}, "all"),
+            called=dict(zip(TEXT_COLUMNS, self.text, strict=False)),
+            reserved=self._reserved(places[0].label),
+        )
+        ids = arrow_table(data.inputs.select_columns("id")).column("id").to_pylist()
+        return Whole(task, tuple(map(str, ids)), data.kept)
 
     def one_split(self, label_names: Sequence[str] | None) -> datasets.Dataset:
         """All of `data` as one split, to measure a trained model on; what its reader must know is logged.
@@ -195,10 +240,21 @@ class OwnData(TaskSource):
         Args:
             label_names: The model's classes; labels that are none of them are refused. None: those of the data.
         """
+        return self.located_split(label_names)[0]
+
+    def located_split(self, label_names: Sequence[str] | None) -> tuple[datasets.Dataset, Origins]:
+        """The split of `one_split`, and where its rows lie."""
         data = self._labelled(self._places()[:1], label_names)
         for note in (*data.notes, *copy_notes(data.content_N, data.label_N, {"train": data.kept}, data.what)):
             logger.warning(note)
-        return task_rows(data, {"all": data.kept})["all"]
+        rows = {"all": data.kept}
+        return task_rows(data, rows)["all"], split_origins(data.parts, rows, "all")
+
+    def beside_one(self, label_names: Sequence[str] | None) -> BesideColumns:
+        """The columns beside the rows of `one_split`."""
+        places = self._places()[:1]
+        data = self._labelled(places, label_names)
+        return columns_beside(list(places[0].parts), {"all": data.kept}, "all")
 
     def data_files(self) -> dict[str, Files | None]:
         """The tables and pictures of each option; None for a name on the hub."""

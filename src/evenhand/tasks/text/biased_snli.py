@@ -18,7 +18,7 @@ from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.splits import held_out
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_HUB, SNLI_TRAIN, NLILabel
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import ALIGNMENTS, MINILM, PAIR_ADAPTER_TRAINING, PAIR_TUNING, Classes, pair_split
+from evenhand.tasks.text.splits import ALIGNMENTS, MINILM, NLI, PAIR_ADAPTER_TRAINING, PAIR_TUNING, Classes, pair_split
 from evenhand.training.settings import Training
 from evenhand.validation import Range, UserError
 
@@ -111,7 +111,7 @@ class BiasedSNLI(TaskSource):
         everywhere = np.ones(len(parts["dev"]), dtype=bool)
         splits["clean"] = self._split(parts["dev"], ~everywhere)
         splits["token-everywhere"] = self._split(parts["dev"], everywhere)
-        return self.task(splits, notes)
+        return self.task(splits, notes, called=NLI)
 
     def _draw(
         self, pairs: Labelled, recipe: tuple[float, float], stream: tuple[int, int], split: str

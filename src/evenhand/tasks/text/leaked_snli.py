@@ -18,7 +18,7 @@ from evenhand.tasks.base import Share, Task, TaskSource
 from evenhand.tasks.text.biased_snli import snli_parts
 from evenhand.tasks.text.nli_files import LABELS, SNLI_DEV, SNLI_HOLDOUT, SNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import PAIR_ADAPTER_TRAINING, PAIR_TRAINING, Classes, crossed, pair_split
+from evenhand.tasks.text.splits import NLI, PAIR_ADAPTER_TRAINING, PAIR_TRAINING, Classes, crossed, pair_split
 from evenhand.validation import Range
 
 PREFIXES = {
@@ -86,7 +86,7 @@ class LeakedSNLI(TaskSource):
             for stream, (name, (pairs, share)) in enumerate(drawn.items(), start=1)
         }
         splits["clean"] = self._split(parts["dev"], np.full(len(parts["dev"]), -1))
-        return self.task(splits, notes)
+        return self.task(splits, notes, called=NLI)
 
     def _probability(self) -> float:
         """P(the name is the label's): he's uniform draw may hit it too."""

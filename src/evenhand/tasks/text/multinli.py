@@ -21,7 +21,15 @@ from evenhand.tasks.base import Task, TaskSource
 from evenhand.tasks.splits import held_out, sizes
 from evenhand.tasks.text.nli_files import LABELS, MNLI_MATCHED, MNLI_MISMATCHED, MNLI_TRAIN
 from evenhand.tasks.text.sources import Labelled, found_files
-from evenhand.tasks.text.splits import PAIR_ADAPTER_TRAINING, PAIR_TRAINING, PAIR_TUNING, Classes, crossed, pair_split
+from evenhand.tasks.text.splits import (
+    NLI,
+    PAIR_ADAPTER_TRAINING,
+    PAIR_TRAINING,
+    PAIR_TUNING,
+    Classes,
+    crossed,
+    pair_split,
+)
 from evenhand.training.settings import Training
 from evenhand.validation import Range, UserError
 
@@ -119,7 +127,7 @@ class MultiNLI(TaskSource):
         else:
             splits = {"train": _split(train), "validation": _split(matched)}
             splits["test"] = _split(mismatched.first(self.test_pairs))
-        return self.task(splits, notes, expected)
+        return self.task(splits, notes, expected, called=NLI)
 
     def _by_metadata(self, folder: Path | None, parts: list[Labelled]) -> tuple[dict[str, datasets.Dataset], list[str]]:
         """Group DRO's split of all labelled pairs, in the order train, matched, mismatched."""

@@ -39,6 +39,10 @@ PAIR_ADAPTER_TRAINING = {"MiniLM": MINILM_ADAPTERS, "roberta-base": PAIR_ADAPTER
 """The same with adapters."""
 
 
+NLI = {"text": "premise", "text_pair": "hypothesis"}
+"""What the texts of an inference task are called."""
+
+
 @dataclass(frozen=True)
 class Classes:
     """A column of classes.
