@@ -74,11 +74,6 @@ class Hint:
         """Associations that tell the class of many samples."""
         return [finding for finding in self.findings if finding.verdict == "association" and finding.is_large]
 
-    @property
-    def likely(self) -> list[Finding]:
-        """What a person is asked about first: leaks and strong shortcuts, or else the weak ones."""
-        return [*self.leaks, *self.strong] or self.weak
-
     def pointed(self, samples: int) -> NDArray[np.int64]:
         """The class that the strongest leak or shortcut on each sample points to, −1 for none, shape (N,)."""
         pointed_N = np.full(samples, -1)

@@ -96,11 +96,6 @@ class Audit:
         found = nameable(self.task, (*self.hint.leaks, *self.hint.strong))
         return tuple(finding.shortcut for finding, _ in found if finding.shortcut is not None)
 
-    @property
-    def shortcuts(self) -> tuple[Shortcut, ...]:
-        """The likely findings as shortcuts that can be passed on."""
-        return tuple(finding.shortcut for finding in self.hint.likely if finding.shortcut is not None)
-
     def to_frame(self) -> pd.DataFrame:
         """One row a sample: the training samples in the data's order, and after them those of the other splits.
 
