@@ -236,6 +236,13 @@ def test_a_built_task_is_audited_on_the_splits_that_the_file_names(made: Made) -
     assert "Unknown split 'tset'" in refusal(task, predictions=of | {"split": ["tset"] * N})
 
 
+def test_named_shortcuts_are_told_of_without_training_too(made: Made) -> None:
+    beside = eh.audit(made.own(), predictions=made.classes(), shortcuts="token:nimbus")
+    with_data = eh.audit(made.own(shortcuts="token:nimbus"), predictions=made.classes())
+    for found in (beside, with_data):
+        assert [note for note in found.notes if "'token:nimbus', which has a name" in note]
+
+
 # ---- arrays ---------------------------------------------------------------------------------------------------------
 
 

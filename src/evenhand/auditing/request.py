@@ -22,10 +22,11 @@ from evenhand.evaluation.progress import Progress
 from evenhand.methods import GCE
 from evenhand.models.fitting import class_numbers
 from evenhand.runs.configuration import Configuration, shipped_training
-from evenhand.runs.prepared import Asked
+from evenhand.runs.prepared import Asked, parted
 from evenhand.tasks import TASKS, OwnData, Task, TaskSource
 from evenhand.tasks.own.cells import cell_text
 from evenhand.tasks.own.own_data import Whole
+from evenhand.tasks.shortcuts import with_shortcuts
 from evenhand.validation import UserError, check_seed, count, did_you_mean
 
 _TOGETHER = "All rows of the data were audited together, whatever split they are of."
@@ -135,15 +136,18 @@ def audited_rows(request: Request, classifier: Given | None) -> tuple[AuditedRow
     data_seed = asked.seed if asked.data_seed is None else asked.data_seed
     check_seed("audit", "data_seed", data_seed)
     recipe: Any = TASKS[request.what]() if isinstance(request.what, str) else request.what
+    named = asked.shortcuts
     if request.is_plain:
         whole, given = _plain(request, classifier)
         recipe, split, elsewhere = whole.task, "all", False
     elif isinstance(recipe, OwnData):
-        recipe = replace(recipe, shortcuts=())
+        recipe, named = parted(recipe, asked.shortcuts)
         whole, split, elsewhere = _own(recipe, classifier), "all", False
     else:
         built = recipe.build(data_seed) if isinstance(recipe, TaskSource) else recipe
         whole, split, elsewhere = whole_of(built, "train"), "train", True
+    if named:
+        whole = replace(whole, task=with_shortcuts(whole.task, named))
     kind = OwnData.default_model if whole.task.kind == "text" else OwnData.picture_model
     usual = recipe.usual_model if isinstance(recipe, TaskSource) else kind
     name = usual if classifier is None or classifier.folder is None else str(classifier.folder)

@@ -6,6 +6,7 @@ Legend: N rows, C classes.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import partial
@@ -26,6 +27,7 @@ from evenhand.auditing.sources import Subject, folder_of
 from evenhand.data.columns import column_values
 from evenhand.evaluation.progress import DataProgress
 from evenhand.methods import Method
+from evenhand.shortcuts import Shortcut
 from evenhand.tasks import OwnData, Task
 from evenhand.tasks.own.own_data import Whole
 from evenhand.validation import UserError, unknown_name
@@ -119,7 +121,7 @@ def _check(request: Request, classifier: Given | None) -> None:
         else "Nothing is trained here"
     )
     for name, value in trained.items():
-        if name not in ("model", "seed", "data_seed") and value != default.get(name):
+        if name not in ("model", "seed", "data_seed", "shortcuts") and value != default.get(name):
             raise UserError(
                 f"{why}, so '{'peft' if name == 'adapters' else name}' can't be given: name a checkpoint or an "
                 "architecture to have biased models trained."
@@ -154,10 +156,11 @@ def _subject(request: Request, rows: AuditedRows, described: str, where: Path, n
     )
 
 
-def _line(task: Task, method: Method) -> str:
+def _line(task: Task, method: Method, shortcuts: tuple[Shortcut, ...] = ()) -> str:
     """A line that trains on plain data, once they are a table."""
-    inputs = "--text text" if task.kind == "text" else "--image image"
-    return f"evenhand train {method.name} --data FILE {inputs} --label label  # your data as a table"
+    words = ["--text text" if task.kind == "text" else "--image image", "--label label"]
+    words += [f"--shortcut {shlex.quote(rule.spelling)}" for rule in shortcuts]
+    return f"evenhand train {method.name} --data FILE {' '.join(words)}  # your data as a table"
 
 
 def _by_scores(rows: AuditedRows, scored: Scored) -> Path:
