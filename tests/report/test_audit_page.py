@@ -133,6 +133,7 @@ def test_numbers_on_the_page_equal_the_data(found: Audit, tmp_path: Path) -> Non
     finding = found.hint.findings[0]
     assert shortcut[1] == [
         "colour",
+        "colour",  # its spelling
         "likely shortcut",
         "10 values, each to a class",
         share(finding.covered),
