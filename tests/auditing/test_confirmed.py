@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evenhand as eh
@@ -17,11 +18,13 @@ from evenhand.auditing.confirmed import read_confirmed
 from evenhand.cli.parser import main
 from evenhand.data.columns import column_values
 from evenhand.shortcuts import Shortcut, fit_shortcut
+from evenhand.tasks import ColoredDigits
 from evenhand.tasks.shortcuts import samples_of
 
 TRAIN = ["--model", "tiny-bert", "--epochs", "1", "--device", "cpu", "--quiet"]
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), token=st.sampled_from(["!!", "nimbus", "a|b", "c:d", "\\", "don't"]))
 def test_a_finding_is_the_shortcut_of_its_spelling(seed: int, token: str) -> None:
     rng = np.random.default_rng(seed)
@@ -87,7 +90,8 @@ def written(path: Path, table: Path, **changed: Any) -> Path:
     ]
     files = source.data_files()["data"]
     assert files is not None
-    content = {"kind": "audit", "task": "own-data", "data": {"data": files.sha256}, "findings": findings}
+    data = {"settings": {"text": ["message"], "label": "type"}, "files": {"data": files.sha256}}
+    content = {"kind": "audit", "task": "own-data", "data": data, "findings": findings}
     path.write_text(json.dumps(content | changed))
     return path
 
@@ -123,6 +127,37 @@ def test_audits_that_name_nothing_here(changed: dict[str, Any], said: str, table
     with pytest.raises(eh.UserError) as caught:
         read_confirmed(path, eh.OwnData(data=table, text="message", label="type"))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{"label": "message", "text": "type"}, {"label_map": "good=fine"}, {"seen": 1}])
+def test_an_audit_of_the_same_file_read_in_another_way_is_of_other_data(
+    changed: dict[str, Any], table: Path, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "audit.json", table)
+    content = json.loads(path.read_text())
+    content["data"]["settings"] |= changed
+    path.write_text(json.dumps(content))
+    with pytest.raises(eh.UserError, match="is of other data"):
+        read_confirmed(path, eh.OwnData(data=table, text="message", label="type"))
+
+
+def test_an_audit_knows_its_data_again_by_what_they_hold(table: Path, tmp_path: Path) -> None:
+    source = eh.OwnData(data=table, text="message", label="type")
+    found = eh.audit(source, "tiny-bert", epochs=1, output_dir=tmp_path / "audit", device="cpu")
+    (path, *_) = found.save(tmp_path / "saved")
+    content = json.loads(path.read_text())
+    content["findings"] = [{"shortcut": "token:nimbus", "verdict": "leak", "confirmed": True}]
+    path.write_text(json.dumps(content))
+    moved = tmp_path / table.name
+    moved.write_bytes(table.read_bytes())
+    for again in (source, replace(source, data=moved), replace(source, shortcuts=("length",))):
+        assert list(map(str, read_confirmed(path, again).shortcuts)) == ["token:nimbus"]
+    for other in (replace(source, label="message", text="type"), ColoredDigits()):
+        with pytest.raises(eh.UserError, match="is of other data"):
+            read_confirmed(path, other)
+    moved.write_text(table.read_text() + "\none more,good")
+    with pytest.raises(eh.UserError, match="is of other data"):
+        read_confirmed(path, replace(source, data=moved))
 
 
 def test_the_command_takes_an_audits_shortcuts(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from evenhand.auditing.advice import advise, command
-from evenhand.auditing.confirmed import data_digests
+from evenhand.auditing.confirmed import data_identity
 from evenhand.auditing.detection import agreement, class_views, detection, order
 from evenhand.auditing.hints import Hint, find_hints
 from evenhand.auditing.labels import NO_OPPOSITES, NO_SUSPECTS, find_opposites, find_suspects
@@ -150,7 +150,7 @@ def audited(subject: Subject, scored: Scored) -> Audit:
         notes=(*task.notes, *_named_notes(task), *subject.notes, *_id_notes(task.train), *_elsewhere_notes(scored)),
         folder=subject.folder,
         made=now(),
-        data=data_digests(dict(subject.configuration.files)),
+        data=data_identity(subject.configuration.as_dict()["task"]["settings"], subject.configuration.files),
     )
 
 

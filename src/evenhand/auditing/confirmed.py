@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,19 @@ def nameable(task: Task, likely: Sequence[Finding]) -> list[tuple[Finding, Named
     return found
 
 
-def data_digests(files: dict[str, Files | None]) -> dict[str, str | None]:
-    """What an audit's data are known again by: the digest of the files of each option, None for unknown ones."""
-    return {option: None if found is None else found.sha256 for option, found in files.items() if option != "model"}
+def data_identity(settings: Mapping[str, Any], files: Mapping[str, Files | None]) -> dict[str, Any]:
+    """What an audit's data are known again by, as JSON has it.
+
+    Args:
+        settings: How the data are read or made, such as which columns are the text and the label.
+        files: The files of each option; None for unknown ones.
+
+    Returns:
+        The settings but for shortcuts and names of known files, and the digest of each option's files.
+    """
+    known = {option: found.sha256 for option, found in files.items() if found is not None and option != "model"}
+    told = {name: value for name, value in settings.items() if name not in known and name != "shortcuts"}
+    return json.loads(json.dumps({"settings": told, "files": known}))
 
 
 def read_confirmed(path: Path, source: TaskSource) -> Confirmed:
@@ -86,9 +97,12 @@ def read_confirmed(path: Path, source: TaskSource) -> Confirmed:
         raise UserError(f"'{path}' is no audit.json: give the file that `evenhand audit` wrote.")
     if "data" not in content or not all(isinstance(one, dict) and "shortcut" in one for one in findings):
         raise UserError(f"The audit '{path}' is of an older version, whose findings can't be passed on: audit again.")
-    if content.get("task") != source.name or content["data"] != data_digests(source.data_files()):
+    files = source.data_files()
+    settings = source.settings_beside({option: found for option, found in files.items() if found is not None})
+    if content.get("task") != source.name or content["data"] != data_identity(settings, files):
         raise UserError(
-            f"The audit '{path}' is of other data than those given: audit these, or name shortcuts with --shortcut."
+            f"The audit '{path}' is of other data than those given, or of data that are read in another way: audit "
+            "these, or name shortcuts with --shortcut."
         )
     answered = [one for one in findings if isinstance(one.get("confirmed"), bool)]
     taken = [one for one in answered if one["confirmed"]] if answered else _likely(findings)

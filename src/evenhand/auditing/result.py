@@ -66,7 +66,7 @@ class Audit:
         notes: What a reader must know, a sentence each.
         folder: The audit's folder.
         made: When it was made, in UTC.
-        data: What the data are known again by, as of `data_digests`.
+        data: What the data are known again by, as of `data_identity`.
         confirmed: Spelling → whether a person said that the model must not rely on it.
     """
 
@@ -87,7 +87,7 @@ class Audit:
     notes: tuple[str, ...]
     folder: Path
     made: str
-    data: Mapping[str, str | None] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     confirmed: Mapping[str, bool] = field(default_factory=dict)
 
     @property
