@@ -30,18 +30,19 @@ def quality_table(section: Section) -> Table:
     )
 
 
-def run_columns(measured: Metrics) -> dict[str, Any]:
-    """A run's measures on one test set as columns of its row."""
-    told = {"": measured.quality, **{f" of group: {name}": one for name, one in measured.quality_by_group.items()}}
+def run_columns(measured: Metrics, *, by_group: bool) -> dict[str, Any]:
+    """A run's measures on one test set as columns of its row; records keep groups of the primary one for good."""
+    groups = measured.quality_by_group if by_group else {}
+    told = {"": measured.quality, **{f" of group: {name}": one for name, one in groups.items()}}
     return {f"{m}{of}": getattr(one, m) for of, one in told.items() if one is not None for m in _MEASURES}
 
 
-def run_data(measured: Metrics) -> dict[str, Any]:
+def run_data(measured: Metrics, *, by_group: bool) -> dict[str, Any]:
     """A run's measures on one test set as report.json has them; nothing where the record doesn't tell."""
     if measured.quality is None:
         return {}
-    by_group = {name: told.model_dump() for name, told in measured.quality_by_group.items()}
-    return {"quality": measured.quality.model_dump(), "quality_by_group": by_group}
+    groups = {name: told.model_dump() for name, told in measured.quality_by_group.items()} if by_group else None
+    return {"quality": measured.quality.model_dump(), **({} if groups is None else {"quality_by_group": groups})}
 
 
 def _rows(section: Section, cell: Cell) -> list[Row]:

@@ -386,5 +386,5 @@ def _metric_columns(metrics: Metrics | None, raw: Mapping[str, Any] | None, pref
         return {f"{prefix}{name}": None for name in METRICS}
     columns: dict[str, Any] = metrics.overall | run_columns(metrics)
     columns |= {f"group: {name}": value for name, value in metrics.by_group.items()}
-    columns |= shortcut_columns(raw) | quality_columns(metrics)
+    columns |= shortcut_columns(raw) | quality_columns(metrics, by_group=not prefix)
     return {f"{prefix}{name}": value for name, value in columns.items()}

@@ -242,7 +242,7 @@ def _run(run: Record) -> dict[str, Any]:
                 **run_columns(found),
                 "by_group": found.by_group,
                 **shortcut_data(run, name),
-                **quality_data(found),
+                **quality_data(found, by_group=name == run.primary_test),
             }
             for name, found in run.tests.items()
         },

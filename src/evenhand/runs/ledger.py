@@ -212,12 +212,22 @@ def _line(raw: Raw) -> _Line:
 def _slim(raw: Raw) -> Raw:
     """A record without what nobody reads of a line, and without the metrics where they repeat the primary test's."""
     raw = {key: value for key, value in raw.items() if key not in _OF_THE_MODEL}
+    if isinstance(raw.get("tests"), dict):
+        raw["tests"] = {
+            name: measured if name == raw.get("primary_test") or not isinstance(measured, dict) else _brief(measured)
+            for name, measured in raw["tests"].items()
+        }
     if isinstance(raw.get("stages"), list):
         stages = [stage for stage in raw["stages"] if isinstance(stage, dict)]
         raw["stages"] = [{key: value for key, value in stage.items() if key != "losses"} for stage in stages]
     if raw.get("metrics") is not None and raw["metrics"] == _of_primary_test(raw):
         del raw["metrics"]
     return raw
+
+
+def _brief(measured: Raw) -> Raw:
+    """Measures of another test set than the primary one: recall and calibration of each group would be half a line."""
+    return {key: value for key, value in measured.items() if key != "quality_by_group"}
 
 
 def _whole(raw: Raw) -> Raw:
