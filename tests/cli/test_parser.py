@@ -75,8 +75,8 @@ def _one_thread() -> Iterator[None]:
     [
         (
             "trian erm",
-            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, audit, debias, evaluate, study, report, "
-            "methods, tasks.",
+            "Unknown command 'trian' (did you mean 'train'?); known are demo, train, audit, debias, evaluate, study, "
+            "report, methods, tasks.",
         ),
         ("train", "`evenhand train` needs a method: one of " + ", ".join(METHODS) + "."),
         (
