@@ -14,6 +14,7 @@ Choice = with_task_fields(TaskChoice)
 
 def test_every_field_of_every_task_is_an_option() -> None:
     declared = {f.name for source in TASKS.values() for f in dataclasses.fields(source)}  # type: ignore[arg-type]
+    declared -= {"shortcuts"}  # --shortcut names them, whatever the task
     assert set(task_fields()) == declared
     assert {f.name for f in dataclasses.fields(Choice)} == declared | {"task"}
 
