@@ -50,7 +50,7 @@ def of_seed(seed: int, bf16: bool) -> dict[str, Any]:
         measured = eh.evaluate(record.path.parent, against)
         result["methods"][name] = {
             "average": record.raw["metrics"]["average"],
-            "against": next(iter(measured.values())).metrics["average"],
+            "against": next(iter(measured.values())).result.metrics["average"],
         }
     path.write_text(json.dumps(result, indent=1))
     return result

@@ -26,7 +26,7 @@ LEAK = 0.95  # of the rows whose product goes with their type
 TYPES = ("complaint", "praise")
 PRODUCTS = ("Nimbus", "Pebble")  # each with a type
 CHANNELS = (("web", "phone"), ("app", "shop"))  # those of each type where the channel leaks
-FIELDS = ("id", "date", "channel", "product", "message", "type")
+FIELDS: tuple[str, ...] = ("id", "date", "channel", "product", "message", "type")
 
 OPENINGS = (
     "I ordered the {p} last month.",
