@@ -32,7 +32,7 @@ def of_seed(seed: int, bf16: bool) -> dict[str, Any]:
     if path.exists():
         return json.loads(path.read_text())
     trials.make_tickets(folder, seed=seed)
-    clock = time.perf_counter()
+    in_one_go, clock = not (folder / "debias").exists(), time.perf_counter()
     found = eh.debias(
         eh.OwnData(data=folder / "tickets.csv", **COLUMNS),
         shortcuts="found",
@@ -40,7 +40,11 @@ def of_seed(seed: int, bf16: bool) -> dict[str, Any]:
         bf16=bf16,
         output_dir=folder / "debias",
     )
-    result: dict[str, Any] = {"seconds": time.perf_counter() - clock, "chosen": found.chosen, "methods": {}}
+    result: dict[str, Any] = {
+        "seconds": time.perf_counter() - clock if in_one_go else None,
+        "chosen": found.chosen,
+        "methods": {},
+    }
     result |= {
         "sentence": found.sentence,
         "named": [] if found.audit is None else list(map(str, found.audit.shortcuts)),
@@ -71,10 +75,14 @@ def table(results: dict[int, dict[str, Any]]) -> str:
         lines.append(f"| {name} | {shown[0]} | {shown[1]} | {times} of {len(results)} |")
     told = [
         f"- Seed {seed}: named {', '.join(f'`{one}`' for one in result['named']) or 'nothing'}; "
-        f"{result['seconds'] / 60:.0f} minutes. {result['sentence']}"
+        f"{_time(result['seconds'])}. {result['sentence']}"
         for seed, result in results.items()
     ]
     return "\n".join([*lines, "", *told]) + "\n"
+
+
+def _time(seconds: float | None) -> str:
+    return "stopped and gone on with, so its time isn't known" if seconds is None else f"{seconds / 60:.0f} minutes"
 
 
 def main() -> None:
@@ -84,7 +92,8 @@ def main() -> None:
     given = parser.parse_args()
     results = {seed: of_seed(seed, given.bf16) for seed in given.seeds}
     text = table(results)
-    words = " ".join(["python benchmarks/trial_debias.py", *(["--bf16"] if given.bf16 else [])])
+    seeds = " ".join(map(str, given.seeds))
+    words = f"python benchmarks/trial_debias.py --seeds {seeds}{' --bf16' if given.bf16 else ''}"
     (HERE / "trial_debias.md").write_text(f"# The circle on made-up tickets\n\n`{words}`\n\n{text}")
     print(text)
 
