@@ -135,7 +135,8 @@ def test_what_names_none_or_the_same_twice_is_refused(given: Any, message: str) 
 
 
 def test_tokens_of_other_columns_and_views_of_one_column_stand_side_by_side() -> None:
-    parse_all(["token:premise:a", "token:hypothesis:a", "column:day:month", "column:day:weekday", "brightness"])
+    given = ["token:premise:a", "token:hypothesis:a", "column:day:month", "column:day:weekday", "brightness"]
+    assert [str(rule) for rule in parse_all(given)] == given
 
 
 @given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=5, unique=True), st.randoms())

@@ -5,6 +5,7 @@ Legend: B samples of a batch, C classes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,16 +74,19 @@ class ObjectiveLoss(GroupEvaluation):
     def _over_processes(self, value: Tensor) -> Tensor:
         return cast(Tensor, self.accelerator.reduce(value, "sum"))
 
-    # what the Trainer has of these
+    # ---- which the Trainer has --------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _step_mean(self, value_B: Tensor, labels_B: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-        raise NotImplementedError
+        """Mean over the samples of the optimizer step that count."""
 
+    @abstractmethod
     def _told(self, labels_B: Tensor, index_B: Tensor | None) -> Tensor | None:
-        raise NotImplementedError
+        """The signal of the batch's samples."""
 
+    @abstractmethod
     def _by_class(self, loss_B: Tensor, labels_B: Tensor) -> Tensor:
-        raise NotImplementedError
+        """The losses times their classes' weights, shape (B,)."""
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
